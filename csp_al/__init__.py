@@ -1,0 +1,1 @@
+"""Crystal structure prediction by active learning: find the most stable crystals with few DFT calculations."""

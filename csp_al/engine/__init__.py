@@ -1,0 +1,1 @@
+"""Tasks as directories, the worker that runs them, and slots on this machine."""

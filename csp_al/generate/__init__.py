@@ -1,0 +1,1 @@
+"""Candidates: random cells, symmetric cells, seeds from files."""

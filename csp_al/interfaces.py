@@ -1,0 +1,150 @@
+"""The seams of the loop: what each room promises to the loop, and nothing else.
+
+A room is replaced by anything that keeps its Protocol. Shapes and units are those of `csp_al.structures`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import numpy as np
+
+from csp_al.structures import Floats, Ints, Labels, Prediction, Relaxed, Structures
+
+if TYPE_CHECKING:
+    from ase import Atoms
+    from ase.calculators.calculator import BaseCalculator
+
+CONVERGED: Final = "converged"
+UNCERTAIN: Final = "uncertain"
+STALLED: Final = "energy no longer falls"
+OUT_OF_STEPS: Final = "out of steps"
+TOO_CLOSE: Final = "atoms too close"
+VOLUME: Final = "volume out of range"
+NOT_FINITE: Final = "not finite"
+STOP_REASONS: Final = (CONVERGED, UNCERTAIN, STALLED, OUT_OF_STEPS, TOO_CLOSE, VOLUME, NOT_FINITE)
+
+
+class Generator(Protocol):
+    """Makes one candidate from its own random stream; the same stream gives the same candidate."""
+
+    def __call__(self, rng: np.random.Generator) -> Atoms:
+        """A periodic candidate.
+
+        Raises `Unplaceable` after a bounded number of tries, with the constraint that could not be met.
+        """
+        ...
+
+
+class UnplaceableError(Exception):
+    """No candidate could be made; the message names the constraint."""
+
+
+class ReferenceFailedError(Exception):
+    """The reference method gave no result; the message is the reason, in words."""
+
+
+class Reference(Protocol):
+    """The method whose labels are the truth of a campaign: a source of ASE calculators with a retry ladder."""
+
+    name: str
+    remedies: Sequence[str]
+    """What each attempt after the first does differently, in words; its length bounds the retries."""
+
+    def calculator(self, atoms: Atoms, directory: Path, attempt: int) -> BaseCalculator:
+        """A fresh calculator for these atoms that writes only below ``directory``; attempt 0 is the plain set-up."""
+        ...
+
+    def check(self) -> list[str]:
+        """What is missing before this reference can run here, each with its remedy; empty if nothing."""
+        ...
+
+
+class Ensemble(Protocol):
+    """Trained potentials that are asked together."""
+
+    def predict(self, structures: Structures) -> Prediction:
+        """Mean and spread over the members."""
+        ...
+
+
+class Relaxer(Protocol):
+    """Brings candidates to rest on an ensemble's mean energy surface, positions and cell together."""
+
+    def __call__(self, structures: Structures, ensemble: Ensemble, report: Callable[[int, int], None]) -> Relaxed:
+        """Relax all; ``report(done, all)`` is called now and then."""
+        ...
+
+
+class Scorer(Protocol):
+    """How promising each relaxed candidate is; low is good."""
+
+    def __call__(self, relaxed: Relaxed) -> Floats:
+        """Scores (n,), eV/atom."""
+        ...
+
+
+class Clusterer(Protocol):
+    """Groups candidates by their pooled representations."""
+
+    def __call__(self, features: Floats, rng: np.random.Generator) -> Ints:
+        """Cluster of each row of the features (n, d): (n,)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a campaign goes on, and why, in words."""
+
+    stop: bool
+    reason: str
+    stable_cycles: int
+    """Cycles in a row, this one included, that left the top k unchanged."""
+    top: list[int]
+    """Ids of the representatives of the top-k clusters, lowest first."""
+    energies: list[float]
+    """Their energies, eV/atom."""
+    unseen: float
+    """Good-Turing estimate of the share of relaxations that would reach a minimum not seen yet."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A calculation by the reference method, told apart by a hash of everything that its result depends on.
+
+    Kind is "label" (a single point) or "relax" (atoms and cell, to rest). ``inputs`` is JSON: the structure, the
+    reference section of the campaign file, and for "relax" fmax (eV/Å) and max_steps.
+    """
+
+    kind: str
+    inputs: dict[str, Any] = field(hash=False)
+
+
+class Engine(Protocol):
+    """Runs tasks somewhere. Results are found in the task directories, never in the engine's memory."""
+
+    def submit(self, task: str) -> None:
+        """Queue the task of this id; a task that is queued, running or finished is left alone."""
+        ...
+
+    def tick(self) -> None:
+        """Start what can be started, clean up what has ended; returns soon."""
+        ...
+
+    def lost(self) -> list[str]:
+        """Tasks that were submitted, are not finished, and that no living worker has."""
+        ...
+
+    def close(self) -> None:
+        """End what runs, within seconds; finished results are kept."""
+        ...
+
+
+__all__ = [
+    "CONVERGED", "NOT_FINITE", "OUT_OF_STEPS", "STALLED", "STOP_REASONS", "TOO_CLOSE", "UNCERTAIN", "VOLUME",
+    "Clusterer", "Engine", "Ensemble", "Generator", "Labels", "Reference", "ReferenceFailedError", "Relaxer",
+    "Scorer", "Task", "UnplaceableError", "Verdict",
+]  # fmt: skip

@@ -1,0 +1,1 @@
+"""The ensemble of potentials and its training."""

@@ -1,0 +1,1 @@
+"""The reference method: calculators, retry ladder, and whether a label is sane."""

@@ -1,0 +1,1 @@
+"""Batched relaxation over atoms and cell, and why each one stopped."""

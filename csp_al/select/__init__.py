@@ -1,0 +1,1 @@
+"""Which candidates are labelled next, and when the search is over."""

@@ -1,0 +1,1 @@
+"""The run directory: layout, lock, stages published by one rename, provenance."""

@@ -1,0 +1,273 @@
+"""Crystals in batches: what flows between the rooms of the loop.
+
+Everything is flat and ragged: the atoms of n structures lie in one array of N
+rows, and ``ptr`` (n+1) says where each structure begins. Units are ASE's: eV,
+Å, eV/Å, eV/Å^3; cells hold their vectors in rows; stress is positive under
+tension, as in ASE.
+
+    structures = Structures.from_atoms([bulk("Si"), bulk("Al")])
+    structures.take([1]).to_atoms()
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
+
+import h5py
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+if TYPE_CHECKING:
+    from ase import Atoms
+    from pymatgen.core import Structure
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Strings = NDArray[np.str_]
+T = TypeVar("T")
+
+FORMAT = 1  # version of the files that `save` writes
+
+
+@dataclass(frozen=True)
+class Structures:
+    """Periodic crystals. Shapes: ids (n,), ptr (n+1,), numbers (N,), positions (N, 3) Å, cells (n, 3, 3) Å in rows."""
+
+    ids: Ints
+    ptr: Ints
+    numbers: Ints
+    positions: Floats
+    cells: Floats
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def counts(self) -> Ints:
+        """Atoms of each structure, (n,)."""
+        return np.diff(self.ptr)
+
+    @property
+    def system(self) -> Ints:
+        """Row of the structure that each atom belongs to, (N,)."""
+        return np.repeat(np.arange(len(self)), self.counts)
+
+    @property
+    def volumes(self) -> Floats:
+        """Cell volumes, (n,), Å^3."""
+        volumes: Floats = np.abs(np.linalg.det(self.cells))
+        return volumes
+
+    def atoms_of(self, rows: ArrayLike) -> Ints:
+        """Indices of the atoms of the structures in these rows, in their order."""
+        rows = np.asarray(rows, dtype=np.int64)
+        return ragged_indices(self.ptr[rows], self.counts[rows])
+
+    def take(self, rows: ArrayLike) -> Structures:
+        """The structures in these rows (indices or a mask), in their order."""
+        rows = _as_rows(rows)
+        atoms = self.atoms_of(rows)
+        return Structures(
+            ids=self.ids[rows],
+            ptr=pointer(self.counts[rows]),
+            numbers=self.numbers[atoms],
+            positions=self.positions[atoms],
+            cells=self.cells[rows],
+        )
+
+    def moved(self, positions: Floats, cells: Floats) -> Structures:
+        """The same atoms elsewhere: positions (N, 3) and cells (n, 3, 3) in Å."""
+        return replace(self, positions=positions, cells=cells)
+
+    @classmethod
+    def from_atoms(cls, atoms: Sequence[Atoms], ids: ArrayLike | None = None) -> Structures:
+        """Structures of ASE atoms; ids are 0, 1, 2, ... unless given."""
+        return cls(
+            ids=np.asarray(np.arange(len(atoms)) if ids is None else ids, dtype=np.int64),
+            ptr=pointer([len(a) for a in atoms]),
+            numbers=np.concatenate([np.zeros(0, np.int64), *(a.numbers for a in atoms)]).astype(np.int64),
+            positions=np.concatenate([np.zeros((0, 3)), *(a.positions for a in atoms)]),
+            cells=np.array([a.cell.array for a in atoms], dtype=float).reshape(-1, 3, 3),
+        )
+
+    def to_atoms(self) -> list[Atoms]:
+        """ASE atoms, periodic in three directions."""
+        from ase import Atoms
+
+        return [
+            Atoms(self.numbers[a:b], positions=self.positions[a:b], cell=cell, pbc=True)
+            for a, b, cell in zip(self.ptr[:-1], self.ptr[1:], self.cells, strict=True)
+        ]
+
+    def to_pymatgen(self) -> list[Structure]:
+        """Pymatgen structures."""
+        from pymatgen.io.ase import AseAtomsAdaptor
+
+        return [AseAtomsAdaptor.get_structure(atoms) for atoms in self.to_atoms()]
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What the reference method said of n structures, failures included.
+
+    Energy (n,) eV, forces (N, 3) eV/Å, stress (n, 3, 3) eV/Å^3; NaN where the status is not "done".
+    Status (n,) is "done", "failed" (no result) or "rejected" (a result that is not to be believed), with its reason
+    in words. Cost (n,) is in core seconds, evaluations (n,) counts calls of the reference method, cycle (n,) says
+    when it was asked for. The ids of the structures are those of the candidates that they came from.
+    """
+
+    structures: Structures
+    energy: Floats
+    forces: Floats
+    stress: Floats
+    status: Strings
+    reason: Strings
+    cost: Floats
+    evaluations: Ints
+    cycle: Ints
+
+    def __len__(self) -> int:
+        return len(self.energy)
+
+    def take(self, rows: ArrayLike) -> Labels:
+        """The labels in these rows (indices or a mask), in their order."""
+        return take(self, _as_rows(rows), self.structures)
+
+    @property
+    def usable(self) -> Labels:
+        """The labels that a potential may learn from."""
+        return self.take(self.status == "done")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Mean and spread of an ensemble over n structures.
+
+    Energy and its sigma (n,) eV; forces (N, 3) eV/Å and their sigma (N,), the root of the summed variances of the
+    three components; stress (n, 3, 3) eV/Å^3 and its sigma (n,), likewise; features (n, d), the pooled scalar
+    representations of all members side by side.
+    """
+
+    energy: Floats
+    energy_sigma: Floats
+    forces: Floats
+    forces_sigma: Floats
+    stress: Floats
+    stress_sigma: Floats
+    features: Floats
+
+
+@dataclass(frozen=True)
+class Relaxed:
+    """Where n candidates came to rest: the lowest trustworthy frame, what was predicted for it, why it stopped there.
+
+    Reason (n,) is one of `csp_al.interfaces.STOP_REASONS`; steps (n,) counts the evaluations of each candidate.
+    """
+
+    structures: Structures
+    prediction: Prediction
+    reason: Strings
+    steps: Ints
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+
+def pointer(counts: ArrayLike) -> Ints:
+    """Start of each structure in flat arrays, and the end: (n,) counts to (n+1,)."""
+    return np.concatenate([[0], np.cumsum(np.asarray(counts, dtype=np.int64))]).astype(np.int64)
+
+
+def ragged_indices(starts: Ints, counts: Ints) -> Ints:
+    """Indices start, start+1, ..., start+count-1 of every pair, one after the other."""
+    ends = np.cumsum(counts)
+    total = int(ends[-1]) if len(ends) else 0
+    return np.arange(total) - np.repeat(ends - counts, counts) + np.repeat(starts, counts)
+
+
+def take(batch: T, rows: Ints, structures: Structures) -> T:
+    """Rows of a dataclass of arrays: per-atom arrays are told from per-structure ones by their name.
+
+    ``structures`` is the whole batch that the rows refer to.
+    """
+    atoms = structures.atoms_of(rows)
+    parts: dict[str, Any] = {}
+    for field in fields(batch):  # type: ignore[arg-type]
+        value = getattr(batch, field.name)
+        if isinstance(value, Structures):
+            parts[field.name] = value.take(rows)
+        elif is_dataclass(value):
+            parts[field.name] = take(value, rows, structures)
+        else:
+            parts[field.name] = value[atoms if field.name in _PER_ATOM else rows]
+    return type(batch)(**parts)
+
+
+_PER_ATOM = frozenset({"forces", "forces_sigma"})
+
+
+def concatenate(parts: Iterable[T]) -> T:
+    """One batch of several, in their order; at least one part, all of one type."""
+    batches = list(parts)
+    first = batches[0]
+    joined: dict[str, Any] = {}
+    for field in fields(first):  # type: ignore[arg-type]
+        values = [getattr(batch, field.name) for batch in batches]
+        if is_dataclass(values[0]):
+            joined[field.name] = concatenate(values)
+        elif field.name == "ptr":
+            joined[field.name] = pointer(np.concatenate([np.diff(ptr) for ptr in values]))
+        else:
+            joined[field.name] = np.concatenate(values)
+    return type(first)(**joined)
+
+
+def save(path: Path, batch: Any) -> None:
+    """Write a dataclass of arrays to HDF5, nested ones as groups."""
+    with h5py.File(path, "w") as file:
+        file.attrs["format"] = FORMAT
+        _write(file, batch)
+
+
+def load(path: Path, kind: type[T]) -> T:
+    """Read what `save` wrote. Raises ValueError for a file of another format."""
+    with h5py.File(path, "r") as file:
+        if file.attrs.get("format") != FORMAT:
+            msg = f"{path}: format {file.attrs.get('format')}, this version of csp_al reads format {FORMAT}"
+            raise ValueError(msg)
+        return _read(file, kind)
+
+
+def _write(group: h5py.Group, batch: Any) -> None:
+    for field in fields(batch):
+        value = getattr(batch, field.name)
+        if is_dataclass(value):
+            _write(group.create_group(field.name), value)
+        elif value.dtype.kind == "U":
+            group.create_dataset(field.name, data=value.astype(object), dtype=h5py.string_dtype())
+        else:
+            group.create_dataset(field.name, data=value)
+
+
+def _read(group: h5py.Group, kind: type[T]) -> T:
+    hints = get_type_hints(kind)
+    parts: dict[str, Any] = {}
+    for field in fields(kind):  # type: ignore[arg-type]
+        item = group[field.name]
+        if isinstance(item, h5py.Group):
+            parts[field.name] = _read(item, hints[field.name])
+        elif h5py.check_string_dtype(item.dtype):
+            parts[field.name] = item.asstr()[()].astype(np.str_)
+        else:
+            parts[field.name] = item[()]
+    return kind(**parts)
+
+
+def _as_rows(rows: ArrayLike) -> Ints:
+    array = np.asarray(rows)
+    if array.dtype == bool:
+        return np.flatnonzero(array)
+    return array.astype(np.int64)
