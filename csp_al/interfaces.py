@@ -50,9 +50,15 @@ class ReferenceFailedError(Exception):
 class Reference(Protocol):
     """The method whose labels are the truth of a campaign: a source of ASE calculators with a retry ladder."""
 
-    name: str
-    remedies: Sequence[str]
-    """What each attempt after the first does differently, in words; its length bounds the retries."""
+    @property
+    def name(self) -> str:
+        """What it is called in tables and messages."""
+        ...
+
+    @property
+    def remedies(self) -> Sequence[str]:
+        """What each attempt after the first does differently, in words; its length bounds the retries."""
+        ...
 
     def calculator(self, atoms: Atoms, directory: Path, attempt: int) -> BaseCalculator:
         """A fresh calculator for these atoms that writes only below ``directory``; attempt 0 is the plain set-up."""

@@ -206,7 +206,21 @@ def take(batch: T, rows: Ints, structures: Structures) -> T:
     return type(batch)(**parts)
 
 
-_PER_ATOM = frozenset({"forces", "forces_sigma"})
+_PER_ATOM = frozenset({"positions", "numbers", "forces", "forces_sigma"})
+
+
+def choose(mask: NDArray[np.bool_], new: T, old: T, structures: Structures) -> T:
+    """Of two batches of the same structures, the new one where the mask (n,) holds, and else the old one."""
+    atoms = mask[structures.system]
+    parts: dict[str, Any] = {}
+    for field in fields(new):  # type: ignore[arg-type]
+        ours, theirs = getattr(new, field.name), getattr(old, field.name)
+        if field.name == "ptr":
+            parts[field.name] = ours
+            continue
+        rows = atoms if field.name in _PER_ATOM else mask
+        parts[field.name] = np.where(rows.reshape(-1, *[1] * (ours.ndim - 1)), ours, theirs)
+    return type(new)(**parts)
 
 
 def concatenate(parts: Iterable[T]) -> T:

@@ -1,0 +1,139 @@
+"""The pool: all candidates of a campaign, each from its own random stream, and a table that says where each is from.
+
+structures, table = generate_pool(Pool(formula="Si8", size=100), seed=1)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from functools import partial
+from math import floor
+from multiprocessing import get_context
+
+import numpy as np
+import pandas as pd
+import spglib
+from ase import Atoms
+
+from csp_al.campaign.models import Pool
+from csp_al.generate.constraints import Constraints, conflicts, resolve
+from csp_al.generate.random_cells import random_cell
+from csp_al.generate.seeds import read_seeds
+from csp_al.interfaces import UnplaceableError
+from csp_al.structures import Structures
+
+SYMPREC = 0.01
+"""Å, within which spglib takes atoms to be related by symmetry."""
+CHUNK = 20
+"""Candidates made in one call of a worker process."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A structure, where it is from ("random", "symmetric", "seed"), the group asked for, and what there is to say."""
+
+    atoms: Atoms
+    origin: str
+    asked_group: int | None = None
+    note: str = ""
+
+
+def generate_pool(
+    pool: Pool,
+    seed: int,
+    workers: int = 1,
+    report: Callable[[int, int], None] = lambda done, total: None,  # noqa: ARG005
+) -> tuple[Structures, pd.DataFrame]:
+    """``pool.size`` generated candidates, ids 0, 1, ..., and after them the seeds from files.
+
+    Candidate i follows from ``default_rng([seed, 0, 0, i])`` alone, whatever the number of worker processes;
+    ``report(done, all)`` is called now and then. Columns of the table, a row for each structure: id, origin (random,
+    symmetric, seed), asked_group (number, missing where none was), space_group and space_group_number (spglib,
+    `SYMPREC`), n_atoms, volume_per_atom (Å^3), note.
+
+    Raises UnplaceableError, which names the candidate and the constraint, and ValueError for unfit seeds.
+    """
+    constraints = resolve(pool)
+    impossible = conflicts(constraints)
+    if impossible:
+        raise UnplaceableError("; ".join(impossible))
+    seeds = [Candidate(atoms, "seed", note=atoms.info["seed"]) for atoms in read_seeds(pool.seeds, constraints)]
+    make = partial(_candidates, constraints, pool.symmetric_fraction, seed)
+    chunks = [range(start, min(start + CHUNK, pool.size)) for start in range(0, pool.size, CHUNK)]
+    made: dict[int, list[Candidate]] = {}
+    for start, candidates in _each(make, chunks, workers):
+        made[start] = candidates
+        report(sum(map(len, made.values())), pool.size)
+    candidates = [candidate for start in sorted(made) for candidate in made[start]] + seeds
+    return Structures.from_atoms([c.atoms for c in candidates]), _table(candidates)
+
+
+def is_symmetric(index: int, fraction: float) -> bool:
+    """Whether the candidate of this index gets a space group: the share is spread evenly over the indices."""
+    return floor((index + 1) * fraction + 1e-9) > floor(index * fraction + 1e-9)
+
+
+def _each(
+    make: Callable[[range], list[Candidate]], chunks: list[range], workers: int
+) -> Iterator[tuple[int, list[Candidate]]]:
+    """Each chunk's start and candidates, as they come."""
+    if workers <= 1 or len(chunks) <= 1:
+        for chunk in chunks:
+            yield chunk.start, make(chunk)
+        return
+    # spawn: a fork of a process that has threads, torch's for instance, may hang
+    with ProcessPoolExecutor(min(workers, len(chunks)), mp_context=get_context("spawn")) as executor:
+        starts: dict[Future[list[Candidate]], int] = {executor.submit(make, chunk): chunk.start for chunk in chunks}
+        try:
+            for future in as_completed(starts):
+                yield starts[future], future.result()
+        except BaseException:
+            executor.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _candidates(constraints: Constraints, fraction: float, seed: int, indices: range) -> list[Candidate]:
+    return [_candidate(constraints, is_symmetric(index, fraction), seed, index) for index in indices]
+
+
+def _candidate(constraints: Constraints, symmetric: bool, seed: int, index: int) -> Candidate:  # noqa: FBT001
+    rng = np.random.default_rng([seed, 0, 0, index])
+    try:
+        note = ""
+        if symmetric:
+            from csp_al.generate.symmetric_cells import symmetric_cell
+
+            try:
+                atoms = symmetric_cell(constraints, rng)
+            except UnplaceableError as error:
+                note = f"P1 instead of symmetric: {error}"
+            else:
+                return Candidate(atoms, "symmetric", atoms.info["asked_group"])
+        return Candidate(random_cell(constraints, rng), "random", note=note)
+    except UnplaceableError as error:
+        msg = f"candidate {index}: {error}"
+        raise UnplaceableError(msg) from error
+
+
+def _table(candidates: list[Candidate]) -> pd.DataFrame:
+    groups = [_space_group(candidate.atoms) for candidate in candidates]
+    return pd.DataFrame(
+        {
+            "id": np.arange(len(candidates)),
+            "origin": [c.origin for c in candidates],
+            "asked_group": pd.array([c.asked_group for c in candidates], dtype="Int64"),
+            "space_group": [symbol for symbol, _ in groups],
+            "space_group_number": pd.array([number for _, number in groups], dtype="Int64"),
+            "n_atoms": [len(c.atoms) for c in candidates],
+            "volume_per_atom": [c.atoms.cell.volume / len(c.atoms) for c in candidates],
+            "note": [c.note for c in candidates],
+        }
+    )
+
+
+def _space_group(atoms: Atoms) -> tuple[str, int | None]:
+    """Symbol and number by spglib; nothing where it finds none."""
+    found = spglib.get_symmetry_dataset((atoms.cell.array, atoms.get_scaled_positions(), atoms.numbers), SYMPREC)
+    return ("", None) if found is None else (str(found.international), int(found.number))

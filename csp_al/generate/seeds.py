@@ -1,0 +1,57 @@
+"""Structures from files as candidates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from ase import Atoms
+from ase.formula import Formula
+from ase.io import read
+
+from csp_al.generate.constraints import Constraints
+from csp_al.geometry import too_close
+
+
+def read_seeds(files: Iterable[str], constraints: Constraints) -> list[Atoms]:
+    """All frames of all files, in their order, in any format that ASE reads; ``info["seed"]`` says where from.
+
+    A seed has the composition of the pool in any number of formula units, three cell vectors, and keeps the least
+    distances; the other bounds do not apply. Raises ValueError with file, frame and what is wrong.
+    """
+    return [atoms for file in files for atoms in _read(Path(file), constraints)]
+
+
+def _read(file: Path, constraints: Constraints) -> list[Atoms]:
+    try:
+        frames = read(file, index=":")
+    except Exception as error:  # each of ASE's readers fails in its own way
+        msg = f"pool.seeds: {file} cannot be read ({type(error).__name__}: {error}); mend it or leave it out"
+        raise ValueError(msg) from error
+    if not frames:
+        msg = f"pool.seeds: {file} holds no structure; leave it out"
+        raise ValueError(msg)
+    return [_checked(atoms, f"{file}, frame {frame}", constraints) for frame, atoms in enumerate(frames)]
+
+
+def _checked(atoms: Atoms, source: str, constraints: Constraints) -> Atoms:
+    wrong = _what_is_wrong(atoms, constraints)
+    if wrong:
+        msg = f"pool.seeds: {source}: {wrong}"
+        raise ValueError(msg)
+    seed = Atoms(atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=True)
+    seed.info["seed"] = source
+    return seed
+
+
+def _what_is_wrong(atoms: Atoms, constraints: Constraints) -> str:
+    wanted = Formula.from_dict(constraints.counts).reduce()[0]
+    found = atoms.symbols.formula
+    if len(atoms) == 0 or found.reduce()[0].count() != wanted.count():
+        return f"composition {found or 'empty'}, this pool takes multiples of {wanted} only"
+    if not (np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell.array).all()):
+        return "positions or cell not finite"
+    if atoms.cell.volume < 1e-3:
+        return f"no periodic cell (volume {atoms.cell.volume:.3g} Å^3); give three cell vectors"
+    return too_close(atoms, constraints.min_distance)

@@ -1,0 +1,67 @@
+"""Distances in crystals, right for cells of any shape: small and skewed ones have neighbours many cells away.
+
+shortest_distances(atoms, cutoff=4.0)  # {"Al-O": 1.86, "O-O": 2.51}
+too_close(atoms, {"Al-O": 1.3})  # "", or what is too close, in words
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import product
+
+import numpy as np
+from ase import Atoms
+from ase.data import chemical_symbols
+from matscipy.neighbours import neighbour_list
+
+from csp_al.structures import Floats
+
+
+def pair_name(a: str, b: str) -> str:
+    """Name of a pair of species whatever their order: O and Al give "Al-O"."""
+    return "-".join(sorted((a, b)))
+
+
+def shortest_distances(atoms: Atoms, cutoff: float) -> dict[str, float]:
+    """Shortest distance (Å) of each pair of species, periodic images of an atom itself included.
+
+    Pairs that never come within the cutoff (Å) are left out.
+    """
+    i, j, distances = neighbour_list("ijd", atoms, cutoff)
+    pairs = np.sort(np.stack([atoms.numbers[i], atoms.numbers[j]], axis=1), axis=1)
+    present, which = np.unique(pairs, axis=0, return_inverse=True)
+    shortest = np.full(len(present), np.inf)
+    np.minimum.at(shortest, which.ravel(), distances)
+    names = [pair_name(chemical_symbols[a], chemical_symbols[b]) for a, b in present]
+    return dict(zip(names, shortest.tolist(), strict=True))
+
+
+def too_close(atoms: Atoms, min_distance: Mapping[str, float]) -> str:
+    """The pair of species that is nearest in proportion to its least distance (Å), in words; empty if none is nearer.
+
+    Pairs that are not named may have any distance.
+    """
+    least = {pair_name(*pair.split("-")): distance for pair, distance in min_distance.items()}
+    found = shortest_distances(atoms, max(least.values(), default=0.0))
+    ratios = {pair: distance / least[pair] for pair, distance in found.items() if pair in least}
+    worst = min(ratios, key=ratios.__getitem__, default="")
+    if not worst or ratios[worst] >= 1:
+        return ""
+    return f"{worst} {found[worst]:.2f} Å apart, allowed from {least[worst]:.2f} Å"
+
+
+def distance_matrix(species: list[str], min_distance: Mapping[str, float]) -> Floats:
+    """Least distances (Å) of s species as a matrix (s, s), from a table of every pair by name."""
+    return np.array([[min_distance[pair_name(a, b)] for b in species] for a in species])
+
+
+def lattice_translations(cell: Floats, reach: float) -> Floats:
+    """Lattice vectors (K, 3) Å, zero first, that can bring two atoms of one cell within reach (Å).
+
+    The fractional differences of the atoms must have been wrapped to [-0.5, 0.5]. The cell (3, 3) holds its vectors in
+    rows; what counts is the distance between its opposite faces, which in a skewed cell is less than any edge.
+    """
+    heights = 1 / np.linalg.norm(np.linalg.inv(cell), axis=0)
+    most = np.floor(reach / heights + 0.5).astype(int)
+    steps = sorted(product(*(range(-m, m + 1) for m in most)), key=np.count_nonzero)
+    return np.array(steps, dtype=float) @ cell
