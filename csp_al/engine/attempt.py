@@ -1,0 +1,227 @@
+"""One attempt at a task: a process of its own, watched, limited in time, and gone at the end.
+
+The attempt works in ``attempt-N/`` of the task's directory, where ``output.log`` takes what it prints. It always ends
+with ``outcome.json`` there, written by the attempt itself or, when it died, by the process that watched it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import gc
+import json
+import os
+import resource
+import select
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+from pydantic import TypeAdapter
+
+from csp_al.campaign.models import AnyReference
+from csp_al.engine.tasks import RELAX, atoms_of
+from csp_al.files import write_atomically
+from csp_al.interfaces import Reference, ReferenceFailedError, Task
+from csp_al.reference.evaluate import TRAJECTORY, frames, relax, single_point
+from csp_al.reference.references import build_reference
+from csp_al.reference.sanity import too_close, why_insane
+
+LOOK: Final = 0.2  # s between two looks at a running attempt
+REAP: Final = 0.005  # s between two looks at one that has closed its end of the pipe
+PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
+
+
+def run_attempt(task: Task, directory: Path, rung: int, heartbeat: Callable[[], None]) -> None:
+    """Run the task in a new process inside the directory (made here) and wait for its ``outcome.json``.
+
+    Rung 0 is the plain set-up, rung r the reference's r-th remedy. The limit is the reference section's
+    ``time_limit`` (s) for each evaluation. ``heartbeat`` is called at every look. Whatever happens, an exception
+    included, no process of the attempt is left when this returns.
+    """
+    directory.mkdir()
+    started = time.monotonic()
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # until the child is known
+    ours, theirs = os.pipe()
+    parent = os.getpid()
+    child = os.fork()
+    if child == 0:
+        os.close(ours)
+        _be_the_attempt(task, directory, rung, parent)
+    os.close(theirs)
+    try:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        reason, cost = _watch(child, ours, directory, task.inputs["reference"]["time_limit"], heartbeat)
+    finally:
+        os.close(ours)
+        _kill(child)
+    if read_outcome(directory) is None:
+        _write_outcome(directory, {
+            "status": "failed", "reason": reason, "rung": rung, "seconds": time.monotonic() - started, "cost": cost,
+            "evaluations": _begun(directory), "values": None,
+        })  # fmt: skip
+
+
+def read_outcome(directory: Path) -> dict[str, Any] | None:
+    """How an attempt ended, or None if it was interrupted (or runs).
+
+    Keys: status, reason, rung, seconds, cost (core seconds), evaluations, values (those of `relax`, or None).
+    """
+    path = directory / "outcome.json"
+    if not path.exists():
+        return None
+    outcome: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return outcome
+
+
+def interrupted(directory: Path) -> dict[str, Any]:
+    """The outcome of an attempt whose process and watcher died."""
+    return {
+        "status": "interrupted", "reason": "its worker was stopped", "rung": None, "seconds": 0.0, "cost": 0.0,
+        "evaluations": _begun(directory), "values": None,
+    }  # fmt: skip
+
+
+def reference_of(task: Task) -> tuple[AnyReference, Reference]:
+    """The reference section of a task, and the method that it describes."""
+    section: AnyReference = TypeAdapter(AnyReference).validate_python(task.inputs["reference"])
+    return section, build_reference(section)
+
+
+def _watch(child: int, pipe: int, directory: Path, limit: float, heartbeat: Callable[[], None]) -> tuple[str, float]:
+    """Wait for the child, killing it when one evaluation takes too long: why there is no result, and core seconds."""
+    progress, deadline = -1, 0.0
+    pipes, wait = [pipe], LOOK
+    while True:
+        if select.select(pipes, [], [], wait)[0]:  # nobody writes: readable means that the child closed its end
+            pipes, wait = [], REAP
+        ended, status, usage = os.wait4(child, os.WNOHANG)
+        if ended:
+            return _cause(status, directory), usage.ru_utime + usage.ru_stime
+        heartbeat()
+        grown = _size(directory / TRAJECTORY)
+        if grown != progress:
+            progress, deadline = grown, time.monotonic() + limit
+        if time.monotonic() > deadline:
+            _signal_group(child)
+            os.kill(child, signal.SIGKILL)  # it may not have made its group yet
+            _, _, usage = os.wait4(child, 0)
+            reason = f"one evaluation took longer than {limit:g} s (reference.time_limit)"
+            return reason, usage.ru_utime + usage.ru_stime
+
+
+def _cause(status: int, directory: Path) -> str:
+    see = f"see {directory.name}/output.log"
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        name = next((known.name for known in signal.Signals if known == number), f"signal {number}")
+        often = {"SIGKILL": ", by the kernel if memory ran out", "SIGSEGV": ", a crash in compiled code"}.get(name, "")
+        return f"killed by {name}{often}; {see}"
+    return f"the process ended with exit status {os.waitstatus_to_exitcode(status)} and no result; {see}"
+
+
+def _kill(child: int) -> None:
+    """End the child's whole process group, and the child if it has not yet made its group; reap it."""
+    _signal_group(child)
+    with suppress(ChildProcessError, ProcessLookupError):  # reaped
+        if os.waitpid(child, os.WNOHANG)[0] == 0:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+
+
+def _signal_group(child: int) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(child, signal.SIGKILL)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _begun(directory: Path) -> int:
+    """Evaluations that an attempt without a result has begun: those written down and the one that did not end."""
+    return sum(1 for _ in frames(directory)) + 1
+
+
+def _be_the_attempt(task: Task, directory: Path, rung: int, parent: int) -> NoReturn:
+    """What the child does; it never returns into the watcher's code."""
+    status = 1
+    gc.freeze()  # what was there before the fork is not looked at, and so not copied, by the collection at the end
+    try:
+        _stand_alone(directory, parent)
+        _write_outcome(directory, _compute(task, directory, rung))
+        status = 0
+    except BaseException:  # noqa: BLE001 - a process of its own: nothing else can tell what happened
+        traceback.print_exc()
+    finally:
+        gc.collect()  # calculators write the rest of their logs when they are collected
+        with suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(status)
+
+
+def _stand_alone(directory: Path, parent: int) -> None:
+    """A session and log of its own, default signals, and death when the watcher dies."""
+    os.setsid()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it died before the line above
+            os._exit(1)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    log = os.open(directory / "output.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    for source, target in ((nothing, 0), (log, 1), (log, 2)):
+        os.dup2(source, target)
+    os.close(nothing)
+    os.close(log)
+    faulthandler.enable()
+
+
+def _compute(task: Task, directory: Path, rung: int) -> dict[str, Any]:
+    started = time.monotonic()
+    values: dict[str, Any] | None = None
+    try:
+        status, reason, values = _judged(task, directory, rung)
+        evaluations = values["evaluations"] if values else 0
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a user's calculator may raise anything
+        traceback.print_exc()
+        known = isinstance(error, ReferenceFailedError)
+        status, reason = "failed", str(error) if known else f"{type(error).__name__}: {error}"
+        evaluations = _begun(directory)
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return {
+        "status": status, "reason": reason, "rung": rung, "seconds": time.monotonic() - started,
+        "cost": time.process_time() + children.ru_utime + children.ru_stime,
+        "evaluations": evaluations, "values": values,
+    }  # fmt: skip
+
+
+def _judged(task: Task, directory: Path, rung: int) -> tuple[str, str, dict[str, Any] | None]:
+    """Status, reason and values of the calculation. A geometry that is not sane is not worth calculating."""
+    atoms = atoms_of(task.inputs["structure"])
+    if reason := too_close(atoms):
+        return "rejected", reason, None
+    section, reference = reference_of(task)
+    if task.kind == RELAX:
+        values = relax(reference, atoms, directory, rung, fmax=task.inputs["fmax"], max_steps=task.inputs["max_steps"])
+    else:
+        values = single_point(reference, atoms, directory, rung)
+    atoms.set_cell(values["cell"])
+    atoms.set_positions(values["positions"])
+    reason = why_insane(atoms, values["energy"], values["forces"], values["stress"], section.max_force)
+    return "rejected" if reason else "done", reason, values
+
+
+def _write_outcome(directory: Path, outcome: dict[str, Any]) -> None:
+    write_atomically(directory / "outcome.json", json.dumps(outcome, allow_nan=False) + "\n")

@@ -1,0 +1,147 @@
+"""Slots on this machine: a worker process for each, fed one task at a time.
+
+engine = LocalEngine(run / "tasks", slots=2)
+try:
+    run_tasks(engine, run / "tasks", ids, report, should_stop)
+finally:
+    engine.close()
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Final
+
+from csp_al.engine import claim
+from csp_al.engine.tasks import is_done
+
+GRACE: Final = 5.0  # s for the workers to end when told to
+MOST_DEATHS: Final = 5  # workers that may die one after the other before the engine gives up
+THREADS: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
+
+@dataclass
+class _Worker:
+    process: subprocess.Popen[bytes]
+    task: str | None = None  # what it was given and has not yet said to be through with
+
+
+class LocalEngine:
+    """A `csp_al.interfaces.Engine` on this machine; workers start when there is work for them."""
+
+    def __init__(self, root: Path, slots: int, cores_per_slot: int = 1) -> None:
+        if slots < 1 or cores_per_slot < 1:
+            msg = f"slots {slots}, cores per slot {cores_per_slot}: both must be at least 1"
+            raise ValueError(msg)
+        self.root = root
+        self.slots = slots
+        self.cores_per_slot = cores_per_slot
+        self._workers: dict[int, _Worker] = {}
+        self._queue: deque[str] = deque()
+        self._unfinished: dict[str, None] = {}
+        self._deaths = 0
+
+    def submit(self, task: str) -> None:
+        """Queue the task of this id; a task that is queued, running or finished is left alone."""
+        if is_done(self.root, task) or task in self._queue or task in self._running():
+            return
+        self._unfinished[task] = None
+        self._queue.append(task)
+
+    def tick(self) -> None:
+        """Hear what has ended and give every idle slot a task.
+
+        Raises RuntimeError when workers keep dying, with the last line of their log.
+        """
+        for slot in list(self._workers):
+            self._hear(slot)
+        for slot in range(self.slots):
+            if not self._queue:
+                return
+            worker = self._workers.get(slot)
+            if worker is None:
+                worker = self._workers[slot] = _Worker(self._start(slot))
+            if worker.task is None:
+                self._give(worker)
+
+    def lost(self) -> list[str]:
+        """Tasks that were submitted, are not finished, and that no living worker, ours or another's, has."""
+        self._unfinished = {task: None for task in self._unfinished if not is_done(self.root, task)}
+        known = self._running() | set(self._queue)
+        return [task for task in self._unfinished if task not in known and not claim.is_taken(self.root / task)]
+
+    def close(self) -> None:
+        """End all workers and what they run, within seconds."""
+        self._queue.clear()
+        for worker in self._workers.values():
+            worker.process.terminate()
+        deadline = time.monotonic() + GRACE
+        for worker in self._workers.values():
+            try:
+                worker.process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                worker.process.kill()
+                worker.process.wait()
+            _close_pipes(worker)
+        self._workers.clear()
+
+    def _running(self) -> set[str]:
+        return {worker.task for worker in self._workers.values() if worker.task is not None}
+
+    def _log(self, slot: int) -> Path:
+        return self.root / f"worker-{slot}.log"
+
+    def _start(self, slot: int) -> subprocess.Popen[bytes]:
+        self.root.mkdir(parents=True, exist_ok=True)
+        with self._log(slot).open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "csp_al.engine.worker", str(self.root)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                start_new_session=True,  # a key pressed in the terminal is for the driver alone
+                bufsize=0,
+                env=os.environ | dict.fromkeys(THREADS, str(self.cores_per_slot)),
+            )
+        os.set_blocking(_pipe(process.stdout).fileno(), False)
+        return process
+
+    def _give(self, worker: _Worker) -> None:
+        worker.task = self._queue.popleft()
+        try:
+            _pipe(worker.process.stdin).write(f"{worker.task}\n".encode())
+        except BrokenPipeError:  # it has just died, which the next tick hears
+            self._queue.appendleft(worker.task)
+            worker.task = None
+
+    def _hear(self, slot: int) -> None:
+        worker = self._workers[slot]
+        said = _pipe(worker.process.stdout).read() or b""
+        if said.endswith(b"\n"):  # one task at a time, so one line says it
+            worker.task = None
+            self._deaths = 0
+        if worker.process.poll() is None:
+            return
+        _close_pipes(worker)
+        del self._workers[slot]
+        self._deaths += 1
+        if self._deaths >= MOST_DEATHS:
+            lines = self._log(slot).read_text(encoding="utf-8", errors="replace").splitlines()
+            msg = f"{self._deaths} workers died one after the other; {self._log(slot)} ends with: {(lines or [''])[-1]}"
+            raise RuntimeError(msg)
+
+
+def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
+    assert pipe is not None  # opened in _start
+    return pipe
+
+
+def _close_pipes(worker: _Worker) -> None:
+    _pipe(worker.process.stdin).close()
+    _pipe(worker.process.stdout).close()

@@ -1,0 +1,115 @@
+"""A task is a directory: what is asked for, who works on it, what was tried, what came out.
+
+    tasks/<id>/task.json  claim  attempt-1/  attempt-2/  result.json
+
+The id is a hash of everything that the result depends on, so that the same question is never asked twice, and
+``result.json`` appears by one rename, so that it is whole or not there.
+
+    task = create_task(root, label_task(atoms, campaign.reference))
+    read_result(root, task)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from csp_al.campaign.models import AnyReference
+from csp_al.files import write_atomically
+from csp_al.interfaces import Task
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+FORMAT: Final = 1  # version of task.json and result.json
+LABEL: Final = "label"
+RELAX: Final = "relax"
+LIMITS: Final = ("time_limit", "max_force", "max_fail_fraction")
+"""Keys of the reference section that say when to give up; they change no result and are no part of the id."""
+
+
+def label_task(atoms: Atoms, reference: AnyReference) -> Task:
+    """A single point of these atoms."""
+    return Task(LABEL, {"structure": _structure(atoms), "reference": reference.model_dump(mode="json")})
+
+
+def relax_task(atoms: Atoms, reference: AnyReference, fmax: float, max_steps: int) -> Task:
+    """A relaxation of these atoms and their cell; fmax in eV/Å."""
+    return Task(RELAX, label_task(atoms, reference).inputs | {"fmax": float(fmax), "max_steps": int(max_steps)})
+
+
+def atoms_of(structure: dict[str, Any]) -> Atoms:
+    """The periodic ASE atoms of a task's ``structure``."""
+    from ase import Atoms
+
+    return Atoms(structure["numbers"], positions=structure["positions"], cell=structure["cell"], pbc=True)
+
+
+def task_id(task: Task) -> str:
+    """First 20 hex digits of the SHA-256 of kind and inputs in canonical JSON, limits left out."""
+    reference = {key: value for key, value in task.inputs["reference"].items() if key not in LIMITS}
+    question = {"kind": task.kind, "inputs": task.inputs | {"reference": reference}}
+    text = json.dumps(question, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+def create_task(root: Path, task: Task) -> str:
+    """Write the task's directory below the root, unless it is there, and return its id.
+
+    A task that is there but asks with other limits takes the new ones; a finished one stays as it is.
+    """
+    name = task_id(task)
+    path = root / name / "task.json"
+    text = json.dumps({"format": FORMAT, "kind": task.kind, "inputs": task.inputs}, allow_nan=False) + "\n"
+    if is_done(root, name) or (path.exists() and path.read_text(encoding="utf-8") == text):
+        return name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, text)
+    return name
+
+
+def read_task(root: Path, name: str) -> Task:
+    """The task of this id. Raises FileNotFoundError if there is none, ValueError for a file of another format."""
+    content = _read(root / name / "task.json")
+    return Task(content["kind"], content["inputs"])
+
+
+def is_done(root: Path, name: str) -> bool:
+    """Whether the task of this id has a result, good or bad."""
+    return (root / name / "result.json").exists()
+
+
+def read_result(root: Path, name: str) -> dict[str, Any] | None:
+    """The result of the task of this id, or None.
+
+    Keys: id, kind, status ("done", "failed", "rejected"), reason, cost (core seconds), evaluations, attempts (each
+    with attempt, status, reason, remedy, seconds, cost, evaluations), host, started, finished; and where the reference
+    gave a result, energy (eV), forces (eV/Å), stress (3x3, eV/Å^3), positions, cell (Å), fmax (eV/Å), converged,
+    steps. Raises ValueError for a file of another format.
+    """
+    if not is_done(root, name):
+        return None
+    return _read(root / name / "result.json")
+
+
+def publish_result(folder: Path, result: dict[str, Any]) -> None:
+    """Make this the result of the task in the folder, by one rename."""
+    write_atomically(folder / "result.json", json.dumps({"format": FORMAT} | result, allow_nan=False) + "\n")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if content.get("format") != FORMAT:
+        msg = f"{path}: format {content.get('format')}, this version of csp_al reads format {FORMAT}"
+        raise ValueError(msg)
+    return content
+
+
+def _structure(atoms: Atoms) -> dict[str, Any]:
+    return {
+        "numbers": atoms.numbers.tolist(),
+        "positions": atoms.positions.tolist(),
+        "cell": atoms.cell.array.tolist(),
+    }

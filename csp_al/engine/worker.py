@@ -1,0 +1,118 @@
+"""The worker: takes task ids from standard input, one a line, and says each on standard output when it is through.
+
+    python -m csp_al.engine.worker runs/si8/tasks
+
+A task that is finished, or that another living worker has, is passed over. Every attempt runs in a process forked
+from this one, which has imported already what the attempt needs. At the end of its input, as when its driver was
+killed, the worker finishes and publishes the task at hand and ends; on SIGTERM it ends at once with exit status 143,
+and the task at hand can be taken up by another.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+from contextlib import suppress
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final, NoReturn
+
+from csp_al.engine import claim
+from csp_al.engine.attempt import interrupted, read_outcome, reference_of, run_attempt
+from csp_al.engine.tasks import is_done, publish_result, read_task
+from csp_al.interfaces import Task
+from csp_al.reference.references import import_reference
+
+MOST_INTERRUPTIONS: Final = 20
+"""Attempts of one task that may be cut off before it counts as the cause."""
+
+
+def run_task(root: Path, name: str) -> None:
+    """Give the task of this id its result, unless it has one or a living process has the task."""
+    folder = root / name
+    if is_done(root, name):
+        return
+    mine = claim.take(folder)
+    if mine is None:
+        return
+    try:
+        if not is_done(root, name):
+            _climb(read_task(root, name), folder, mine)
+        claim.clear(folder)
+    finally:
+        claim.release(mine)
+
+
+def _climb(task: Task, folder: Path, mine: Path) -> None:
+    """Attempt after attempt, each on the next rung of the reference's ladder, until there is a result to publish."""
+    started = _now()
+    section, reference = reference_of(task)
+    import_reference(section)
+    while (verdict := _verdict(attempts := _attempts(folder), len(reference.remedies))) is None:
+        rung = sum(attempt["status"] == "failed" for attempt in attempts)
+        run_attempt(task, folder / f"attempt-{len(attempts) + 1}", rung, partial(claim.touch, mine))
+    status, reason = verdict
+    told = _told(attempts, ["", *reference.remedies])
+    publish_result(folder, (attempts[-1]["values"] or {}) | {
+        "id": folder.name, "kind": task.kind, "status": status, "reason": reason,
+        "cost": sum(attempt["cost"] for attempt in told),
+        "evaluations": sum(attempt["evaluations"] for attempt in told),
+        "attempts": told, "host": socket.gethostname(), "started": started, "finished": _now(),
+    })  # fmt: skip
+
+
+def _attempts(folder: Path) -> list[dict[str, Any]]:
+    """Outcomes of all attempts so far, in their order; one that was cut off counts as interrupted."""
+    outcomes: list[dict[str, Any]] = []
+    while (directory := folder / f"attempt-{len(outcomes) + 1}").exists():
+        outcomes.append(read_outcome(directory) or interrupted(directory))
+    return outcomes
+
+
+def _verdict(attempts: list[dict[str, Any]], remedies: int) -> tuple[str, str] | None:
+    """Status and reason of the task after these attempts; None while another attempt is due."""
+    if not attempts:
+        return None
+    status, reason = attempts[-1]["status"], attempts[-1]["reason"]
+    statuses = [attempt["status"] for attempt in attempts]
+    if status in {"done", "rejected"} or statuses.count("failed") > remedies:
+        return status, reason
+    if statuses.count("interrupted") >= MOST_INTERRUPTIONS:
+        return "failed", f"{statuses.count('interrupted')} attempts were cut off with their workers"
+    return None
+
+
+def _told(attempts: list[dict[str, Any]], ladder: list[str]) -> list[dict[str, Any]]:
+    """The attempts as a result tells them."""
+    keys = ("status", "reason", "seconds", "cost", "evaluations")
+    return [
+        {"attempt": number, "remedy": ladder[attempt["rung"] or 0]} | {key: attempt[key] for key in keys}
+        for number, attempt in enumerate(attempts, start=1)
+    ]
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _on_sigterm(signum: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough: what follows cleans up
+    raise SystemExit(128 + signal.SIGTERM)
+
+
+def main(root: Path) -> None:
+    """Run every task whose id comes in, until the input ends."""
+    signal.signal(signal.SIGTERM, _on_sigterm)
+    while line := sys.stdin.readline():
+        name = line.strip()
+        run_task(root, name)
+        with suppress(BrokenPipeError):  # the driver is gone; the end of the input is next
+            os.write(1, f"{name}\n".encode())
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,131 @@
+"""Any ASE calculator as the reference, by its import path and keywords.
+
+The path names a class, or a function or class method that returns a calculator: ``ase.calculators.emt.EMT``,
+``ase.calculators.tersoff.Tersoff.from_lammps``, ``my_module.my_calculator``. Modules are looked for as Python does,
+then in the current folder.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from csp_al.campaign.models import AseReference
+
+if TYPE_CHECKING:
+    from ase import Atoms
+    from ase.calculators.calculator import BaseCalculator
+
+
+@dataclass(frozen=True)
+class AseCalculator:
+    """An ASE calculator as a `csp_al.interfaces.Reference`; it knows no remedies."""
+
+    section: AseReference
+    remedies: Sequence[str] = ()
+
+    @property
+    def name(self) -> str:
+        """The import path."""
+        return self.section.calculator
+
+    def calculator(self, atoms: Atoms, directory: Path, attempt: int) -> BaseCalculator:  # noqa: ARG002
+        """A fresh calculator; one that writes files is told the directory. Raises ValueError as `make` does."""
+        calculator = self.make()
+        if hasattr(calculator, "directory"):
+            calculator.directory = str(directory)
+        return calculator
+
+    def check(self) -> list[str]:
+        """What is wrong with the import path or the keywords; makes one calculator to find out."""
+        try:
+            self.make()
+        except ValueError as error:
+            return [str(error)]
+        return []
+
+    def make(self) -> Any:
+        """Call what the import path names with the keywords. Raises ValueError if it cannot be found or called."""
+        factory = find_callable(self.name)
+        try:
+            calculator = factory(**self.section.parameters)
+        except Exception as error:
+            msg = (
+                f"reference.parameters: {self.name}(**{self.section.parameters}) failed: "
+                f"{type(error).__name__}: {error}; give the keywords that it takes"
+            )
+            raise ValueError(msg) from error
+        if not hasattr(calculator, "get_potential_energy"):
+            msg = f"reference.calculator: {self.name} returned a {type(calculator).__name__}, not an ASE calculator"
+            raise ValueError(msg)
+        return calculator
+
+
+def find_callable(path: str) -> Callable[..., Any]:
+    """What a dotted path names, attributes of classes included.
+
+    Raises ValueError with what was meant perhaps when the module or the attribute does not exist.
+    """
+    module, attributes = _import_longest(path)
+    found: Any = module
+    for depth, attribute in enumerate(attributes):
+        if not hasattr(found, attribute):
+            owner = ".".join([module.__name__, *attributes[:depth]])
+            hint = _did_you_mean(attribute, dir(found))
+            msg = f"reference.calculator: {path}: {owner} has no {attribute!r}{hint}"
+            raise ValueError(msg)
+        found = getattr(found, attribute)
+    if not callable(found):
+        msg = f"reference.calculator: {path} is a {type(found).__name__}; name a class or a function"
+        raise ValueError(msg)  # noqa: TRY004 - a wrong value in the campaign file
+    return found
+
+
+def _import_longest(path: str) -> tuple[ModuleType, list[str]]:
+    """The longest prefix of a dotted path that is a module, and the names after it."""
+    names = path.split(".")
+    if not all(name.isidentifier() for name in names):
+        msg = f"reference.calculator: {path!r} is no import path; write e.g. ase.calculators.emt.EMT"
+        raise ValueError(msg)
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
+    module: ModuleType | None = None
+    for depth in range(1, len(names) + 1):
+        prefix = ".".join(names[:depth])
+        try:
+            module = importlib.import_module(prefix)
+        except ModuleNotFoundError as error:
+            if error.name != prefix:
+                raise ValueError(f"reference.calculator: importing {prefix} failed: {error}") from error
+            if module is None:
+                msg = f"reference.calculator: {path}: no module {prefix!r}; install it or correct the name"
+                raise ValueError(msg) from error
+            if depth < len(names) and not hasattr(module, names[depth - 1]):
+                hint = _did_you_mean(names[depth - 1], [*dir(module), *_submodules(module)])
+                msg = f"reference.calculator: {path}: no module {prefix!r}{hint}"
+                raise ValueError(msg) from error
+            return module, names[depth - 1 :]
+        except Exception as error:
+            msg = f"reference.calculator: importing {prefix} failed: {type(error).__name__}: {error}"
+            raise ValueError(msg) from error
+    msg = f"reference.calculator: {path} is a module; name a class or a function in it"
+    raise ValueError(msg)
+
+
+def _submodules(module: ModuleType) -> list[str]:
+    return [info.name for info in pkgutil.iter_modules(getattr(module, "__path__", []))]
+
+
+def _did_you_mean(name: str, known: Iterable[str]) -> str:
+    public = [other for other in known if not other.startswith("_")]
+    lowered = {other.lower(): other for other in public}  # tersoff is nearer to Tersoff than the letters say
+    close = [lowered[match] for match in difflib.get_close_matches(name.lower(), lowered, n=3)]
+    return f"; did you mean {' or '.join(close)}?" if close else ""

@@ -1,0 +1,197 @@
+"""Single points and relaxations by the reference method, with every evaluation written down.
+
+A relaxation keeps its evaluations in ``trajectory.jsonl`` of its attempt's folder, one line each. When it is cut off,
+the next attempt plays the lines of the attempts before it back to the optimiser instead of computing them again, so
+that it goes on with the same history and ends where an undisturbed one would have ended.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import numpy as np
+from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
+from ase.filters import FrechetCellFilter
+from ase.optimize import LBFGS
+from ase.stress import full_3x3_to_voigt_6_stress
+
+from csp_al.interfaces import Reference, ReferenceFailedError
+from csp_al.reference.sanity import not_finite
+from csp_al.structures import Floats
+
+if TYPE_CHECKING:
+    from ase import Atoms
+    from ase.calculators.calculator import BaseCalculator
+
+TRAJECTORY: Final = "trajectory.jsonl"
+SAME = 1e-8  # Å, geometries that differ less are one
+
+
+class Evaluation(NamedTuple):
+    """One call of the reference method: energy eV, forces (N, 3) eV/Å, stress (3, 3) eV/Å^3."""
+
+    energy: float
+    forces: Floats
+    stress: Floats
+
+
+def single_point(reference: Reference, atoms: Atoms, directory: Path, attempt: int) -> dict[str, Any]:
+    """Energy, forces and stress of these atoms, as plain JSON; keys as in `relax`.
+
+    The attempt (0, 1, ...) chooses the remedy. Raises ReferenceFailedError with the reason in one line.
+    """
+    return _as_json(atoms, _evaluate(_make(reference, atoms, directory, attempt), atoms)) | {
+        "evaluations": 1, "converged": True, "steps": 0,
+    }  # fmt: skip
+
+
+def relax(
+    reference: Reference, atoms: Atoms, directory: Path, attempt: int, *, fmax: float, max_steps: int
+) -> dict[str, Any]:
+    """Atoms and cell brought to rest by ASE's LBFGS on a FrechetCellFilter, fmax in eV/Å.
+
+    Plain JSON: energy (eV), forces (eV/Å), stress (3x3, eV/Å^3), positions, cell (Å), fmax (largest norm of a force,
+    eV/Å), evaluations (of this attempt alone), steps (of the whole relaxation), converged. Out of steps is a result,
+    not a failure. Raises ReferenceFailedError with the reason in one line.
+    """
+    moving = atoms.copy()
+    recorder = Recorder(_make(reference, atoms, directory, attempt), directory)
+    moving.calc = recorder
+    optimizer = LBFGS(FrechetCellFilter(moving), logfile=str(directory / "optimizer.log"))
+    try:
+        converged = bool(optimizer.run(fmax=fmax, steps=max_steps))
+    except ReferenceFailedError:
+        raise
+    except Exception as error:  # the optimiser's own: a singular cell, a step to infinity
+        raise ReferenceFailedError(f"optimiser: {_one_line(error)}") from error
+    return _as_json(moving, recorder.last) | {
+        "evaluations": recorder.evaluations, "converged": converged, "steps": int(optimizer.nsteps),
+    }  # fmt: skip
+
+
+class Recorder(Calculator):
+    """A calculator that writes every evaluation of another to the trajectory, and answers from earlier attempts."""
+
+    implemented_properties: Final = ["energy", "free_energy", "forces", "stress"]
+
+    def __init__(self, calculator: BaseCalculator, directory: Path) -> None:
+        super().__init__()
+        self.inner = calculator
+        self.path = directory / TRAJECTORY
+        self.past = earlier_frames(directory)
+        self.evaluations = 0
+        self.last = Evaluation(np.nan, np.zeros((0, 3)), np.zeros((3, 3)))
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = all_changes,
+    ) -> None:
+        """Energy, forces and stress, whatever was asked for."""
+        super().calculate(atoms, properties, system_changes)
+        self.last = self._remembered() or self._fresh()
+        self.results = {
+            "energy": self.last.energy,
+            "free_energy": self.last.energy,
+            "forces": self.last.forces,
+            "stress": full_3x3_to_voigt_6_stress(self.last.stress),
+        }
+
+    def _remembered(self) -> Evaluation | None:
+        """The next evaluation of the past, if it was of this geometry; past a difference the past is of no use."""
+        if not self.past:
+            return None
+        frame = self.past.pop(0)
+        same = np.allclose(frame["positions"], self.atoms.positions, rtol=0, atol=SAME)
+        if not (same and np.allclose(frame["cell"], self.atoms.cell.array, rtol=0, atol=SAME)):
+            self.past = []
+            return None
+        return Evaluation(frame["energy"], np.array(frame["forces"]), np.array(frame["stress"]))
+
+    def _fresh(self) -> Evaluation:
+        evaluation = _evaluate(self.inner, self.atoms)
+        self.evaluations += 1
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(_as_json(self.atoms, evaluation)) + "\n")
+        return evaluation
+
+
+def earlier_frames(directory: Path) -> list[dict[str, Any]]:
+    """Evaluations of the attempts before this one, oldest first."""
+    here = _number(directory)
+    earlier = sorted((path for path in directory.parent.glob("attempt-*") if _number(path) < here), key=_number)
+    return [frame for path in earlier for frame in frames(path)]
+
+
+def frames(directory: Path) -> Iterator[dict[str, Any]]:
+    """Evaluations of one attempt as JSON; a last line that a kill cut off is left out."""
+    path = directory / TRAJECTORY
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            if line.endswith("\n"):
+                yield json.loads(line)
+
+
+def _number(directory: Path) -> int:
+    digits = re.fullmatch(r"attempt-(\d+)", directory.name)
+    return int(digits[1]) if digits else 0
+
+
+def _make(reference: Reference, atoms: Atoms, directory: Path, attempt: int) -> BaseCalculator:
+    try:
+        return reference.calculator(atoms, directory, attempt)
+    except Exception as error:
+        raise ReferenceFailedError(_one_line(error)) from error
+
+
+def _evaluate(calculator: BaseCalculator, atoms: Atoms) -> Evaluation:
+    """Call the calculator on a copy of the atoms.
+
+    The energy is the one whose derivatives the forces are (ASE's free energy) where the calculator tells it apart.
+    """
+    atoms = atoms.copy()
+    atoms.calc = calculator
+    try:
+        energy = _force_consistent_energy(atoms)
+        evaluation = Evaluation(energy, np.array(atoms.get_forces()), np.array(atoms.get_stress(voigt=False)))
+    except PropertyNotImplementedError as error:
+        msg = f"{_one_line(error)}; a reference must give energy, forces and stress"
+        raise ReferenceFailedError(msg) from error
+    except MemoryError as error:
+        raise ReferenceFailedError(f"out of memory: {_one_line(error)}") from error
+    except Exception as error:
+        raise ReferenceFailedError(_one_line(error)) from error
+    if reason := not_finite(*evaluation):
+        raise ReferenceFailedError(reason)
+    return evaluation
+
+
+def _force_consistent_energy(atoms: Atoms) -> float:
+    try:
+        return float(atoms.get_potential_energy(force_consistent=True))
+    except PropertyNotImplementedError:
+        return float(atoms.get_potential_energy())
+
+
+def _as_json(atoms: Atoms, evaluation: Evaluation) -> dict[str, Any]:
+    return {
+        "energy": float(evaluation.energy),
+        "forces": evaluation.forces.tolist(),
+        "stress": evaluation.stress.tolist(),
+        "positions": atoms.positions.tolist(),
+        "cell": atoms.cell.array.tolist(),
+        "fmax": float(np.linalg.norm(evaluation.forces, axis=1).max()),
+    }
+
+
+def _one_line(error: BaseException) -> str:
+    """Type and message of an exception, in one line of reasonable length."""
+    message = " ".join(str(error).split())
+    return f"{type(error).__name__}: {message}"[:500] if message else type(error).__name__

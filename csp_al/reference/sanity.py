@@ -1,0 +1,47 @@
+"""Is this label sane? What a potential must not be trained on, whatever the reference method says of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from ase.data import covalent_radii
+from ase.neighborlist import neighbor_list
+from numpy.typing import ArrayLike
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+CLOSEST = 0.4
+"""Least distance of two atoms, in sums of their covalent radii: below, frozen cores overlap and no method holds."""
+
+
+def not_finite(energy: float, forces: ArrayLike, stress: ArrayLike) -> str:
+    """Which of energy, forces and stress holds a NaN or an infinity; empty if none."""
+    values = {"energy": energy, "forces": forces, "stress": stress}
+    bad = [name for name, value in values.items() if not np.isfinite(np.asarray(value, dtype=float)).all()]
+    return f"not finite: {', '.join(bad)}" if bad else ""
+
+
+def too_close(atoms: Atoms) -> str:
+    """The closest pair of atoms that is nearer than `CLOSEST` allows; empty if none."""
+    i, j, distances = neighbor_list("ijd", atoms, list(CLOSEST * covalent_radii[atoms.numbers]))
+    if len(distances) == 0:
+        return ""
+    pair = int(np.argmin(distances))
+    ends = [atoms.symbols[int(end)] for end in (i[pair], j[pair])]
+    floor = CLOSEST * sum(covalent_radii[atoms.numbers[end]] for end in (i[pair], j[pair]))
+    return f"atoms too close: {'-'.join(ends)} {distances[pair]:.2f} Å, allowed from {floor:.2f} Å"
+
+
+def too_strong(forces: ArrayLike, max_force: float) -> str:
+    """The largest force (eV/Å) if it exceeds the cap; empty if not."""
+    largest = float(np.linalg.norm(np.asarray(forces, dtype=float), axis=1).max())
+    return (
+        f"force of {largest:.4g} eV/Å, allowed up to {max_force:g} (reference.max_force)" if largest > max_force else ""
+    )
+
+
+def why_insane(atoms: Atoms, energy: float, forces: ArrayLike, stress: ArrayLike, max_force: float) -> str:
+    """Why a label is not to be believed, in words; empty if it is sane. Forces (N, 3) eV/Å, stress (3, 3) eV/Å^3."""
+    return not_finite(energy, forces, stress) or too_close(atoms) or too_strong(forces, max_force)

@@ -1,0 +1,442 @@
+"""Tasks, workers and slots: every question is answered once, whatever dies meanwhile."""
+
+import json
+import multiprocessing
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+from ase.calculators.emt import EMT
+
+from csp_al.campaign.models import AseReference, GpawReference
+from csp_al.engine import attempt, claim, worker
+from csp_al.engine.local import MOST_DEATHS, LocalEngine
+from csp_al.engine.tasks import create_task, is_done, label_task, read_result, relax_task, task_id
+from csp_al.engine.wait import run_tasks
+from csp_al.files import sha256, write_atomically
+from csp_al.reference.ase_calculator import AseCalculator
+from csp_al.reference.classical import lennard_jones, tersoff
+
+ODD = '''
+import os, signal, subprocess, sys, time
+from pathlib import Path
+import numpy as np
+from ase.calculators.emt import EMT
+
+
+class Odd(EMT):
+    """EMT that notes each call in a file and then does what it is told."""
+
+    def __init__(self, notes, does="", seconds=0.0):
+        super().__init__()
+        self.odd = Path(notes), does, seconds
+
+    def calculate(self, *arguments, **keywords):
+        notes, does, seconds = self.odd
+        with notes.open("a") as file:
+            file.write(f"{os.getpid()}\\n")
+        if does == "exit":
+            os._exit(7)
+        if does == "leave":
+            sys.exit(3)
+        if does == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if does == "raise":
+            raise ValueError("no\\nsense")
+        if does == "breed":
+            helper = subprocess.Popen(["sleep", "1000"])
+            with notes.open("a") as file:
+                file.write(f"{helper.pid}\\n")
+        time.sleep(seconds)
+        super().calculate(*arguments, **keywords)
+        if does == "nan":
+            self.results["energy"] = self.results["free_energy"] = np.nan
+'''
+SILICON = {
+    "m": 3, "gamma": 1, "lambda3": 0, "c": 100390, "d": 16.217, "h": -0.59825, "n": 0.78734, "beta": 1.1e-6,
+    "lambda2": 1.73222, "B": 471.18, "R": 2.85, "D": 0.15, "lambda1": 2.4799, "A": 1830.8,
+}  # fmt: skip
+LJ = {"epsilon": 1.0, "sigma": 2.0, "cutoff": 5.0}
+EMT_SECTION = AseReference(kind="ase", calculator="ase.calculators.emt.EMT")
+
+
+@pytest.fixture
+def root(tmp_path):
+    folder = tmp_path / "tasks"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def notes(tmp_path, monkeypatch):
+    """Where odd calculators note their calls; workers find the module beside it."""
+    (tmp_path / "odd.py").write_text(ODD)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path / "notes"
+
+
+@pytest.fixture
+def engine(root):
+    engine = LocalEngine(root, slots=2)
+    yield engine
+    engine.close()
+
+
+def odd(notes, does="", seconds=0.0, **section):
+    parameters = {"notes": str(notes), "does": does, "seconds": seconds}
+    return AseReference(kind="ase", calculator="odd.Odd", parameters=parameters, **section)
+
+
+def aluminium(seed=0):
+    atoms = bulk("Al", cubic=True)
+    atoms.rattle(0.1, seed=seed)
+    return atoms
+
+
+def run(engine, *names):
+    deadline = time.monotonic() + 30
+    run_tasks(engine, engine.root, names, lambda done, total: None, lambda: time.monotonic() > deadline)
+    return [read_result(engine.root, name) for name in names]
+
+
+def wait_until(condition, seconds=20):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
+
+
+def alive(pid):
+    return claim.start_time(int(pid)) is not None
+
+
+def lines(path):
+    return path.read_text().split() if path.exists() else []
+
+
+def test_labels_of_the_engine_equal_those_of_ase(engine, root):
+    section = "csp_al.reference.classical"
+    silicon, argon = bulk("Si", "diamond", a=5.4), bulk("Ar", "hcp", a=2.2, c=3.6)
+    for atoms in (silicon, argon):
+        atoms.rattle(0.1, seed=1)
+    cases = [
+        (aluminium(), EMT_SECTION, EMT()),
+        (
+            silicon,
+            AseReference(kind="ase", calculator=f"{section}.tersoff", parameters={"Si-Si-Si": SILICON}),
+            tersoff(**{"Si-Si-Si": SILICON}),
+        ),
+        (
+            argon,
+            AseReference(kind="ase", calculator=f"{section}.lennard_jones", parameters=LJ),
+            lennard_jones(**LJ),
+        ),
+    ]
+    results = run(engine, *(create_task(root, label_task(atoms, reference)) for atoms, reference, _ in cases))
+    for (atoms, _, calculator), result in zip(cases, results, strict=True):
+        atoms.calc = calculator
+        assert result["status"] == "done"
+        assert result["energy"] == pytest.approx(atoms.get_potential_energy(), abs=1e-12)
+        np.testing.assert_allclose(result["forces"], atoms.get_forces(), atol=1e-12)
+        np.testing.assert_allclose(result["stress"], atoms.get_stress(voigt=False), atol=1e-12)
+        assert result["evaluations"] == 1
+        assert result["cost"] > 0
+        assert result["host"] == socket.gethostname()
+        assert [a["status"] for a in result["attempts"]] == ["done"]
+
+
+def test_task_id_tells_what_changes_a_result_from_what_does_not():
+    base = task_id(label_task(aluminium(), EMT_SECTION))
+    assert len(base) == 20
+    patient = EMT_SECTION.model_copy(update={"time_limit": 1.0, "max_force": 7.0, "max_fail_fraction": 0.1})
+    assert task_id(label_task(aluminium(), patient)) == base
+    others = {
+        task_id(label_task(aluminium(1), EMT_SECTION)),
+        task_id(label_task(aluminium(), GpawReference())),
+        task_id(label_task(aluminium(), GpawReference(cutoff=300))),
+        task_id(relax_task(aluminium(), EMT_SECTION, 0.05, 100)),
+        task_id(relax_task(aluminium(), EMT_SECTION, 0.05, 200)),
+    }
+    assert len(others) == 5
+    assert base not in others
+
+
+def test_result_survives_the_way_into_a_file_and_back_exactly(root):
+    atoms = aluminium()
+    name = create_task(root, label_task(atoms, EMT_SECTION))
+    assert create_task(root, label_task(atoms, EMT_SECTION)) == name
+    worker.run_task(root, name)
+    assert read_result(root, name)["positions"] == atoms.positions.tolist()
+
+
+@pytest.mark.parametrize(
+    ("does", "reason"),
+    [
+        ("exit", "exit status 7 and no result; see attempt-1/output.log"),
+        ("leave", "SystemExit: 3"),
+        ("kill", "killed by SIGKILL, by the kernel if memory ran out"),
+        ("raise", "ValueError: no sense"),
+        ("nan", "not finite: energy"),
+    ],
+)
+def test_every_way_to_fail_is_named_and_ends_the_task(root, notes, does, reason):
+    name = create_task(root, label_task(aluminium(), odd(notes, does)))
+    worker.run_task(root, name)
+    result = read_result(root, name)
+    assert result["status"] == "failed"
+    assert reason in result["reason"]
+    assert "energy" not in result
+    assert result["evaluations"] == 1
+    assert len(lines(notes)) == 1
+    assert not claim.is_taken(root / name)
+
+
+def test_label_over_its_time_limit_fails_and_leaves_no_process(root, notes):
+    name = create_task(root, label_task(aluminium(), odd(notes, "breed", seconds=1000, time_limit=0.5)))
+    worker.run_task(root, name)
+    result = read_result(root, name)
+    assert (result["status"], result["evaluations"]) == ("failed", 1)
+    assert "longer than 0.5 s (reference.time_limit)" in result["reason"]
+    pids = lines(notes)
+    assert len(pids) == 2
+    wait_until(lambda: not any(alive(pid) for pid in pids))
+
+
+def test_time_limit_is_for_each_evaluation_of_a_relaxation(root, notes):
+    name = create_task(root, relax_task(aluminium(), odd(notes, seconds=0.15, time_limit=1.0), 0.001, 12))
+    worker.run_task(root, name)
+    result = read_result(root, name)
+    assert result["status"] == "done"
+    assert result["evaluations"] * 0.15 > 1.0
+
+
+def test_bad_geometry_is_rejected_before_and_strong_forces_after_the_calculation(root, notes):
+    close = Atoms("Al2", positions=[[0, 0, 0], [0.5, 0, 0]], cell=[5, 5, 5], pbc=True)
+    before = create_task(root, label_task(close, odd(notes)))
+    after = create_task(root, label_task(aluminium(), odd(notes, max_force=1e-3)))
+    for name in (before, after):
+        worker.run_task(root, name)
+    assert "atoms too close: Al-Al 0.50 Å" in read_result(root, before)["reason"]
+    assert read_result(root, before)["evaluations"] == 0
+    assert "reference.max_force" in read_result(root, after)["reason"]
+    assert {read_result(root, name)["status"] for name in (before, after)} == {"rejected"}
+    assert len(lines(notes)) == 1
+
+
+def test_remedies_are_tried_in_their_order_until_one_helps(root, notes, monkeypatch):
+    rungs = notes.with_name("rungs")
+
+    class Ladder(AseCalculator):
+        def calculator(self, atoms, directory, attempt):
+            with rungs.open("a") as file:
+                file.write(f"{attempt}\n")
+            if attempt < 2:
+                msg = f"rung {attempt} breaks"
+                raise ValueError(msg)
+            return EMT()
+
+    monkeypatch.setattr(attempt, "build_reference", lambda section: Ladder(section, ("gently", "by hand", "never")))
+    name = create_task(root, label_task(aluminium(), EMT_SECTION))
+    worker.run_task(root, name)
+    result = read_result(root, name)
+    assert lines(rungs) == ["0", "1", "2"]
+    assert result["status"] == "done"
+    assert [(a["attempt"], a["status"], a["remedy"]) for a in result["attempts"]] == [
+        (1, "failed", ""),
+        (2, "failed", "gently"),
+        (3, "done", "by hand"),
+    ]
+    assert result["attempts"][0]["reason"] == "ValueError: rung 0 breaks"
+
+
+def test_gpaw_that_does_not_converge_is_saved_by_its_remedy(root):
+    pytest.importorskip("gpaw")
+    section = GpawReference(cutoff=200, kspacing=2.5, parameters={"maxiter": 2})
+    name = create_task(root, label_task(bulk("Si", "diamond", a=5.43), section))
+    worker.run_task(root, name)
+    result = read_result(root, name)
+    assert [a["status"] for a in result["attempts"]] == ["failed", "done"]
+    assert "KohnShamConvergenceError" in result["attempts"][0]["reason"]
+
+
+def test_same_task_submitted_twice_is_computed_once(engine, root, notes):
+    first = create_task(root, label_task(aluminium(), odd(notes, seconds=0.3)))
+    second = create_task(root, label_task(aluminium(), odd(notes, seconds=0.3, time_limit=99)))
+    assert first == second
+    engine.submit(first)
+    engine.tick()
+    engine.submit(second)
+    run(engine, first, second)
+    engine.submit(first)
+    engine.tick()
+    assert engine.lost() == []
+    assert len(lines(notes)) == 1
+
+
+DRIVER = """
+import sys
+from pathlib import Path
+from csp_al.engine.local import LocalEngine
+from csp_al.engine.wait import run_tasks
+root = Path(sys.argv[1])
+run_tasks(LocalEngine(root, slots=1), root, sys.argv[2:], lambda done, total: None, lambda: False)
+"""
+
+
+def test_killed_driver_leaves_its_label_to_be_finished_and_the_next_one_waits_for_it(engine, root, notes):
+    name = create_task(root, label_task(aluminium(), odd(notes, seconds=1.5)))
+    later = create_task(root, label_task(aluminium(1), odd(notes)))
+    driver = subprocess.Popen([sys.executable, "-c", DRIVER, str(root), name, later])
+    wait_until(lambda: lines(notes))
+    owner = json.loads((root / name / "claim").read_text())["pid"]
+    driver.kill()
+    driver.wait()
+    assert claim.is_taken(root / name)
+    results = run(engine, name, later)
+    assert [result["status"] for result in results] == ["done", "done"]
+    assert [len(result["attempts"]) for result in results] == [1, 1]
+    assert len(lines(notes)) == 2
+    wait_until(lambda: not alive(owner))
+    assert not list(root.glob("*/claim*"))
+
+
+def test_killed_worker_takes_its_label_with_it_and_the_task_is_done_again(engine, root, notes):
+    name = create_task(root, relax_task(aluminium(), odd(notes, seconds=0.1), 0.005, 100))
+    engine.submit(name)
+    engine.tick()
+    wait_until(lambda: len(lines(notes)) > 4)
+    owner = json.loads((root / name / "claim").read_text())["pid"]
+    os.kill(owner, signal.SIGKILL)
+    wait_until(lambda: not alive(lines(notes)[0]))
+    wait_until(lambda: engine.tick() or engine.lost() == [name])
+    result = run(engine, name)[0]
+    assert [a["status"] for a in result["attempts"]] == ["interrupted", "done"]
+    calm = create_task(root, relax_task(aluminium(), EMT_SECTION, 0.005, 100))
+    undisturbed = run(engine, calm)[0]
+    assert result["energy"] == undisturbed["energy"]
+    assert result["positions"] == undisturbed["positions"]
+    assert result["evaluations"] == len(lines(notes)) == undisturbed["evaluations"] + 1  # the one cut off
+
+
+def test_terminated_worker_exits_143_and_leaves_neither_claim_nor_process(root, notes):
+    name = create_task(root, label_task(aluminium(), odd(notes, "breed", seconds=1000)))
+    process = subprocess.Popen([sys.executable, "-m", "csp_al.engine.worker", str(root)], stdin=subprocess.PIPE)
+    process.stdin.write(f"{name}\n".encode())
+    process.stdin.flush()
+    wait_until(lambda: len(lines(notes)) == 2)
+    process.terminate()
+    assert process.wait(5) == 143
+    process.stdin.close()
+    wait_until(lambda: not any(alive(pid) for pid in lines(notes)))
+    assert not list((root / name).glob("claim*"))
+    assert not is_done(root, name)
+
+
+def test_closed_engine_leaves_nothing_running(root, notes):
+    engine = LocalEngine(root, slots=2)
+    for seed in range(2):
+        engine.submit(create_task(root, label_task(aluminium(seed), odd(notes, "breed", seconds=1000))))
+    engine.tick()
+    wait_until(lambda: len(lines(notes)) == 4)
+    engine.close()
+    wait_until(lambda: not any(alive(pid) for pid in lines(notes)))
+    assert not list(root.glob("*/claim*"))
+
+
+def test_workers_that_keep_dying_stop_the_engine_with_their_last_words(root):
+    engine = LocalEngine(root, slots=1)
+    engine.submit("no-such-task")  # the worker cannot read it
+
+    def run_until_it_gives_up():
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            engine.tick()
+            for name in engine.lost():
+                engine.submit(name)
+            time.sleep(0.02)
+
+    (root / "no-such-task").mkdir()
+    with pytest.raises(RuntimeError, match=rf"{MOST_DEATHS} workers died .* ends with: FileNotFoundError"):
+        run_until_it_gives_up()
+    engine.close()
+
+
+def stale_claims(folder: Path):
+    here = socket.gethostname()
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    return {
+        "its process is gone": {"host": here, "pid": gone.pid, "start": "earlier"},
+        "its number belongs to another process now": {"host": here, "pid": os.getpid(), "start": "earlier"},
+    }
+
+
+def test_claim_of_a_process_that_is_gone_is_taken_over(tmp_path):
+    for number, content in enumerate(stale_claims(tmp_path).values()):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / "claim").write_text(json.dumps(content))
+        assert not claim.is_taken(folder)
+        mine = claim.take(folder)
+        assert mine is not None
+        assert claim.is_taken(folder)
+        assert claim.take(folder) is None
+        claim.release(mine)
+        assert not claim.is_taken(folder)
+        assert claim.take(folder) is not None
+
+
+def test_claim_of_another_host_lives_as_long_as_it_is_touched(tmp_path):
+    path = tmp_path / "claim"
+    for content in (json.dumps({"host": "elsewhere", "pid": 1, "start": "then"}), ""):
+        path.write_text(content)
+        assert claim.take(tmp_path) is None
+        past = time.time() - claim.STALE - 1
+        os.utime(path, (past, past))
+        assert not claim.is_taken(tmp_path)
+    claim.touch(path)
+    assert claim.is_taken(tmp_path)
+
+
+def contend(folder, barrier, wins):
+    barrier.wait()
+    mine = claim.take(folder)
+    wins.put(mine is not None)
+    barrier.wait()  # stay alive until all have tried
+
+
+def test_of_many_that_want_a_task_one_gets_it(tmp_path):
+    context = multiprocessing.get_context("fork")
+    for number, content in enumerate([None, *stale_claims(tmp_path).values()]):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        if content is not None:
+            (folder / "claim").write_text(json.dumps(content))
+        barrier, wins = context.Barrier(8), context.Queue()
+        rivals = [context.Process(target=contend, args=(folder, barrier, wins)) for _ in range(8)]
+        for rival in rivals:
+            rival.start()
+        assert sum(wins.get(timeout=20) for _ in rivals) == 1
+        for rival in rivals:
+            rival.join()
+
+
+def test_written_file_is_whole_and_leaves_nothing_beside_it(tmp_path):
+    path = tmp_path / "result.json"
+    write_atomically(path, "old")
+    with pytest.raises(UnicodeEncodeError):
+        write_atomically(path, "new \ud800")
+    assert path.read_text() == "old"
+    write_atomically(path, "new")
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
+    assert sha256(path) == "11507a0e2f5e69d5dfa40a62a1bd7b6ee57e6bcd85c67c9b8431b36fff21c437"

@@ -1,0 +1,322 @@
+"""The reference method: calculators from a campaign file, their labels, and what is done about bad ones."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+from ase.calculators.calculator import Calculator, all_changes
+from ase.calculators.emt import EMT
+from ase.calculators.fd import calculate_numerical_forces, calculate_numerical_stress
+from ase.calculators.tersoff import Tersoff, TersoffParameters
+from ase.filters import FrechetCellFilter
+from ase.optimize import LBFGS
+
+from csp_al.campaign.models import AseReference, GpawReference
+from csp_al.interfaces import ReferenceFailedError
+from csp_al.reference.ase_calculator import find_callable
+from csp_al.reference.classical import lennard_jones, tersoff
+from csp_al.reference.evaluate import TRAJECTORY, relax, single_point
+from csp_al.reference.gpaw import GENTLE, monkhorst_pack
+from csp_al.reference.references import build_reference
+from csp_al.reference.sanity import why_insane
+
+SILICON = {
+    "m": 3, "gamma": 1, "lambda3": 0, "c": 100390, "d": 16.217, "h": -0.59825, "n": 0.78734, "beta": 1.1e-6,
+    "lambda2": 1.73222, "B": 471.18, "R": 2.85, "D": 0.15, "lambda1": 2.4799, "A": 1830.8,
+}  # fmt: skip
+LJ = {"epsilon": 1.0, "sigma": 2.0, "cutoff": 5.0}
+
+
+def ase_reference(path, **parameters):
+    return build_reference(AseReference(kind="ase", calculator=path, parameters=parameters))
+
+
+EMT_REFERENCE = ase_reference("ase.calculators.emt.EMT")
+LJ_REFERENCE = ase_reference("csp_al.reference.classical.lennard_jones", **LJ)
+
+
+def shaken(atoms, seed=0):
+    rng = np.random.default_rng(seed)
+    atoms = atoms.copy()
+    atoms.set_cell(atoms.cell @ (np.eye(3) + rng.normal(0, 0.03, (3, 3))), scale_atoms=True)
+    atoms.positions += rng.normal(0, 0.08, atoms.positions.shape)
+    return atoms
+
+
+def attempt(folder: Path, number: int) -> Path:
+    directory = folder / f"attempt-{number}"
+    directory.mkdir(parents=True)
+    return directory
+
+
+@pytest.mark.parametrize(
+    ("calculator", "atoms"),
+    [
+        (lennard_jones(**LJ), bulk("Ar", "hcp", a=2.2, c=3.6)),  # cell shorter than half the cutoff
+        (lennard_jones(**LJ), Atoms("NaXe", positions=[[0, 0, 0], [2.1, 0.4, 0]], cell=[4, 4.5, 3], pbc=True)),
+        (tersoff(**{"Si-Si-Si": SILICON}), bulk("Si", "diamond", a=5.43)),
+    ],
+)
+def test_classical_forces_and_stress_are_derivatives_of_the_energy(calculator, atoms):
+    atoms = shaken(atoms)
+    atoms.calc = calculator
+    np.testing.assert_allclose(atoms.get_forces(), calculate_numerical_forces(atoms, eps=1e-5), atol=2e-6)
+    np.testing.assert_allclose(atoms.get_stress(), calculate_numerical_stress(atoms, eps=1e-5), atol=2e-7)
+
+
+def test_lennard_jones_of_a_pair_is_the_force_shifted_formula():
+    def plain(r):
+        return 4 * LJ["epsilon"] * ((LJ["sigma"] / r) ** 12 - (LJ["sigma"] / r) ** 6)
+
+    def slope(r):
+        return 4 * LJ["epsilon"] * (-12 * LJ["sigma"] ** 12 / r**13 + 6 * LJ["sigma"] ** 6 / r**7)
+
+    cutoff = LJ["cutoff"]
+    for distance in (1.8, 2.3, 4.0, 4.999, 5.2):
+        pair = Atoms("XeKr", positions=[[0, 0, 0], [distance, 0, 0]], cell=[20, 20, 20], pbc=True)
+        pair.calc = lennard_jones(**LJ)
+        expected = plain(distance) - plain(cutoff) - (distance - cutoff) * slope(cutoff) if distance < cutoff else 0.0
+        assert pair.get_potential_energy() == pytest.approx(expected, abs=1e-12)
+
+
+def test_lennard_jones_ground_state_is_hcp_five_mev_below_fcc(tmp_path):
+    results = {}
+    for name, atoms in {"hcp": bulk("Ar", "hcp", a=2.2, c=3.6), "fcc": bulk("Ar", "fcc", a=3.1)}.items():
+        results[name] = relax(LJ_REFERENCE, atoms, attempt(tmp_path / name, 1), 0, fmax=1e-4, max_steps=200)
+        assert results[name]["converged"]
+    assert results["hcp"]["energy"] / 2 == pytest.approx(-6.659, abs=1e-3)
+    assert np.linalg.det(results["hcp"]["cell"]) / 2 == pytest.approx(7.561, abs=2e-3)
+    assert results["fcc"]["energy"] - results["hcp"]["energy"] / 2 == pytest.approx(0.005, abs=1e-3)
+
+
+def test_tersoff_from_the_file_is_ases_tersoff():
+    atoms = shaken(bulk("Si", "diamond", a=5.43, cubic=True))
+    atoms.calc = tersoff(**{"Si-Si-Si": SILICON})
+    other = atoms.copy()
+    other.calc = Tersoff({("Si", "Si", "Si"): TersoffParameters(**SILICON)})
+    assert atoms.get_potential_energy() == other.get_potential_energy()
+    perfect = bulk("Si", "diamond", a=5.432)
+    perfect.calc = tersoff(**{"Si-Si-Si": SILICON})
+    assert perfect.get_potential_energy() / 2 == pytest.approx(-4.6289, abs=2e-4)
+
+
+@pytest.mark.parametrize(
+    ("triples", "message"),
+    [
+        ({"Si-Si": SILICON}, "'Si-Si' is no triple"),
+        ({"Si-Si-Si": SILICON | {"lamda1": 1.0}}, "did you mean lambda1"),
+        ({"Si-Si-Si": {"m": 3}}, "missing: gamma"),
+    ],
+)
+def test_wrong_tersoff_parameters_are_named(triples, message):
+    with pytest.raises(ValueError, match=message):
+        tersoff(**triples)
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("no_such_module.Calculator", "no module 'no_such_module'"),
+        ("ase.calculators.emmt.EMT", "did you mean emt"),
+        ("ase.calculators.emt.Emt", "has no 'Emt'; did you mean EMT"),
+        ("ase.calculators.tersoff.Tersoff.from_lamps", "Tersoff has no 'from_lamps'; did you mean from_lammps"),
+        ("ase.calculators.emt", "is a module"),
+        ("ase.calculators.emt.EMT.implemented_properties", "is a list"),
+        ("ase calculators", "is no import path"),
+    ],
+)
+def test_import_path_that_leads_nowhere_says_so(path, message):
+    with pytest.raises(ValueError, match=message):
+        find_callable(path)
+    assert ase_reference(path).check()
+
+
+def test_a_module_whose_import_fails_is_told_from_one_that_is_missing(tmp_path, monkeypatch):
+    (tmp_path / "needs_more.py").write_text("import not_installed_anywhere\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match="importing needs_more failed: No module named 'not_installed_anywhere'"):
+        find_callable("needs_more.Calculator")
+
+
+def test_wrong_keywords_and_non_calculators_are_found_by_the_check():
+    assert "unexpected keyword" in ase_reference("csp_al.reference.classical.lennard_jones", sigm=1).check()[0]
+    assert "not an ASE calculator" in ase_reference("collections.OrderedDict").check()[0]
+    assert EMT_REFERENCE.check() == []
+
+
+def test_import_path_may_name_a_class_method(tmp_path):
+    file = tmp_path / "Si.tersoff"
+    file.write_text("Si Si Si " + " ".join(str(value) for value in SILICON.values()))
+    reference = ase_reference("ase.calculators.tersoff.Tersoff.from_lammps", potential_file=str(file))
+    atoms = bulk("Si", "diamond", a=5.432)
+    assert single_point(reference, atoms, tmp_path, 0)["energy"] / 2 == pytest.approx(-4.6289, abs=2e-4)
+
+
+def test_single_point_is_plain_json_and_equals_ase(tmp_path):
+    atoms = shaken(bulk("Al", cubic=True))
+    result = single_point(EMT_REFERENCE, atoms, tmp_path, 0)
+    assert json.loads(json.dumps(result)) == result
+    atoms.calc = EMT()
+    assert result["energy"] == atoms.get_potential_energy()
+    np.testing.assert_array_equal(result["forces"], atoms.get_forces())
+    np.testing.assert_array_equal(result["stress"], atoms.get_stress(voigt=False))
+    assert result["fmax"] == pytest.approx(np.linalg.norm(atoms.get_forces(), axis=1).max())
+    assert result["evaluations"] == 1
+
+
+def test_relaxation_equals_ases_and_counts_every_evaluation(tmp_path):
+    atoms = shaken(bulk("Al", cubic=True))
+    result = relax(EMT_REFERENCE, atoms, attempt(tmp_path, 1), 0, fmax=0.02, max_steps=100)
+    other = atoms.copy()
+    other.calc = EMT()
+    optimizer = LBFGS(FrechetCellFilter(other), logfile=None)
+    assert optimizer.run(fmax=0.02, steps=100)
+    assert result["energy"] == pytest.approx(other.get_potential_energy(), abs=1e-10)
+    np.testing.assert_allclose(result["cell"], other.cell.array, atol=1e-8)
+    assert result["converged"]
+    assert result["steps"] == optimizer.nsteps
+    assert result["evaluations"] == optimizer.nsteps + 1
+    assert len((tmp_path / "attempt-1" / TRAJECTORY).read_text().splitlines()) == result["evaluations"]
+
+
+def test_relaxation_out_of_steps_is_a_result(tmp_path):
+    atoms = shaken(bulk("Al", cubic=True))
+    result = relax(EMT_REFERENCE, atoms, attempt(tmp_path, 1), 0, fmax=1e-6, max_steps=3)
+    assert not result["converged"]
+    assert (result["steps"], result["evaluations"]) == (3, 4)
+
+
+def test_interrupted_relaxation_goes_on_and_ends_where_an_undisturbed_one_ends(tmp_path):
+    atoms = shaken(bulk("Al", cubic=True))
+    whole = relax(EMT_REFERENCE, atoms, attempt(tmp_path / "whole", 1), 0, fmax=0.01, max_steps=100)
+    lines = (tmp_path / "whole" / "attempt-1" / TRAJECTORY).read_text().splitlines(keepends=True)
+    cut = tmp_path / "cut"
+    (attempt(cut, 1) / TRAJECTORY).write_text("".join(lines[:4]) + lines[4][:50])
+    (attempt(cut, 2) / TRAJECTORY).write_text("".join(lines[4:6]))
+    rest = relax(EMT_REFERENCE, atoms, attempt(cut, 3), 0, fmax=0.01, max_steps=100)
+    assert rest["evaluations"] == whole["evaluations"] - 6
+    assert {**rest, "evaluations": 0} == {**whole, "evaluations": 0}
+
+
+class Broken(Calculator):
+    """A calculator that gives what it is told to."""
+
+    implemented_properties = ("energy", "forces", "stress")
+
+    def __init__(self, energy=0.0, force=0.0, error=None):
+        super().__init__()
+        self.values = energy, force, error
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        super().calculate(atoms, properties, system_changes)
+        energy, force, error = self.values
+        if error is not None:
+            raise error
+        self.results = {"energy": energy, "forces": np.full((len(atoms), 3), force), "stress": np.zeros(6)}
+
+
+class Given:
+    """A reference of one calculator."""
+
+    name = "given"
+    remedies = ()
+
+    def __init__(self, calculator):
+        self.made = calculator
+
+    def calculator(self, atoms, directory, attempt):
+        return self.made
+
+    def check(self):
+        return []
+
+
+@pytest.mark.parametrize(
+    ("calculator", "reason"),
+    [
+        (Broken(energy=np.nan), "not finite: energy"),
+        (Broken(force=np.inf), "not finite: forces"),
+        (Broken(error=ZeroDivisionError("0.0 to a\nnegative power")), "^ZeroDivisionError: 0.0 to a negative power$"),
+        (Broken(error=MemoryError()), "out of memory: MemoryError"),
+    ],
+)
+def test_failure_of_the_calculator_has_one_line_as_its_reason(calculator, reason, tmp_path):
+    atoms = bulk("Al", cubic=True)
+    with pytest.raises(ReferenceFailedError, match=reason):
+        single_point(Given(calculator), atoms, tmp_path, 0)
+    with pytest.raises(ReferenceFailedError, match=reason):
+        relax(Given(calculator), atoms, attempt(tmp_path, 1), 0, fmax=0.05, max_steps=5)
+
+
+def test_calculator_without_stress_is_refused(tmp_path):
+    class Stressless(Broken):
+        implemented_properties = ("energy", "forces")
+
+    with pytest.raises(ReferenceFailedError, match="a reference must give energy, forces and stress"):
+        single_point(Given(Stressless()), bulk("Al"), tmp_path, 0)
+
+
+def test_insane_labels_are_named():
+    atoms = bulk("Al", cubic=True)
+    still, strong = np.zeros((4, 3)), np.full((4, 3), 100.0)
+    close = Atoms([13, 8], positions=[[0, 0, 0], [0.5, 0, 0]], cell=[5, 5, 5], pbc=True)
+    across = Atoms("Al", cell=[0.9, 5, 5], pbc=True)  # too close to its own image
+    assert why_insane(atoms, -1.0, still, np.zeros((3, 3)), 100) == ""
+    assert "energy, stress" in why_insane(atoms, np.inf, still, np.full((3, 3), np.nan), 100)
+    assert "force of 173.2 eV/Å, allowed up to 100" in why_insane(atoms, 0.0, strong, np.zeros((3, 3)), 100)
+    assert "O 0.50 Å, allowed from 0.75 Å" in why_insane(close, 0.0, still[:2], np.zeros((3, 3)), 100)
+    assert "Al-Al 0.90 Å" in why_insane(across, 0.0, still[:1], np.zeros((3, 3)), 100)
+
+
+def test_k_points_are_no_further_apart_than_asked_and_no_closer_than_needed():
+    assert monkhorst_pack(Atoms(cell=[10, 10, 10], pbc=True), 2 * np.pi / 10) == [1, 1, 1]
+    assert monkhorst_pack(Atoms(cell=[2, 4, 40], pbc=True), 0.3) == [11, 6, 1]
+    atoms = shaken(bulk("Si", "diamond", a=5.43))
+    reciprocal = 2 * np.pi * np.linalg.inv(atoms.cell.array).T
+    for length, divisions in zip(np.linalg.norm(reciprocal, axis=1), monkhorst_pack(atoms, 0.25), strict=True):
+        assert length / divisions <= 0.25 < length / (divisions - 1)
+
+
+def test_gpaw_check_names_missing_datasets_and_functionals():
+    pytest.importorskip("gpaw")
+    section = GpawReference()
+    assert build_reference(section, ["Si", "O"]).check() == []
+    assert "Po.PBE" in build_reference(section, ["Si", "Po"]).check()[0]
+    assert "no functional 'PBEE'" in build_reference(GpawReference(xc="PBEE"), ["Si"]).check()[0]
+
+
+def test_gpaw_forces_and_stress_are_derivatives_of_its_energy_and_its_remedy_gives_the_same(tmp_path):
+    pytest.importorskip("gpaw")
+    reference = build_reference(GpawReference(cutoff=250, kspacing=3, parameters={"convergence": {"density": 1e-6}}))
+    atoms = bulk("Si", "diamond", a=5.43)
+    atoms.positions[1] += [0.15, 0.05, -0.1]
+
+    def label(atoms, number=0):
+        return single_point(reference, atoms, tmp_path, number)
+
+    plain, gentle = label(atoms), label(atoms, 1)
+    assert gentle["energy"] == pytest.approx(plain["energy"], abs=2e-4)
+    np.testing.assert_allclose(gentle["forces"], plain["forces"], atol=5e-3)
+    assert (tmp_path / "gpaw.txt").exists()
+
+    energies = []
+    for sign in (-1, 1):
+        moved = atoms.copy()
+        moved.positions[1, 0] += sign * 0.01
+        energies.append(label(moved)["energy"])
+    assert plain["forces"][1][0] == pytest.approx((energies[0] - energies[1]) / 0.02, abs=0.02)
+
+    energies = []
+    for sign in (-1, 1):
+        strained = atoms.copy()
+        strained.set_cell(atoms.cell @ np.diag([1 + sign * 0.005, 1, 1]), scale_atoms=True)
+        energies.append(label(strained)["energy"])
+    derivative = (energies[1] - energies[0]) / 0.01 / atoms.get_volume()
+    assert plain["stress"][0][0] == pytest.approx(derivative, abs=0.003)  # the plane waves of each cell are its own
+
+
+def test_gpaw_remedy_leaves_the_physics_alone():
+    assert set(GENTLE).isdisjoint({"mode", "xc", "kpts", "occupations", "setups", "charge", "spinpol"})
