@@ -1,0 +1,103 @@
+"""One member of the ensemble: a schnetpack representation, an atomwise energy, and a short-range repulsion.
+
+The energy of a structure is a sum over atoms of what the network makes of their surroundings, plus the screened
+nuclear repulsion of Ziegler, Biersack and Littmark at distances that no bond has, so that overlapping atoms never
+look attractive. Forces and stress follow from the derivative with respect to the edge vectors alone.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, NamedTuple
+
+import torch
+from ase.data import covalent_radii
+from torch import Tensor, nn
+
+from csp_al.campaign.models import Potential
+
+if sys.version_info < (3, 12):
+    # schnetpack 2.0.4, the newest that runs on Python 3.11 beside a current torch, imports this type variable under
+    # the name that it had before torch 2.11.
+    import torch.utils.data.dataloader as _dataloader
+
+    if not hasattr(_dataloader, "T_co"):
+        _dataloader.T_co = _dataloader._T_co  # type: ignore[attr-defined]  # noqa: SLF001
+
+import schnetpack as spk
+from schnetpack import properties as keys
+
+REPULSION_REACH = 0.9
+"""Reach of the repulsion in sums of covalent radii: it is zero at every bond length."""
+
+
+class Graph(NamedTuple):
+    """A batch of crystals as the network sees it; edge e points from atom ``source[e]`` to an image of ``target[e]``.
+
+    Shapes: numbers (N,), system (N,) row of each atom's structure, counts (n,), volumes (n,) Å^3, source and target
+    (E,), vectors (E, 3) Å.
+    """
+
+    numbers: Tensor
+    system: Tensor
+    counts: Tensor
+    volumes: Tensor
+    source: Tensor
+    target: Tensor
+    vectors: Tensor
+
+
+class Member(nn.Module):
+    """Energies (n,) eV and atomic representations (N, features) of a graph, as a function of its edge vectors.
+
+    ``energy_shift`` (eV per atom) and ``energy_scale`` (eV) bring the labels to the order of one; they belong to the
+    state and are set before the first training.
+    """
+
+    energy_shift: Tensor
+    energy_scale: Tensor
+
+    def __init__(self, section: Potential, species: list[int]) -> None:
+        super().__init__()
+        self.representation = _representation(section)
+        self.energy = spk.atomistic.Atomwise(n_in=section.features, output_key=keys.energy)
+        reach = REPULSION_REACH * 2 * max(float(covalent_radii[number]) for number in species)
+        self.repulsion = spk.atomistic.ZBLRepulsionEnergy(
+            energy_unit="eV",
+            position_unit="Ang",
+            output_key="repulsion",
+            trainable=False,
+            cutoff_fn=spk.nn.CosineCutoff(min(reach, section.cutoff)),
+        )
+        self.register_buffer("energy_shift", torch.zeros(()))
+        self.register_buffer("energy_scale", torch.ones(()))
+
+    def forward(self, vectors: Tensor, graph: Graph) -> tuple[Tensor, Tensor]:
+        """Energies (n,) eV and representations (N, features); ``vectors`` (E, 3) Å stand in for those of the graph."""
+        inputs: dict[str, Any] = {
+            keys.Z: graph.numbers,
+            keys.Rij: vectors,
+            keys.idx_i: graph.source,
+            keys.idx_j: graph.target,
+            keys.idx_m: graph.system,
+            keys.n_atoms: graph.counts,
+        }
+        inputs = self.repulsion(self.energy(self.representation(inputs)))
+        learned = inputs[keys.energy] * self.energy_scale + self.energy_shift * graph.counts
+        return learned + inputs["repulsion"], inputs["scalar_representation"]
+
+
+def _representation(section: Potential) -> nn.Module:
+    common = {
+        "n_atom_basis": section.features,
+        "n_interactions": section.interactions,
+        "radial_basis": spk.nn.GaussianRBF(n_rbf=section.radial, cutoff=section.cutoff),
+        "cutoff_fn": spk.nn.CosineCutoff(section.cutoff),
+    }
+    match section.kind:
+        case "schnet":
+            return spk.representation.SchNet(**common)
+        case "painn":
+            return spk.representation.PaiNN(**common)
+        case "so3net":
+            return spk.representation.SO3net(lmax=2, **common)

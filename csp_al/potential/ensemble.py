@@ -1,0 +1,141 @@
+"""The ensemble: members of one architecture, asked together, with mean and spread.
+
+The weights of all members are stacked and evaluated in one pass (`torch.func`), so that a graph is built and read
+once for all of them. The derivative of every member's energy with respect to the edge vectors gives its forces and
+its stress.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.func import functional_call, stack_module_state, vmap
+
+from csp_al.campaign.models import Potential
+from csp_al.potential.architecture import Graph, Member
+from csp_al.potential.graphs import batches_by_edges, build_graph, find_edges
+from csp_al.structures import Prediction, Structures, concatenate
+
+NUMBERS_AT_ONCE = 10_000_000
+"""Members times edges times numbers per edge in one pass: about 1 GB of intermediate results, gradient included."""
+
+NUMBERS_PER_FEATURE = {"schnet": 1, "painn": 4, "so3net": 40}
+"""Intermediate numbers per edge and feature, relative to SchNet: vectors in PaiNN, products of harmonics in SO3net."""
+
+FORMAT = 1
+State = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Trained potentials; keeps `csp_al.interfaces.Ensemble`.
+
+    ``state`` holds the weights and buffers of all members, stacked along the first axis.
+    """
+
+    section: Potential
+    species: list[int]
+    skeleton: Member
+    state: State
+    device: torch.device
+
+    def predict(self, structures: Structures) -> Prediction:
+        """Mean and spread over the members; see `Prediction` for shapes and units."""
+        edges = find_edges(structures, self.section.cutoff)
+        dtype = self.state["energy_shift"].dtype
+        parts = []
+        for rows in batches_by_edges(edges, edges_at_once(self.section)):
+            graph = build_graph(structures, edges, rows, self.device, dtype)
+            parts.append(_statistics(graph, *evaluate(self.skeleton, self.state, graph)))
+        return concatenate(parts)
+
+    def save(self, folder: Path) -> None:
+        """Write weights (a state dictionary) and what is needed to rebuild the network (JSON)."""
+        torch.save({name: tensor.cpu() for name, tensor in self.state.items()}, folder / "weights.pt")
+        about = {"format": FORMAT, "species": self.species, "potential": self.section.model_dump(mode="json")}
+        (folder / "potential.json").write_text(json.dumps(about, indent=1))
+
+
+def load_ensemble(folder: Path, device: torch.device) -> Ensemble:
+    """Read what `Ensemble.save` wrote. Only tensors are unpickled. Raises ValueError for another format."""
+    about = json.loads((folder / "potential.json").read_text())
+    if about["format"] != FORMAT:
+        msg = f"{folder}: weights of format {about['format']}, this version of csp_al reads format {FORMAT}"
+        raise ValueError(msg)
+    section = Potential(**about["potential"])
+    state = torch.load(folder / "weights.pt", map_location=device, weights_only=True)
+    return Ensemble(section, about["species"], skeleton(section, about["species"], device), state, device)
+
+
+def new_ensemble(section: Potential, species: list[int], seed: list[int], device: torch.device) -> Ensemble:
+    """Untrained members that differ by their initial weights; the seed decides them."""
+    members = []
+    for index in range(section.members):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(np.random.default_rng([*seed, index]).integers(2**63)))
+            members.append(Member(section, species).to(device))
+    parameters, buffers = stack_module_state(members)
+    state = {name: tensor.detach() for name, tensor in (parameters | buffers).items()}
+    return Ensemble(section, species, skeleton(section, species, device), state, device)
+
+
+def edges_at_once(section: Potential) -> int:
+    """Edges that one pass may hold, so that memory is bounded whatever the pool."""
+    return NUMBERS_AT_ONCE // (section.members * section.features * NUMBERS_PER_FEATURE[section.kind])
+
+
+def skeleton(section: Potential, species: list[int], device: torch.device) -> Member:
+    """The architecture, whose own weights are never used."""
+    return Member(section, species).to(device).requires_grad_(requires_grad=False)
+
+
+def evaluate(
+    skeleton: Member, state: State, graph: Graph, *, differentiable: bool = False
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What every member says: energies (m, n), forces (m, N, 3), stress (m, n, 3, 3), representations (m, N, d).
+
+    With ``differentiable`` the results can be differentiated with respect to the state, for training.
+    """
+    members = state["energy_shift"].shape[0]
+    vectors = graph.vectors.expand(members, *graph.vectors.shape).clone().requires_grad_()
+
+    def member(weights: State, vectors: Tensor) -> tuple[Tensor, Tensor]:
+        return functional_call(skeleton, weights, (vectors, graph))
+
+    energy, representation = vmap(member)(state, vectors)
+    (slope,) = torch.autograd.grad(energy.sum(), vectors, create_graph=differentiable)
+    forces = torch.zeros(members, len(graph.numbers), 3, dtype=slope.dtype, device=slope.device)
+    forces = forces.index_add(1, graph.source, slope).index_add(1, graph.target, -slope)
+    virial = torch.zeros(members, len(graph.counts), 3, 3, dtype=slope.dtype, device=slope.device)
+    virial = virial.index_add(1, graph.system[graph.source], vectors[..., :, None] * slope[..., None, :])
+    stress = 0.5 * (virial + virial.transpose(-1, -2)) / graph.volumes[:, None, None]
+    if differentiable:
+        return energy, forces, stress, representation
+    return energy.detach(), forces.detach(), stress.detach(), representation.detach()
+
+
+def _statistics(graph: Graph, energy: Tensor, forces: Tensor, stress: Tensor, representation: Tensor) -> Prediction:
+    members, _, width = representation.shape
+    pooled = torch.zeros(members, len(graph.counts), width, dtype=representation.dtype, device=representation.device)
+    pooled = pooled.index_add(1, graph.system, representation) / graph.counts[:, None]
+
+    def numpy(tensor: Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+        return tensor.double().cpu().numpy()
+
+    def spread(tensor: Tensor) -> Tensor:
+        return tensor.double().var(dim=0)
+
+    return Prediction(
+        energy=numpy(energy.double().mean(dim=0)),
+        energy_sigma=numpy(spread(energy).sqrt()),
+        forces=numpy(forces.double().mean(dim=0)),
+        forces_sigma=numpy(spread(forces).sum(dim=-1).sqrt()),
+        stress=numpy(stress.double().mean(dim=0)),
+        stress_sigma=numpy(spread(stress).sum(dim=(-1, -2)).sqrt()),
+        features=numpy(pooled.transpose(0, 1).reshape(len(graph.counts), members * width)),
+    )

@@ -1,0 +1,228 @@
+"""Training of all members together on the labels of a campaign.
+
+Members differ by their initial weights and by the bootstrap of the labels: each candidate is, for each member,
+either held out for validation or counted once or several times in training. The draw belongs to the candidate, not
+to the label or the cycle, so that no geometry of a candidate that a member is validated on was ever trained on by
+that member, in this cycle or in the one that its weights come from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from csp_al.campaign.models import Potential
+from csp_al.potential.architecture import Graph
+from csp_al.potential.ensemble import Ensemble, State, edges_at_once, evaluate
+from csp_al.potential.graphs import Edges, batches_by_edges, build_graph, find_edges
+from csp_al.structures import Floats, Ints, Labels
+
+Mask = NDArray[np.bool_]
+
+VALIDATION_SHARE = 0.2
+EXTREME_SIGMA = 3.0
+"""Labels whose largest force or stress exceeds mean + 3 sigma of all are left out (Hessmann et al. 2025)."""
+
+GRADIENT_LIMIT = 10.0
+WEIGHT_DECAY = 0.01
+FINAL_RATE = 0.01
+"""Learning rate at the last epoch, as a share of the first: a cosine between them."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained ensemble and how it went: the learning curve, one row per epoch and member, and labels left out."""
+
+    ensemble: Ensemble
+    curve: pd.DataFrame
+    left_out: int
+
+
+def train(
+    ensemble: Ensemble, labels: Labels, seed: list[int], report: Callable[[int, int], None] = lambda *_: None
+) -> Trained:
+    """Train on energy per atom, forces and stress, every member until its validation loss no longer improves.
+
+    The weights that each member ends with are those of its best epoch. ``labels`` must all be usable. Raises
+    ValueError for fewer than two labels.
+    """
+    kept = labels.take(ordinary(labels))
+    if len(kept) < 2:
+        msg = f"{len(kept)} usable labels; an ensemble needs at least 2 to train on and to validate with"
+        raise ValueError(msg)
+    section = ensemble.section
+    weights = bootstrap(kept.structures.ids, section.members, seed[0])
+    targets = _Targets.of(kept, weights, section, ensemble.device)
+    state = {name: tensor.clone() for name, tensor in ensemble.state.items()}
+    if float(state["energy_scale"].min()) == 1.0:
+        _set_scale(state, kept)
+    return Trained(*_optimise(ensemble, state, targets, np.random.default_rng(seed), report), len(labels) - len(kept))
+
+
+def ordinary(labels: Labels) -> Mask:
+    """Mask (n,) of the labels whose largest force and stress are not extreme among all."""
+    forces = np.linalg.norm(labels.forces, axis=1)
+    largest = np.maximum.reduceat(forces, labels.structures.ptr[:-1])
+    stress = np.abs(labels.stress).max(axis=(1, 2))
+    mask = np.ones(len(labels), dtype=bool)
+    for value in (largest, stress):
+        mask &= value <= value.mean() + EXTREME_SIGMA * value.std()
+    return mask
+
+
+def bootstrap(candidates: Ints, members: int, seed: int) -> Floats:
+    """How often each label counts for each member, (members, n): 0 holds it out for validation.
+
+    All labels of a candidate share one draw. A fifth is held out; the rest is counted by a Poisson law without its
+    zero, the online form of the bootstrap. Where a member would have no label on one side, one is moved there.
+    """
+    weights = np.zeros((members, len(candidates)))
+    for member in range(members):
+        for candidate in np.unique(candidates):
+            rng = np.random.default_rng([seed, 1, member, int(candidate)])
+            held_out = rng.random() < VALIDATION_SHARE
+            weights[member, candidates == candidate] = 0 if held_out else _poisson_above_zero(rng)
+        for side in (weights[member] == 0, weights[member] > 0):
+            if not side.any():
+                moved = candidates == candidates[member % len(candidates)]
+                weights[member, moved] = 1 - min(1, weights[member, moved].max())
+    return weights
+
+
+def _poisson_above_zero(rng: np.random.Generator) -> int:
+    while not (count := int(rng.poisson(1.0))):
+        pass
+    return count
+
+
+@dataclass(frozen=True)
+class _Targets:
+    """The labels on the device: graphs are built once, batches are cut from them."""
+
+    labels: Labels
+    edges: Edges
+    weights: Tensor
+    section: Potential
+    device: torch.device
+
+    @classmethod
+    def of(cls, labels: Labels, weights: Floats, section: Potential, device: torch.device) -> _Targets:
+        edges = find_edges(labels.structures, section.cutoff)
+        return cls(labels, edges, torch.from_numpy(weights).float().to(device), section, device)
+
+    def losses(self, ensemble: Ensemble, state: State, rows: Ints, *, differentiable: bool = True) -> Tensor:
+        """Loss of each structure in these rows for each member, (members, len(rows))."""
+        graph = build_graph(self.labels.structures, self.edges, rows, self.device)
+        energy, forces, stress, _ = evaluate(ensemble.skeleton, state, graph, differentiable=differentiable)
+        return self._energy(energy, graph, rows) + self._forces(forces, graph, rows) + self._stress(stress, rows)
+
+    def validation(self, ensemble: Ensemble, state: State) -> Tensor:
+        """Mean loss of each member over the labels held out from it, (members,)."""
+        losses = [
+            self.losses(ensemble, state, rows, differentiable=False)
+            for rows in batches_by_edges(self.edges, edges_at_once(self.section))
+        ]
+        held_out = self.weights == 0
+        return ((torch.cat(losses, dim=1) * held_out).sum(dim=1) / held_out.sum(dim=1)).cpu()
+
+    def _energy(self, energy: Tensor, graph: Graph, rows: Ints) -> Tensor:
+        error = (energy - self._tensor(self.labels.energy[rows])) / graph.counts
+        return self.section.energy_weight * error**2
+
+    def _forces(self, forces: Tensor, graph: Graph, rows: Ints) -> Tensor:
+        truth = self._tensor(self.labels.forces[self.labels.structures.atoms_of(rows)])
+        error = ((forces - truth) ** 2).mean(dim=-1)
+        total = torch.zeros(len(error), len(rows), device=error.device).index_add(1, graph.system, error)
+        return self.section.force_weight * total / graph.counts
+
+    def _stress(self, stress: Tensor, rows: Ints) -> Tensor:
+        error = (stress - self._tensor(self.labels.stress[rows])) ** 2
+        return self.section.stress_weight * error.mean(dim=(-1, -2))
+
+    def _tensor(self, array: Floats) -> Tensor:
+        return torch.from_numpy(array).float().to(self.device)
+
+
+def _set_scale(state: State, labels: Labels) -> None:
+    """Shift by the mean energy per atom, scale by the root mean square force times 1 Å."""
+    per_atom = labels.energy / labels.structures.counts
+    state["energy_shift"].fill_(float(np.median(per_atom)))
+    state["energy_scale"].fill_(max(1e-3, float(np.sqrt((labels.forces**2).mean()))))
+
+
+def _optimise(
+    ensemble: Ensemble,
+    state: State,
+    targets: _Targets,
+    rng: np.random.Generator,
+    report: Callable[[int, int], None],
+) -> tuple[Ensemble, pd.DataFrame]:
+    section = ensemble.section
+    learned = [name for name, _ in ensemble.skeleton.named_parameters() if not name.startswith("repulsion.")]
+    parameters = [state[name].requires_grad_() for name in learned]
+    optimiser = torch.optim.AdamW(parameters, lr=section.learning_rate, weight_decay=WEIGHT_DECAY)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
+        optimiser, section.epochs, eta_min=FINAL_RATE * section.learning_rate
+    )
+    best = _detached(state)
+    lowest = targets.validation(ensemble, best)
+    since = torch.zeros(section.members)
+    curve = [_curve_rows(0, torch.full_like(lowest, torch.nan), lowest)]
+    for epoch in range(1, section.epochs + 1):
+        training = _epoch(ensemble, state, targets, optimiser, rng)
+        schedule.step()
+        validation = targets.validation(ensemble, _detached(state))
+        better = validation < lowest
+        for name, tensor in state.items():
+            best[name][better] = tensor.detach()[better]
+        lowest = torch.where(better, validation, lowest)
+        since = torch.where(better, 0, since + 1)
+        curve.append(_curve_rows(epoch, training, validation))
+        report(epoch, section.epochs)
+        if bool((since >= section.patience).all()):
+            break
+    return replace(ensemble, state=best), pd.concat(curve, ignore_index=True)
+
+
+def _epoch(
+    ensemble: Ensemble, state: State, targets: _Targets, optimiser: torch.optim.Optimizer, rng: np.random.Generator
+) -> Tensor:
+    """One pass over all labels; the mean training loss of each member, as seen on the way."""
+    order = rng.permutation(len(targets.labels))
+    total = torch.zeros(ensemble.section.members, device=ensemble.device)
+    for start in range(0, len(order), ensemble.section.batch_size):
+        rows = order[start : start + ensemble.section.batch_size]
+        weights = targets.weights[:, rows]
+        # over the expected weight, not the batch's own: a batch in which a member has few labels moves it little
+        loss = (weights * targets.losses(ensemble, state, rows)).sum(dim=1) / len(rows)
+        optimiser.zero_grad()
+        loss.sum().backward()
+        _clip(optimiser)
+        optimiser.step()
+        total += loss.detach() * len(rows)
+    return (total / targets.weights.sum(dim=1)).cpu()
+
+
+def _clip(optimiser: torch.optim.Optimizer) -> None:
+    """Limit the norm of each member's gradient, so that one member's accident does not slow down the others."""
+    gradients = [tensor.grad for group in optimiser.param_groups for tensor in group["params"]]
+    squared = sum(gradient.flatten(1).square().sum(dim=1) for gradient in gradients)
+    factor = (GRADIENT_LIMIT / torch.as_tensor(squared).sqrt().clamp_min(1e-12)).clamp_max(1.0)
+    for gradient in gradients:
+        gradient.mul_(factor.reshape(-1, *[1] * (gradient.ndim - 1)))
+
+
+def _detached(state: State) -> State:
+    return {name: tensor.detach().clone() for name, tensor in state.items()}
+
+
+def _curve_rows(epoch: int, training: Tensor, validation: Tensor) -> pd.DataFrame:
+    members = range(len(validation))
+    losses = {"training": training.tolist(), "validation": validation.tolist()}
+    return pd.DataFrame({"epoch": epoch, "member": members} | losses)

@@ -1,0 +1,258 @@
+"""Relaxation of many crystals side by side, atoms and cell together, on an ensemble's mean energy.
+
+Every candidate is an optimisation of its own: its steps are limited and shrink when the energy rises, a memory that
+misleads it is emptied, and when it leaves the range of sensible crystals it is stopped alone, with its reason.
+Finished candidates leave the batch and waiting ones enter, so that no batch waits for its slowest member.
+
+The cell moves through its deformation gradient F from the start, cell = cell_0 F and positions = u F, with u and F as
+coordinates, as in ASE's UnitCellFilter. Where the minima lie does not depend on that choice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from csp_al import interfaces as why
+from csp_al.campaign.models import Relax
+from csp_al.interfaces import Ensemble
+from csp_al.relax import lbfgs
+from csp_al.relax.limits import Limits, broken_limit
+from csp_al.structures import Floats, Ints, Prediction, Relaxed, Strings, Structures, choose, concatenate, take
+
+LONGEST_STEP = 0.2
+"""Å, of any atom in one step."""
+
+SHORTEST_STEP = 1e-4
+"""Å; where the energy rises even along so short a step, it no longer falls."""
+
+CELL_SCALE = 1.0
+"""Å; a change of the deformation gradient by x counts as a step of x sqrt(n) CELL_SCALE of an atom."""
+
+ENERGY_NOISE = 1e-6
+"""eV/atom; smaller differences are not resolved by energies in single precision."""
+
+REFILL = 0.25
+"""Share of the batch that must be free before waiting candidates enter: few calls, each of some size."""
+
+
+def relax(
+    structures: Structures,
+    ensemble: Ensemble,
+    section: Relax,
+    limits: Limits,
+    report: Callable[[int, int], None] = lambda *_: None,
+) -> Relaxed:
+    """Bring every candidate to rest; the results are in the order of the candidates.
+
+    Energies never rise along a relaxation, so the frame kept is the last one at which the ensemble agreed and no
+    limit was broken; where there is none, the frame that the candidate started from.
+    """
+    width = int(structures.counts.max(initial=1))
+    waiting = np.arange(len(structures))
+    active: _Active | None = None
+    finished: list[tuple[Ints, Relaxed]] = []
+    while len(waiting) or active is not None:
+        entering = _entering(active, structures.counts[waiting], section.batch_atoms)
+        if entering:
+            rows, waiting = waiting[:entering], waiting[entering:]
+            entered = _enter(rows, structures.take(rows), ensemble, section, limits, width)
+            active = entered if active is None else concatenate([active, entered])
+        elif active is not None:
+            active = _step(active, ensemble, section, limits)
+        active = _retire(active, finished)
+        report(sum(len(rows) for rows, _ in finished), len(structures))
+    if not finished:
+        return Relaxed(structures, ensemble.predict(structures), np.zeros(0, np.str_), np.zeros(0, np.int64))
+    order = np.argsort(np.concatenate([rows for rows, _ in finished]))
+    joined = concatenate([relaxed for _, relaxed in finished])
+    return take(joined, order, joined.structures)
+
+
+@dataclass(frozen=True)
+class _Active:
+    """The candidates under way: their rows in the pool, where they stand, and what their optimiser knows.
+
+    Shapes: start (b, 3, 3) Å, deformation (b, 3, 3), gradient (b, d) eV/Å, reach (b,) Å, idle (b,) steps without a
+    lower energy, lowest (b,) eV at the last such step.
+    """
+
+    rows: Ints
+    current: Structures
+    prediction: Prediction
+    start: Floats
+    deformation: Floats
+    gradient: Floats
+    memory: lbfgs.Memory
+    reach: Floats
+    idle: Ints
+    lowest: Floats
+    steps: Ints
+    reason: Strings
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def _entering(active: _Active | None, counts: Ints, capacity: int) -> int:
+    """How many waiting candidates may enter now: none while the batch is nearly full, at least one if it is empty."""
+    occupied = 0 if active is None else len(active.current.numbers)
+    if not len(counts) or occupied > (1 - REFILL) * capacity:
+        return 0
+    fitting = int(np.searchsorted(np.cumsum(counts), capacity - occupied, side="right"))
+    return max(fitting, 1 if active is None else 0)
+
+
+def _enter(
+    rows: Ints, structures: Structures, ensemble: Ensemble, section: Relax, limits: Limits, width: int
+) -> _Active:
+    prediction = ensemble.predict(structures)
+    deformation = np.broadcast_to(np.eye(3), structures.cells.shape).copy()
+    n = len(rows)
+    reason = _first_of(_not_finite(prediction, structures), broken_limit(structures, limits))
+    return _Active(
+        rows=rows,
+        current=structures,
+        prediction=prediction,
+        start=structures.cells,
+        deformation=deformation,
+        gradient=_gradient(structures, prediction, deformation, width),
+        memory=lbfgs.empty(n, 3 * width + 9),
+        reach=np.full(n, LONGEST_STEP),
+        idle=np.zeros(n, np.int64),
+        lowest=prediction.energy,
+        steps=np.ones(n, np.int64),
+        reason=_first_of(
+            reason, _at_rest(structures, prediction, section), _disagreement(structures, prediction, section)
+        ),
+    )
+
+
+def _retire(active: _Active | None, finished: list[tuple[Ints, Relaxed]]) -> _Active | None:
+    """Move what has a reason to stop to the finished ones."""
+    if active is None or not (active.reason != "").any():
+        return active
+    done, going = np.flatnonzero(active.reason != ""), np.flatnonzero(active.reason == "")
+    ended = take(active, done, active.current)
+    finished.append((ended.rows, Relaxed(ended.current, ended.prediction, ended.reason, ended.steps)))
+    return take(active, going, active.current) if len(going) else None
+
+
+def _step(active: _Active, ensemble: Ensemble, section: Relax, limits: Limits) -> _Active:
+    """One evaluation of every active candidate: a step is taken where the energy falls, and else shortened."""
+    step = _limited(lbfgs.direction(active.memory, active.gradient), active.reach)
+    trial, deformation = _displaced(active, step)
+    reason = broken_limit(trial, limits)
+    trial = choose(reason == "", trial, active.current, trial)
+    prediction = ensemble.predict(trial)
+    reason = _first_of(reason, _not_finite(prediction, trial), _disagreement(trial, prediction, section))
+
+    noise = ENERGY_NOISE * trial.counts
+    taken = (reason == "") & (prediction.energy <= active.prediction.energy + noise)
+    current = choose(taken, trial, active.current, trial)
+    prediction = choose(taken, prediction, active.prediction, trial)
+    deformation = np.where(taken[:, None, None], deformation, active.deformation)
+    width = (active.gradient.shape[1] - 9) // 3
+    gradient = _gradient(current, prediction, deformation, width)
+    memory = lbfgs.remember(active.memory, step * taken[:, None], gradient - active.gradient)
+    length = _longest(step)
+    reach = np.where(taken, np.minimum(1.5 * active.reach, LONGEST_STEP), 0.3 * length)
+    falls = taken & (prediction.energy < active.lowest - noise)
+    idle = np.where(falls, 0, active.idle + 1)
+    steps = active.steps + 1
+    return replace(
+        active,
+        current=current,
+        prediction=prediction,
+        deformation=deformation,
+        gradient=gradient,
+        memory=lbfgs.forget(memory, ~taken),
+        reach=reach,
+        idle=idle,
+        lowest=np.where(falls, prediction.energy, active.lowest),
+        steps=steps,
+        reason=_first_of(
+            reason,
+            _at_rest(current, prediction, section),
+            np.where((reach < SHORTEST_STEP) | (idle >= section.energy_patience), why.STALLED, ""),
+            np.where(steps >= section.max_steps, why.OUT_OF_STEPS, ""),
+        ),
+    )
+
+
+def _gradient(structures: Structures, prediction: Prediction, deformation: Floats, width: int) -> Floats:
+    """Derivative of the energy by (u, scaled F), padded to (b, 3 width + 9), eV/Å."""
+    slope = -np.einsum("ni,nji->nj", prediction.forces, deformation[structures.system])
+    virial = prediction.stress * structures.volumes[:, None, None]
+    cell = np.linalg.solve(np.swapaxes(deformation, 1, 2), virial) / _cell_scale(structures)[:, None, None]
+    padded = np.zeros((len(structures), width, 3))
+    padded[structures.system, _places(structures)] = slope
+    gradient = np.concatenate([padded.reshape(len(structures), -1), cell.reshape(-1, 9)], axis=1)
+    return np.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def _displaced(active: _Active, step: Floats) -> tuple[Structures, Floats]:
+    """Where a step (b, d) leads: the structures there and their deformation."""
+    structures = active.current
+    deformation = active.deformation + step[:, -9:].reshape(-1, 3, 3) / _cell_scale(structures)[:, None, None]
+    moves = step[:, :-9].reshape(len(structures), -1, 3)[structures.system, _places(structures)]
+    inverse = np.linalg.inv(active.deformation)
+    u = np.einsum("ni,nij->nj", structures.positions, inverse[structures.system]) + moves
+    positions = np.einsum("ni,nij->nj", u, deformation[structures.system])
+    return structures.moved(positions, active.start @ deformation), deformation
+
+
+def _cell_scale(structures: Structures) -> Floats:
+    scale: Floats = CELL_SCALE * np.sqrt(structures.counts)
+    return scale
+
+
+def _places(structures: Structures) -> Ints:
+    """Place of each atom within its structure, (N,)."""
+    return np.arange(len(structures.numbers)) - np.repeat(structures.ptr[:-1], structures.counts)
+
+
+def _longest(step: Floats) -> Floats:
+    """Longest displacement in each step, of an atom or of a row of the scaled deformation, (b,), Å."""
+    longest: Floats = np.linalg.norm(step.reshape(len(step), -1, 3), axis=2).max(axis=1)
+    return longest
+
+
+def _limited(step: Floats, reach: Floats) -> Floats:
+    return step * np.minimum(1.0, reach / np.maximum(_longest(step), 1e-12))[:, None]
+
+
+def _at_rest(structures: Structures, prediction: Prediction, section: Relax) -> Strings:
+    """Converged: forces, and the virial per atom, as ASE's cell filters ask for it."""
+    force = _largest(structures, np.linalg.norm(prediction.forces, axis=1))
+    virial = np.linalg.norm(prediction.stress, axis=2).max(axis=1) * structures.volumes / structures.counts
+    return np.where((force < section.fmax) & (virial < section.fmax), why.CONVERGED, "")
+
+
+def _disagreement(structures: Structures, prediction: Prediction, section: Relax) -> Strings:
+    """Uncertain: the largest spread of a force is a large share of the largest force, and not small in itself."""
+    force = _largest(structures, np.linalg.norm(prediction.forces, axis=1))
+    sigma = _largest(structures, prediction.forces_sigma)
+    return np.where(sigma > np.maximum(section.uncertainty * force, section.uncertainty_floor), why.UNCERTAIN, "")
+
+
+def _not_finite(prediction: Prediction, structures: Structures) -> Strings:
+    finite = np.isfinite(prediction.energy) & np.isfinite(prediction.stress).all(axis=(1, 2))
+    finite &= np.isfinite(_largest(structures, np.abs(prediction.forces).max(axis=1)))
+    finite &= np.isfinite(_largest(structures, prediction.forces_sigma))
+    return np.where(finite, "", why.NOT_FINITE)
+
+
+def _largest(structures: Structures, of_atoms: Floats) -> Floats:
+    largest: Floats = np.maximum.reduceat(of_atoms, structures.ptr[:-1])
+    return largest
+
+
+def _first_of(*reasons: Strings) -> Strings:
+    """The first reason given for each candidate."""
+    first = reasons[0].astype("U30")
+    for later in reasons[1:]:
+        first = np.where(first == "", later, first)
+    return first
