@@ -1,0 +1,149 @@
+"""The run directory: where everything of a campaign lies, and what was running when it was made.
+
+    runs/si8/
+      campaign.yaml  resolved.json  provenance.json  LOCK  log.jsonl
+      pool/  cycle-00/label/ train/ relax/ rank/ verdict/ select/  cycle-01/...  winners/
+      tasks/<id>/
+
+Nothing inside knows where the directory is, so it can be moved.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import socket
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from csp_al.campaign.models import Campaign
+from csp_al.files import write_atomically
+from csp_al.store.stages import is_published, manifest
+
+FORMAT = 1
+STAGES = ("label", "train", "relax", "rank", "verdict", "select")
+PACKAGES = ("csp_al", "ase", "gpaw", "gpaw-data", "matscipy", "numpy", "pymatgen", "pyxtal", "schnetpack",
+            "scikit-learn", "scipy", "spglib", "torch")  # fmt: skip
+STOP_REQUEST = "STOP"
+
+
+class ChangedError(Exception):
+    """The campaign file is not the one that the run directory was made with; the message shows what differs."""
+
+
+class NoRunError(Exception):
+    """There is no run directory there; the message says where and what to do."""
+
+
+def prepare(run: Path, campaign: Campaign, source: Path) -> None:
+    """Make the run directory for this campaign, or check that it is the same campaign's.
+
+    ``source`` is the campaign file, which is kept as given. Raises ChangedError.
+    """
+    if (run / "resolved.json").exists():
+        _refuse_changes(read_campaign_of(run), campaign, run)
+        return
+    run.mkdir(parents=True, exist_ok=True)
+    (run / "tasks").mkdir(exist_ok=True)
+    shutil.copyfile(source, run / "campaign.yaml")
+    write_atomically(run / "provenance.json", json.dumps(provenance(), indent=1) + "\n")
+    resolved = {"format": FORMAT, "campaign": campaign.model_dump(mode="json")}
+    write_atomically(run / "resolved.json", json.dumps(resolved, indent=1) + "\n")
+
+
+def read_campaign_of(run: Path) -> Campaign:
+    """The campaign that a run directory belongs to, all defaults resolved. Raises NoRunError."""
+    path = run / "resolved.json"
+    if not path.is_file():
+        msg = f"{run}: no run directory (there is no {path.name}); 'csp-al run FILE' makes one, under runs/"
+        raise NoRunError(msg)
+    return Campaign(**json.loads(path.read_text(encoding="utf-8"))["campaign"])
+
+
+def provenance() -> dict[str, Any]:
+    """Versions and machine, for the record."""
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "host": socket.gethostname(),
+        "platform": platform.platform(),
+        "cores": os.cpu_count(),
+        "python": sys.version.split()[0],
+        "packages": {name: _version(name) for name in PACKAGES},
+    }
+
+
+def cycle_folder(run: Path, cycle: int) -> Path:
+    """Folder of a cycle's stages."""
+    return run / f"cycle-{cycle:02d}"
+
+
+def cycles(run: Path) -> list[int]:
+    """The cycles that have begun, in order."""
+    return sorted(int(folder.name.removeprefix("cycle-")) for folder in run.glob("cycle-[0-9]*") if folder.is_dir())
+
+
+def published_stages(run: Path) -> list[tuple[int | None, str, Path]]:
+    """Cycle (None outside the cycles), name and folder of every published stage, in the order of the loop."""
+    stages: list[tuple[int | None, str, Path]] = [(None, "pool", run / "pool")]
+    stages += [(cycle, name, cycle_folder(run, cycle) / name) for cycle in cycles(run) for name in STAGES]
+    stages.append((None, "winners", run / "winners"))
+    return [entry for entry in stages if is_published(entry[2])]
+
+
+def seconds_spent(run: Path) -> float:
+    """Wall time of all published stages, s; interruptions do not count."""
+    return sum(float(manifest(folder)["seconds"]) for _, _, folder in published_stages(run))
+
+
+def log(run: Path, event: str, **details: Any) -> None:
+    """Append a line to log.jsonl."""
+    line = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "event": event} | details
+    with (run / "log.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def request_stop(run: Path) -> None:
+    """Ask the driver of this run to end cleanly."""
+    write_atomically(run / STOP_REQUEST, "")
+
+
+def stop_requested(run: Path) -> bool:
+    """Whether somebody asked the driver to end."""
+    return (run / STOP_REQUEST).exists()
+
+
+def forget_stop_request(run: Path) -> None:
+    """A new driver starts without the old request."""
+    (run / STOP_REQUEST).unlink(missing_ok=True)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _refuse_changes(before: Campaign, now: Campaign, run: Path) -> None:
+    changes = _differences(before.model_dump(mode="json"), now.model_dump(mode="json"))
+    if changes:
+        lines = "\n".join(f"  {change}" for change in changes)
+        msg = (
+            f"{run} was made with another campaign file:\n{lines}\n"
+            "Give the new campaign another name (or --directory), or take the changes back."
+        )
+        raise ChangedError(msg)
+
+
+def _differences(before: Any, now: Any, where: str = "") -> list[str]:
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = [*before, *(key for key in now if key not in before)]
+        return [
+            line for key in keys for line in _differences(before.get(key), now.get(key), f"{where}.{key}".lstrip("."))
+        ]
+    return [] if before == now else [f"{where}: {before!r} then, {now!r} now"]
