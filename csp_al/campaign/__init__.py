@@ -1,5 +1,30 @@
 """The campaign file: models, defaults, units, errors with line numbers, JSON schema."""
 
-from csp_al.campaign.models import Campaign
+from csp_al.campaign.checks import min_distances
+from csp_al.campaign.errors import CampaignError, KeyPath, Location, Problem
+from csp_al.campaign.models import (
+    AnyReference,
+    AseReference,
+    Budget,
+    Campaign,
+    Finish,
+    GpawReference,
+    Pool,
+    Potential,
+    ReferenceSection,
+    Relax,
+    Section,
+    Select,
+    Stop,
+    species_counts,
+    species_pairs,
+)
+from csp_al.campaign.read import CampaignFile, open_campaign, read_campaign
+from csp_al.campaign.template import campaign_schema, campaign_template, reference_kinds
 
-__all__ = ["Campaign"]
+__all__ = [
+    "AnyReference", "AseReference", "Budget", "Campaign", "CampaignError", "CampaignFile", "Finish", "GpawReference",
+    "KeyPath", "Location", "Pool", "Potential", "Problem", "ReferenceSection", "Relax", "Section", "Select", "Stop",
+    "campaign_schema", "campaign_template", "min_distances", "open_campaign", "read_campaign", "reference_kinds",
+    "species_counts", "species_pairs",
+]  # fmt: skip

@@ -6,14 +6,21 @@ Every field carries its unit and meaning in its description, which `csp-al init`
 
 from __future__ import annotations
 
+from itertools import combinations_with_replacement
 from typing import Annotated, Any, Literal
 
-from ase.data import atomic_numbers
 from ase.formula import Formula
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-Range = tuple[PositiveFloat, PositiveFloat]
-Fraction = Annotated[float, Field(ge=0, le=1)]
+from csp_al.campaign.errors import Finding, Misfit, shown
+from csp_al.campaign.spelling import is_element, meant_formula, nearest_element
+
+# strict: true is no number and 2.5 no count; a string of digits is text
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Positive = Annotated[Number, Field(gt=0)]
+Count = Annotated[int, Field(strict=True, gt=0)]
+Range = tuple[Positive, Positive]
+Fraction = Annotated[Number, Field(ge=0, le=1)]
 
 
 class Section(BaseModel):
@@ -26,10 +33,10 @@ class Pool(Section):
     """The candidates."""
 
     formula: str = Field(description="atoms per cell, e.g. Si8 or Al4O6")
-    size: PositiveInt = Field(1000, description="number of candidates")
-    min_distance: dict[str, PositiveFloat] = Field(
+    size: Count = Field(1000, description="number of candidates")
+    min_distance: dict[str, Positive] = Field(
         default_factory=dict,
-        description="Å, for each pair of species, e.g. {Si-Si: 1.6}; a pair not named: 0.7 x sum of covalent radii",
+        description="Å, for each pair of species, e.g. {Si-Si: 1.6}; the others: 0.7 x the sum of their covalent radii",
     )
     volume_per_atom: Range | None = Field(None, description="Å^3, [least, most]; null: from covalent radii")
     lengths: Range | None = Field(None, description="Å, [least, most] length of a cell vector; null: from the volume")
@@ -38,7 +45,7 @@ class Pool(Section):
         0.5, description="share of candidates with a random space group (PyXtal), the rest P1"
     )
     seeds: tuple[str, ...] = Field((), description="structure files whose structures join the pool as candidates")
-    max_attempts: PositiveInt = Field(1000, description="tries for one candidate before it is given up")
+    max_attempts: Count = Field(1000, description="tries for one candidate before it is given up")
 
     @field_validator("formula")
     @classmethod
@@ -56,21 +63,27 @@ class Pool(Section):
 
     @model_validator(mode="after")
     def _pairs_are_of_the_formula(self) -> Pool:
-        species = set(species_counts(self.formula))
+        allowed = species_pairs(self.formula)
+        findings, seen = [], set()
         for pair in self.min_distance:
-            ends = pair.split("-")
-            if len(ends) != 2 or not set(ends) <= species:
-                allowed = ", ".join(sorted(f"{a}-{b}" for a in species for b in species if a <= b))
-                msg = f"min_distance: {pair!r} is no pair of species of {self.formula}; allowed: {allowed}"
-                raise ValueError(msg)
+            ends = frozenset(pair.split("-"))
+            if pair not in allowed and "-".join(reversed(pair.split("-"))) not in allowed:
+                message = f"no pair of species of {self.formula}; allowed: {', '.join(allowed)}"
+                findings.append(Finding(("min_distance", pair), message, at_key=True))
+            elif ends in seen:
+                message = "the pair is there already, the other way round; remove one of them"
+                findings.append(Finding(("min_distance", pair), message, at_key=True))
+            seen.add(ends)
+        if findings:
+            raise Misfit(findings)
         return self
 
 
 class ReferenceSection(Section):
     """What every reference has."""
 
-    time_limit: PositiveFloat = Field(3600, description="s, wall time of one label; a longer one has failed")
-    max_force: PositiveFloat = Field(100, description="eV/Å, a label with a larger force trains nothing")
+    time_limit: Positive = Field(3600, description="s, wall time of one label; a longer one has failed")
+    max_force: Positive = Field(100, description="eV/Å, a label with a larger force trains nothing")
     max_fail_fraction: Fraction = Field(
         0.5, description="the campaign stops when a larger share of a cycle's labels has failed"
     )
@@ -79,11 +92,14 @@ class ReferenceSection(Section):
 class GpawReference(ReferenceSection):
     """GPAW, plane waves, in its own process."""
 
+    # the kind tells the references apart, so editors must ask for it although it has a default here
+    model_config = ConfigDict(json_schema_extra={"required": ["kind"]})
+
     kind: Literal["gpaw"] = "gpaw"
-    cutoff: PositiveFloat = Field(400, description="eV, plane-wave cutoff")
-    kspacing: PositiveFloat = Field(0.3, description="1/Å (2 pi included), largest distance between k-points")
+    cutoff: Positive = Field(400, description="eV, plane-wave cutoff")
+    kspacing: Positive = Field(0.3, description="1/Å (2 pi included), largest distance between k-points")
     xc: str = Field("PBE", description="exchange and correlation")
-    smearing: PositiveFloat = Field(0.1, description="eV, Fermi-Dirac width")
+    smearing: Positive = Field(0.1, description="eV, Fermi-Dirac width")
     parameters: dict[str, Any] = Field(default_factory=dict, description="further keywords of gpaw.GPAW")
 
 
@@ -91,7 +107,10 @@ class AseReference(ReferenceSection):
     """Any ASE calculator."""
 
     kind: Literal["ase"]
-    calculator: str = Field(description="import path of a calculator class, or of a function that returns a calculator")
+    calculator: str = Field(
+        description="import path of a calculator class, or of a function that returns a calculator",
+        examples=["ase.calculators.emt.EMT"],
+    )
     parameters: dict[str, Any] = Field(default_factory=dict, description="its keywords")
 
 
@@ -102,63 +121,63 @@ class Potential(Section):
     """The ensemble and how it is trained."""
 
     kind: Literal["schnet", "painn", "so3net"] = Field("schnet", description="representation, from schnetpack")
-    members: Annotated[int, Field(ge=2)] = Field(5, description="potentials in the ensemble")
-    features: PositiveInt = Field(64, description="width of the representation")
-    interactions: PositiveInt = Field(3, description="interaction blocks")
-    cutoff: PositiveFloat = Field(6.0, description="Å")
-    radial: PositiveInt = Field(20, description="radial basis functions")
-    learning_rate: PositiveFloat = Field(2e-3, description="of AdamW at the start")
-    batch_size: PositiveInt = Field(16, description="structures in one training step")
-    epochs: PositiveInt = Field(200, description="passes over the labels at most, in each cycle")
-    patience: PositiveInt = Field(40, description="epochs without a better validation loss before training stops")
-    energy_weight: PositiveFloat = Field(1.0, description="weight in the loss of the squared energy error, (eV/atom)^2")
-    force_weight: PositiveFloat = Field(0.1, description="weight of the mean squared force error, (eV/Å)^2")
-    stress_weight: PositiveFloat = Field(10.0, description="weight of the mean squared stress error, (eV/Å^3)^2")
-    warm_start: bool = Field(True, description="train on from the weights of the cycle before")
+    members: Annotated[int, Field(strict=True, ge=2)] = Field(5, description="potentials in the ensemble")
+    features: Count = Field(64, description="width of the representation")
+    interactions: Count = Field(3, description="interaction blocks")
+    cutoff: Positive = Field(6.0, description="Å")
+    radial: Count = Field(20, description="radial basis functions")
+    learning_rate: Positive = Field(2e-3, description="of AdamW at the start")
+    batch_size: Count = Field(16, description="structures in one training step")
+    epochs: Count = Field(200, description="passes over the labels at most, in each cycle")
+    patience: Count = Field(40, description="epochs without a better validation loss before training stops")
+    energy_weight: Positive = Field(1.0, description="weight in the loss of the squared energy error, (eV/atom)^2")
+    force_weight: Positive = Field(0.1, description="weight of the mean squared force error, (eV/Å)^2")
+    stress_weight: Positive = Field(10.0, description="weight of the mean squared stress error, (eV/Å^3)^2")
+    warm_start: bool = Field(True, strict=True, description="train on from the weights of the cycle before")
 
 
 class Relax(Section):
     """Relaxation of the pool by the ensemble mean."""
 
-    fmax: PositiveFloat = Field(0.05, description="eV/Å, converged below; for the cell: virial per atom, as in ASE")
-    max_steps: PositiveInt = Field(300, description="steps of one candidate at most")
-    uncertainty: PositiveFloat = Field(0.5, description="stop when the largest sigma_F exceeds this share of max F")
-    uncertainty_floor: PositiveFloat = Field(0.25, description="eV/Å, a sigma_F below this stops nothing")
-    energy_patience: PositiveInt = Field(20, description="stop when the energy has not fallen for so many steps")
-    batch_atoms: PositiveInt = Field(2000, description="atoms relaxed side by side")
+    fmax: Positive = Field(0.05, description="eV/Å, converged below; for the cell: virial per atom, as in ASE")
+    max_steps: Count = Field(300, description="steps of one candidate at most")
+    uncertainty: Positive = Field(0.5, description="stop when the largest sigma_F exceeds this share of max F")
+    uncertainty_floor: Positive = Field(0.25, description="eV/Å, a sigma_F below this stops nothing")
+    energy_patience: Count = Field(20, description="stop when the energy has not fallen for so many steps")
+    batch_atoms: Count = Field(2000, description="atoms relaxed side by side")
 
 
 class Select(Section):
     """Which candidates are labelled next."""
 
-    per_cycle: PositiveInt = Field(50, description="labels asked for in each cycle")
-    force_weight: Annotated[float, Field(ge=0)] = Field(0.5, description="Å, w_F in L = E/atom - w_F max|F|")
-    clusters: PositiveInt = Field(200, description="k of k-means")
-    noise: Annotated[float, Field(ge=0)] = Field(0.1, description="Å, amplitude of the shake before labelling")
+    per_cycle: Count = Field(50, description="labels asked for in each cycle")
+    force_weight: Annotated[Number, Field(ge=0)] = Field(0.5, description="Å, w_F in L = E/atom - w_F max|F|")
+    clusters: Count = Field(200, description="k of k-means")
+    noise: Annotated[Number, Field(ge=0)] = Field(0.1, description="Å, amplitude of the shake before labelling")
     noise_decay: Fraction = Field(0.6, description="factor on the amplitude in each cycle")
 
 
 class Stop(Section):
     """When the search is over."""
 
-    top_k: PositiveInt = Field(10, description="clusters whose lowest structures must stay the same")
-    tolerance: PositiveFloat = Field(0.01, description="eV/atom, an energy that moves less is the same")
-    patience: PositiveInt = Field(2, description="cycles in a row without a change")
-    max_cycles: PositiveInt = Field(15, description="cycles at most")
+    top_k: Count = Field(10, description="clusters whose lowest structures must stay the same")
+    tolerance: Positive = Field(0.01, description="eV/atom, an energy that moves less is the same")
+    patience: Count = Field(2, description="cycles in a row without a change")
+    max_cycles: Count = Field(15, description="cycles at most")
 
 
 class Finish(Section):
     """Relaxation of the winners by the reference method."""
 
-    fmax: PositiveFloat = Field(0.05, description="eV/Å")
-    max_steps: PositiveInt = Field(200, description="steps of one winner at most")
+    fmax: Positive = Field(0.05, description="eV/Å")
+    max_steps: Count = Field(200, description="steps of one winner at most")
 
 
 class Budget(Section):
     """What the campaign may cost."""
 
-    labels: PositiveInt = Field(1500, description="single points in the cycles; the final relaxations are told apart")
-    hours: PositiveFloat | None = Field(None, description="h, wall time of the cycles; null: no limit")
+    labels: Count = Field(1500, description="single points in the cycles; the final relaxations are told apart")
+    hours: Positive | None = Field(None, description="h, wall time of the cycles; null: no limit")
 
 
 class Campaign(Section):
@@ -167,7 +186,7 @@ class Campaign(Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)] = Field(
         description="of the run directory: letters, digits, . _ -"
     )
-    seed: Annotated[int, Field(ge=0)] = Field(1, description="everything random follows from it")
+    seed: Annotated[int, Field(strict=True, ge=0)] = Field(1, description="everything random follows from it")
     pool: Pool
     reference: AnyReference
     potential: Potential = Field(default_factory=Potential)
@@ -183,10 +202,18 @@ def species_counts(formula: str) -> dict[str, int]:
     try:
         counts: dict[str, int] = Formula(formula).count()
     except Exception as error:
-        msg = f"{formula!r} is no chemical formula; write e.g. Si8 or Al4O6"
+        msg = f"{shown(formula)!r} is no chemical formula{meant_formula(formula) or '; write e.g. Si8 or Al4O6'}"
         raise ValueError(msg) from error
-    unknown = [symbol for symbol in counts if symbol not in atomic_numbers or symbol == "X"]
-    if unknown or not counts:
-        msg = f"{formula!r}: no element is called {', '.join(unknown) or 'that'}"
+    unknown = [f"{symbol}{nearest_element(symbol)}" for symbol in counts if not is_element(symbol)]
+    if unknown:
+        msg = f"{shown(formula)!r}: no element is called {'; nor '.join(unknown)}"
+        raise ValueError(msg)
+    if not counts or min(counts.values()) < 1:
+        msg = f"{shown(formula)!r} has a species without atoms; write e.g. Si8 or Al4O6"
         raise ValueError(msg)
     return counts
+
+
+def species_pairs(formula: str) -> list[str]:
+    """The pairs of species of a formula, each once, in its order: Al-Al, Al-O, O-O."""
+    return ["-".join(pair) for pair in combinations_with_replacement(species_counts(formula), 2)]

@@ -93,4 +93,5 @@ def _flush(path: Path) -> None:
 
 
 def _damaged(path: Path, what: str) -> DamagedError:
-    return DamagedError(f"{path}: {what}. Remove the folder {path.parent} and every later stage; run again redoes them.")
+    remedy = f"Remove the folder {path.parent} and every later stage; the next run does them again."
+    return DamagedError(f"{path}: {what}. {remedy}")

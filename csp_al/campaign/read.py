@@ -1,0 +1,95 @@
+"""From a file to a campaign, or to all that is wrong with it, each with its line and column.
+
+    campaign = read_campaign(Path("campaigns/si8-tersoff.yaml"))
+
+Whoever finds something wrong later, when programs are asked, says it at the same place in the file:
+
+    file = open_campaign(path)
+    raise file.error(("reference", "calculator"), "no module 'asse', did you mean ase?")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from csp_al.campaign.checks import check
+from csp_al.campaign.document import Document, read_document
+from csp_al.campaign.errors import CampaignError, Finding, KeyPath, Location, Problem
+from csp_al.campaign.messages import findings
+from csp_al.campaign.models import Campaign, Section
+
+
+@dataclass(frozen=True)
+class CampaignFile:
+    """A campaign, and where each of its values stands in its file."""
+
+    path: Path
+    campaign: Campaign
+    document: Document
+
+    def locate(self, key: KeyPath) -> Location:
+        """Where the value of a key stands, e.g. ("reference", "calculator"); a default: its section, or line 1."""
+        return self.document.locate(key)
+
+    def problem(self, key: KeyPath, message: str) -> Problem:
+        """What is wrong with a value, in words, at its place; several make one `CampaignError`."""
+        return self.document.problem(Finding(key, message))
+
+    def error(self, key: KeyPath, message: str) -> CampaignError:
+        """One problem as an error to raise."""
+        return CampaignError([self.problem(key, message)])
+
+
+def read_campaign(path: Path) -> Campaign:
+    """Read and check a campaign file. Raises CampaignError with everything that is wrong."""
+    return open_campaign(path).campaign
+
+
+def open_campaign(path: Path) -> CampaignFile:
+    """Read and check a campaign file, and keep the places of its values. Raises CampaignError as `read_campaign`."""
+    document = read_document(path)
+    if not isinstance(document.value, dict):
+        what = "empty" if document.value is None else "no keys and values"
+        finding = Finding((), f"{what}; `csp-al init` writes a campaign file")
+        raise CampaignError([*document.problems, document.problem(finding)])
+    try:
+        campaign = Campaign.model_validate(document.value)
+    except ValidationError as error:
+        raise CampaignError([*document.problems, *_problems(document, error)]) from None
+    problems = [*document.problems, *map(document.problem, _senseless(document))]
+    if problems:
+        raise CampaignError(problems)
+    return CampaignFile(path, campaign, document)
+
+
+def _problems(document: Document, error: ValidationError) -> Iterator[Problem]:
+    """What pydantic and the checks found, except at the keys that could not be read."""
+    for finding in (*findings(error), *_senseless(document)):
+        if not any(finding.key[:depth] in document.unread for depth in range(1, len(finding.key) + 1)):
+            yield document.problem(finding)
+
+
+def _senseless(document: Document) -> Iterator[Finding]:
+    return check(_sound_sections(document.value), document.path.parent)
+
+
+def _sound_sections(value: dict[str, Any]) -> dict[str, Section]:
+    """The sections that are valid in themselves, so that an error in one does not hide those of the others."""
+    sections: dict[str, Section] = {}
+    for name, field in Campaign.model_fields.items():
+        annotation: Any = Annotated[field.annotation, field]  # with its discriminator
+        adapter: TypeAdapter[Any] = TypeAdapter(annotation)
+        try:
+            section = (
+                adapter.validate_python(value[name]) if name in value else field.get_default(call_default_factory=True)
+            )
+        except ValidationError:
+            continue
+        if isinstance(section, Section):
+            sections[name] = section
+    return sections

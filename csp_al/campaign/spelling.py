@@ -1,0 +1,46 @@
+"""Did you mean ...? For keys, kinds, elements and formulas."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+
+from ase.data import atomic_names, atomic_numbers, chemical_symbols
+from ase.formula import Formula
+
+ELEMENTS = tuple(chemical_symbols[1:])  # the first is X, a placeholder
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """``, did you mean ...?`` with the nearest of the known words, or nothing."""
+    lowered = {other.lower(): other for other in known}
+    close = difflib.get_close_matches(word.lower(), lowered, n=1)
+    return f", did you mean {lowered[close[0]]}?" if close else ""
+
+
+def nearest_element(symbol: str) -> str:
+    """``, did you mean ...?`` with the element whose first letter is the same and whose second is next to it."""
+    near = [element for element in ELEMENTS if element[0] == symbol[:1].upper()]
+    if not near or len(symbol) < 2:
+        return f", did you mean {symbol.upper()}?" if symbol.upper() in near else ""
+    second = ord(symbol[1].lower())
+    best = min(near, key=lambda element: abs(ord(element[1]) - second) if len(element) > 1 else len(ELEMENTS))
+    return f", did you mean {best}?"
+
+
+def meant_formula(text: str) -> str:
+    """``, did you mean ...?`` for formulas in lower case, with spaces, or with names of elements."""
+    symbols = {name.lower(): symbol for name, symbol in zip(atomic_names[1:], ELEMENTS, strict=False)}
+    guess = re.sub(r"[A-Za-z]+", lambda word: symbols.get(word[0].lower(), word[0].capitalize()), text)
+    guess = re.sub(r"\s+", "", guess)
+    try:
+        known = all(symbol in ELEMENTS for symbol in Formula(guess))
+    except ValueError:
+        return ""
+    return f", did you mean {guess}?" if known and guess and guess != text else ""
+
+
+def is_element(symbol: str) -> bool:
+    """Whether an element has this symbol."""
+    return symbol in atomic_numbers and symbol != "X"
