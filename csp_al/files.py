@@ -6,8 +6,11 @@ write_atomically(Path("result.json"), text)
 from __future__ import annotations
 
 import hashlib
+import json
+import math
 import os
 from pathlib import Path
+from typing import Any
 
 CHUNK = 1 << 20  # bytes
 
@@ -46,3 +49,16 @@ def sha256(path: Path) -> str:
         while chunk := file.read(CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON, atomically; what is not finite becomes null, since JSON has no word for it."""
+    write_atomically(path, json.dumps(_finite(content), indent=1, allow_nan=False) + "\n")
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content

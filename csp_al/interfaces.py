@@ -25,6 +25,9 @@ OUT_OF_STEPS: Final = "out of steps"
 TOO_CLOSE: Final = "atoms too close"
 VOLUME: Final = "volume out of range"
 NOT_FINITE: Final = "not finite"
+UNTRUSTED: Final = (TOO_CLOSE, VOLUME, NOT_FINITE)
+"""Reasons that say that the potential led the candidate out of the range of sensible crystals."""
+
 STOP_REASONS: Final = (CONVERGED, UNCERTAIN, STALLED, OUT_OF_STEPS, TOO_CLOSE, VOLUME, NOT_FINITE)
 
 
@@ -150,7 +153,7 @@ class Engine(Protocol):
 
 
 __all__ = [
-    "CONVERGED", "NOT_FINITE", "OUT_OF_STEPS", "STALLED", "STOP_REASONS", "TOO_CLOSE", "UNCERTAIN", "VOLUME",
+    "CONVERGED", "NOT_FINITE", "OUT_OF_STEPS", "STALLED", "STOP_REASONS", "TOO_CLOSE", "UNCERTAIN", "UNTRUSTED", "VOLUME",
     "Clusterer", "Engine", "Ensemble", "Generator", "Labels", "Reference", "ReferenceFailedError", "Relaxer",
     "Scorer", "Task", "UnplaceableError", "Verdict",
 ]  # fmt: skip

@@ -1,0 +1,34 @@
+"""The loop, as the algorithm box of the paper has it.
+
+Hessmann et al., npj Comput. Mater. (2025), arXiv:2408.04073. Every line below is a stage: it is done once, published
+whole, and read back when a campaign is continued, so that this function is run from its start each time.
+"""
+
+from __future__ import annotations
+
+from csp_al.interfaces import Verdict
+from csp_al.loop import stages
+from csp_al.loop.finish import finish
+from csp_al.loop.stages import Drive, Progress
+
+
+def search(drive: Drive) -> Verdict:
+    """Run a campaign to its end, or continue it; the winners are published in the run directory.
+
+    Returns why the search stopped. Raises `TooManyFailedError` or `NoResultError` where there is nothing to rank,
+    and `StoppedError` when somebody asked for a stop.
+    """
+    progress = Progress(stages.generate(drive))
+    picks = stages.draw(drive, progress.pool)
+    for cycle in range(drive.campaign.stop.max_cycles):
+        progress.origins.append(picks.origin)
+        progress.labels.append(stages.label(drive, cycle, picks))
+        progress.ensemble = stages.train(drive, cycle, progress)
+        relaxed = stages.relax(drive, cycle, progress, progress.ensemble)
+        table = stages.rank(drive, cycle, relaxed)
+        verdict = stages.judge(drive, cycle, relaxed, table, progress)
+        if verdict.stop:
+            break
+        picks = stages.select(drive, cycle, progress, progress.ensemble, relaxed)
+    finish(drive, progress)
+    return verdict

@@ -1,0 +1,283 @@
+"""The stages of a cycle: each reads what earlier ones published, and publishes its own.
+
+A stage is a function of a `Drive` and of the stages before it. What it returns is read back from what it published,
+so that a continued campaign goes on from the very same numbers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from ase.data import atomic_numbers
+
+from csp_al.campaign.models import Campaign
+from csp_al.engine.tasks import label_task
+from csp_al.files import write_json
+from csp_al.generate import generate_pool, resolve
+from csp_al.interfaces import UNTRUSTED, Engine, Verdict
+from csp_al.loop.tasks import StoppedError, labels_of, refuse_many_failures, run_all
+from csp_al.relax.limits import Limits
+from csp_al.relax.relaxation import relax as relax_all
+from csp_al.select.cluster import k_means
+from csp_al.select.pick import pick
+from csp_al.select.ranking import rank as ranked
+from csp_al.select.ranking import representatives, rows_of
+from csp_al.select.score import score
+from csp_al.select.shake import faded, shake
+from csp_al.select.stopping import Spent, Top, verdict
+from csp_al.select.walk_forward import walk_forward
+from csp_al.store.run import cycle_folder, log, seconds_spent, stop_requested
+from csp_al.store.stages import is_published, stage
+from csp_al.structures import Labels, Prediction, Relaxed, Structures, choose, concatenate, load, save
+
+if TYPE_CHECKING:
+    import torch
+
+    from csp_al.potential.ensemble import Ensemble
+
+DRAW, TRAIN, CLUSTER, SHAKE = range(1, 5)
+"""Random streams of a cycle; 0 is the pool's."""
+
+RELAXED_CLOSEST = 0.8
+"""A relaxation may bring atoms to this share of the least distance that candidates are generated with."""
+
+SHAKEN_CLOSEST = 0.7
+"""Likewise, the shake before labelling: the potential is to learn what closer atoms cost."""
+
+RELAXED_VOLUME = 2.0
+"""A relaxation may leave the range of volumes that candidates are generated with by this factor."""
+
+
+@dataclass(frozen=True)
+class Drive:
+    """One run of the driver: the campaign, its run directory, what runs tasks, where tensors live, who is told.
+
+    ``base`` is the folder that file names in the campaign file refer to.
+    """
+
+    campaign: Campaign
+    run: Path
+    base: Path
+    engine: Engine
+    device: torch.device
+    tell: Callable[..., None]
+
+    def stage(self, folder: Path, write: Callable[[Path], None]) -> Path:
+        """Publish a stage unless it is there, with a word at its start and at its end."""
+        if is_published(folder):
+            return stage(folder, write)
+        where = {"cycle": _cycle_of(folder), "stage": folder.name}
+        log(self.run, "stage started", **where)
+        self.tell("stage", **where)
+        stage(folder, write)
+        log(self.run, "stage finished", **where)
+        return folder
+
+    def report(self, done: int, everything: int) -> None:
+        """Tell how far a stage is. Raises `StoppedError` where a stop was asked for."""
+        self.tell("progress", done=done, all=everything)
+        if stop_requested(self.run):
+            raise StoppedError
+
+
+@dataclass(frozen=True)
+class Picks:
+    """What is labelled next: shaken structures, and where they stood before that."""
+
+    structures: Structures
+    origin: Structures
+
+
+@dataclass
+class Progress:
+    """What a campaign knows so far; ``top`` are the leading crystals of the last cycle judged."""
+
+    pool: Structures
+    labels: list[Labels] = field(default_factory=list)
+    origins: list[Structures] = field(default_factory=list)
+    ensemble: Ensemble | None = None
+    relaxed: Relaxed | None = None
+    table: pd.DataFrame = field(default_factory=pd.DataFrame)
+    top: Top | None = None
+    verdict: Verdict | None = None
+
+    @property
+    def all_labels(self) -> Labels:
+        """Every label so far, failed ones included."""
+        return concatenate(self.labels)
+
+
+def generate(drive: Drive) -> Structures:
+    """The pool of candidates."""
+
+    def write(folder: Path) -> None:
+        structures, table = generate_pool(
+            drive.campaign.pool, drive.campaign.seed, report=drive.report
+        )
+        save(folder / "structures.h5", structures)
+        table.to_csv(folder / "table.csv", index=False)
+
+    return load(drive.stage(drive.run / "pool", write) / "structures.h5", Structures)
+
+
+def draw(drive: Drive, pool: Structures) -> Picks:
+    """The labels of the first cycle: a random draw from the pool, as it was generated."""
+    rng = _rng(drive, 0, DRAW)
+    most = min(drive.campaign.select.per_cycle, drive.campaign.budget.labels, len(pool))
+    drawn = pool.take(np.sort(rng.choice(len(pool), size=most, replace=False)))
+    return Picks(drawn, drawn)
+
+
+def label(drive: Drive, cycle: int, picks: Picks) -> Labels:
+    """What the reference method says of the picks, and how well it had been predicted."""
+
+    def write(folder: Path) -> None:
+        reference = drive.campaign.reference
+        tasks = [label_task(atoms, reference) for atoms in picks.structures.to_atoms()]
+        names, results = run_all(drive.run, drive.engine, folder, tasks, drive.report)
+        refuse_many_failures(results, reference.max_fail_fraction)
+        labels = labels_of(picks.structures, results, cycle)
+        save(folder / "labels.h5", labels)
+        columns = {"candidate": picks.structures.ids, "task": names, "status": labels.status, "reason": labels.reason}
+        pd.DataFrame(columns | {"cost_s": labels.cost}).to_csv(folder / "labels.csv", index=False)
+        if cycle > 0:
+            predicted = load(cycle_folder(drive.run, cycle - 1) / "select" / "predicted.h5", Prediction)
+            write_json(folder / "walk_forward.json", walk_forward(predicted, labels))
+
+    return load(drive.stage(cycle_folder(drive.run, cycle) / "label", write) / "labels.h5", Labels)
+
+
+def train(drive: Drive, cycle: int, progress: Progress) -> Ensemble:
+    """The ensemble, trained on every usable label so far."""
+    from csp_al.potential.ensemble import load_ensemble, new_ensemble
+    from csp_al.potential.training import train as train_ensemble
+
+    def write(folder: Path) -> None:
+        section = drive.campaign.potential
+        seed = [drive.campaign.seed, cycle, TRAIN]
+        start = progress.ensemble
+        if start is None or not section.warm_start:
+            start = new_ensemble(section, sorted(set(progress.pool.numbers.tolist())), seed, drive.device)
+        trained = train_ensemble(start, progress.all_labels.usable, seed, drive.report)
+        trained.ensemble.save(folder)
+        trained.curve.to_csv(folder / "learning_curve.csv", index=False)
+        write_json(folder / "training.json", {"left_out": trained.left_out})
+
+    return load_ensemble(drive.stage(cycle_folder(drive.run, cycle) / "train", write), drive.device)
+
+
+def relax(drive: Drive, cycle: int, progress: Progress, ensemble: Ensemble) -> Relaxed:
+    """Every candidate at rest on the ensemble's mean energy, from where it stood."""
+
+    def write(folder: Path) -> None:
+        limits = relaxation_limits(drive.campaign)
+        start = standing(progress.pool, progress.relaxed)
+        save(folder / "relaxed.h5", relax_all(start, ensemble, drive.campaign.relax, limits, drive.report))
+
+    return load(drive.stage(cycle_folder(drive.run, cycle) / "relax", write) / "relaxed.h5", Relaxed)
+
+
+def rank(drive: Drive, cycle: int, relaxed: Relaxed) -> pd.DataFrame:
+    """Score, cluster and basin of every candidate."""
+
+    def write(folder: Path) -> None:
+        section = drive.campaign.select
+        clusters = k_means(relaxed.prediction.features, _rng(drive, cycle, CLUSTER), section.clusters)
+        ranked(relaxed, score(relaxed, section.force_weight), clusters).to_csv(folder / "ranking.csv", index=False)
+
+    folder = drive.stage(cycle_folder(drive.run, cycle) / "rank", write)
+    return pd.read_csv(folder / "ranking.csv", float_precision="round_trip")
+
+
+def judge(drive: Drive, cycle: int, relaxed: Relaxed, table: pd.DataFrame, progress: Progress) -> Verdict:
+    """Whether the leading crystals are still changing; ``progress`` moves on to this cycle."""
+    rules = drive.campaign.stop
+    folder = cycle_folder(drive.run, cycle) / "verdict"
+    if not is_published(folder):
+        leaders = representatives(table, relaxed.structures, rules.top_k, rules.tolerance)
+        rows = rows_of(relaxed.structures, leaders["id"])
+        top = Top(relaxed.structures.take(rows), leaders["energy_per_atom"].to_numpy())
+
+    def write(partial: Path) -> None:
+        labels = sum(len(labels) for labels in progress.labels)
+        spent = Spent(labels, seconds_spent(drive.run) / 3600)
+        per_cycle = drive.campaign.select.per_cycle
+        said = verdict(
+            cycle, top, progress.verdict, progress.top, table, spent, rules, drive.campaign.budget, per_cycle
+        )
+        write_json(partial / "verdict.json", asdict(said))
+
+    said = Verdict(**json.loads((drive.stage(folder, write) / "verdict.json").read_text(encoding="utf-8")))
+    progress.relaxed, progress.table, progress.verdict = relaxed, table, said
+    progress.top = Top(relaxed.structures.take(rows_of(relaxed.structures, said.top)), np.array(said.energies))
+    _tell_of_cycle(drive, cycle, progress)
+    return said
+
+
+def select(drive: Drive, cycle: int, progress: Progress, ensemble: Ensemble, relaxed: Relaxed) -> Picks:
+    """The best-scored candidates of different clusters, shaken, and what the ensemble says of them."""
+
+    def write(folder: Path) -> None:
+        section, pool = drive.campaign.select, drive.campaign.pool
+        chosen = pick(progress.table, relaxed.structures, concatenate(progress.origins), section.per_cycle)
+        origin = relaxed.structures.take(rows_of(relaxed.structures, chosen))
+        amplitude = faded(section.noise, section.noise_decay, cycle)
+        closest = {pair: SHAKEN_CLOSEST * distance for pair, distance in resolve(pool).min_distance.items()}
+        shaken = shake(origin, amplitude, lambda candidate: _rng(drive, cycle, SHAKE, candidate), closest)
+        save(folder / "picks.h5", Picks(shaken, origin))
+        save(folder / "predicted.h5", ensemble.predict(shaken))
+
+    return load(drive.stage(cycle_folder(drive.run, cycle) / "select", write) / "picks.h5", Picks)
+
+
+def standing(pool: Structures, relaxed: Relaxed | None) -> Structures:
+    """Where each candidate is relaxed from: where it came to rest before, or its first cell if that was no good."""
+    if relaxed is None:
+        return pool
+    return choose(np.isin(relaxed.reason, UNTRUSTED), pool, relaxed.structures, pool)
+
+
+def relaxation_limits(campaign: Campaign) -> Limits:
+    """How far a relaxation may go beyond the bounds that candidates are generated within."""
+    constraints = resolve(campaign.pool)
+    distances = {}
+    for pair, distance in constraints.min_distance.items():
+        a, b = (atomic_numbers[symbol] for symbol in pair.split("-"))
+        distances[a, b] = distances[b, a] = RELAXED_CLOSEST * distance
+    least, most = constraints.volume_per_atom
+    return Limits(distances, (least / RELAXED_VOLUME, most * RELAXED_VOLUME))
+
+
+def _tell_of_cycle(drive: Drive, cycle: int, progress: Progress) -> None:
+    """One line on the cycle, for the panel and the log."""
+    foreseen = cycle_folder(drive.run, cycle) / "label" / "walk_forward.json"
+    errors = json.loads(foreseen.read_text(encoding="utf-8")) if foreseen.exists() else {}
+    labels, said = progress.all_labels, progress.verdict
+    line = {
+        "cycle": cycle,
+        "labels": len(labels),
+        "failed": int((labels.status != "done").sum()),
+        "best": said.energies[0] if said and said.energies else None,
+        "energy_error": errors.get("energy_mae_mev_per_atom"),
+        "force_error": errors.get("forces_mae_ev_per_angstrom"),
+        "stable": said.stable_cycles if said else 0,
+        "unseen": said.unseen if said else None,
+        "reason": said.reason if said else "",
+    }
+    log(drive.run, "cycle", **line)
+    drive.tell("cycle", **line)
+
+
+def _cycle_of(folder: Path) -> int | None:
+    name = folder.parent.name
+    return int(name.removeprefix("cycle-")) if name.startswith("cycle-") else None
+
+
+def _rng(drive: Drive, cycle: int, stream: int, index: int = 0) -> np.random.Generator:
+    return np.random.default_rng([drive.campaign.seed, cycle, stream, index])

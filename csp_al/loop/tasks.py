@@ -1,0 +1,79 @@
+"""From structures to results of the reference method, by way of the engine."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from csp_al.engine.tasks import create_task, read_result
+from csp_al.engine.wait import run_tasks
+from csp_al.files import write_json
+from csp_al.interfaces import Engine, Task
+from csp_al.store.run import stop_requested
+from csp_al.structures import Floats, Labels, Structures
+
+
+class StoppedError(Exception):
+    """Somebody asked the driver to stop; the campaign can be continued."""
+
+
+class TooManyFailedError(Exception):
+    """So many calculations failed that something is wrong with the reference; the message counts the reasons."""
+
+
+def run_all(
+    run: Path, engine: Engine, folder: Path, tasks: Sequence[Task], report: Callable[[int, int], None]
+) -> tuple[list[str], list[dict[str, Any]]]:
+    """Ids and results of these tasks, in their order; what was computed before is not computed again.
+
+    The ids are left in ``folder/tasks.json`` first, for whoever watches. Raises `StoppedError` when somebody asked
+    for a stop; calculations under way are finished before.
+    """
+    root = run / "tasks"
+    names = [create_task(root, task) for task in tasks]
+    write_json(folder / "tasks.json", names)
+    run_tasks(engine, root, names, report, lambda: stop_requested(run))
+    results = [read_result(root, name) for name in names]
+    if any(result is None for result in results):
+        raise StoppedError
+    return names, [result for result in results if result is not None]
+
+
+def labels_of(structures: Structures, results: Sequence[dict[str, Any]], cycle: int) -> Labels:
+    """Single points as labels; what is not "done" is NaN and keeps its reason."""
+    parts = list(zip(structures.counts, results, strict=True))
+    return Labels(
+        structures=structures,
+        energy=np.array([_value(result, "energy", ()) for result in results], dtype=float),
+        forces=np.concatenate([_value(result, "forces", (count, 3)) for count, result in parts]),
+        stress=np.array([_value(result, "stress", (3, 3)) for result in results]).reshape(-1, 3, 3),
+        status=np.array([result["status"] for result in results], dtype=np.str_),
+        reason=np.array([result["reason"] for result in results], dtype=np.str_),
+        cost=np.array([result["cost"] for result in results], dtype=float),
+        evaluations=np.array([result["evaluations"] for result in results], dtype=np.int64),
+        cycle=np.full(len(results), cycle, dtype=np.int64),
+    )
+
+
+def refuse_many_failures(results: Sequence[dict[str, Any]], most: float) -> None:
+    """Raise `TooManyFailedError` when more than this share is not "done"."""
+    failed = [result for result in results if result["status"] != "done"]
+    if len(failed) > most * len(results):
+        counted = Counter(result["reason"] for result in failed).most_common()
+        reasons = "\n".join(f"  {count:4d} x {reason}" for reason, count in counted)
+        msg = (
+            f"{len(failed)} of {len(results)} calculations failed, more than max_fail_fraction = {most:g} allows:\n"
+            f"{reasons}\nTheir folders, with all output, are under tasks/. Mend the reference section and start the "
+            "campaign under a new name."
+        )
+        raise TooManyFailedError(msg)
+
+
+def _value(result: dict[str, Any], key: str, shape: tuple[int, ...]) -> Floats:
+    if result["status"] != "done":
+        return np.full(shape, np.nan)
+    return np.array(result[key], dtype=float).reshape(shape)

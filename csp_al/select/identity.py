@@ -1,0 +1,169 @@
+"""Are two crystals the same? With pymatgen's StructureMatcher for the few that count, by numbers alone for a pool.
+
+Tolerances of the matcher, and why they are tighter than pymatgen's (ltol 0.2, stol 0.3): stol is the largest
+displacement allowed in units of (volume per atom)^(1/3), so that 0.3 is 0.8 Å in silicon, a third of a bond. Two
+relaxations of one crystal to 0.05 eV/Å end within about 0.05 Å of each other (0.02 of that unit); BC8 and R8 silicon
+differ by 0.18. 0.1, or 0.27 Å in silicon, lies between, at the distance (0.25 Å) within which pymatgen takes atoms
+for copies of each other when it looks for the primitive cell. Volumes are scaled to be equal before positions are
+compared, so that a pressure left over is not taken for a displacement, and compared on their own first.
+
+A matcher can still not tell what differs by less than that, so wherever energies are known they must agree as well.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+from ase import Atoms
+
+from csp_al.interfaces import UNTRUSTED
+from csp_al.select.cluster import standardised
+from csp_al.structures import Floats, Ints, Relaxed, Structures
+
+if TYPE_CHECKING:
+    from pymatgen.analysis.structure_matcher import StructureMatcher
+    from pymatgen.core import Structure
+
+LENGTHS, SITES, ANGLES = 0.1, 0.1, 5.0
+"""Of the matcher: share of a length, share of (volume per atom)^(1/3), degrees."""
+
+VOLUMES = 0.1
+"""Largest relative difference of the volumes per atom: 10 meV/atom are 4% at 100 GPa of bulk modulus, 13% at 10 GPa."""
+
+BASIN_ENERGY = 0.005
+"""eV/atom, largest difference of two relaxations into one basin, for the whole pool."""
+
+BASIN_VOLUME = 0.03
+"""Likewise, the relative difference of the volumes."""
+
+BASIN_FEATURES = 0.05
+"""Likewise, the root mean square difference of the standardised features.
+
+Measured on Si8 relaxed by an ensemble of five SchNets: of pairs that the matcher calls the same 98% are nearer than
+0.02; the nearest pair of different crystals within 10 meV/atom is 0.19 apart.
+"""
+
+LEAST_SPREAD = 0.1
+"""Least scale of a feature, as a share of the root mean square of all: else a pool that came to rest in one basin
+would be torn apart by its own noise. Different crystals spread wider than that."""
+
+UNKNOWN = -1
+"""Basin of a candidate that is not to be trusted."""
+
+
+def same_structure(a: Atoms, b: Atoms) -> bool:
+    """Whether two crystals are the same but for rotation, translation, choice of cell, order of atoms and noise.
+
+    Mirror images are the same. Volumes per atom may differ by `VOLUMES`. Ask for equal energies as well where they
+    are known.
+    """
+    return _match(_reduced(a), _reduced(b))
+
+
+def distinct(structures: Structures, energies_per_atom: Floats, energy_tolerance: float, most: int) -> list[list[int]]:
+    """Rows of the lowest ``most`` different crystals, lowest first, each with the rows of its duplicates after it.
+
+    Two rows are duplicates if the matcher says so and their energies (eV/atom) differ by ``energy_tolerance`` at most
+    from that of the lowest of their group. Rows whose energy is not finite are left out. Only what can still matter
+    is compared: nothing above the last group's energy plus the tolerance.
+    """
+    atoms = structures.to_atoms()
+    reduced = cache(lambda row: _reduced(atoms[row]))
+    groups: list[list[int]] = []
+    for row in np.argsort(energies_per_atom, kind="stable").tolist():
+        if not np.isfinite(energies_per_atom[row]):
+            break
+        near = [group for group in groups if energies_per_atom[row] - energies_per_atom[group[0]] <= energy_tolerance]
+        if len(groups) >= most and not near:
+            break
+        home = next((group for group in near if _match(reduced(group[0]), reduced(row))), None)
+        if home is not None:
+            home.append(row)
+        elif len(groups) < most:
+            groups.append([row])
+    return groups
+
+
+def pairs_of_same(a: Structures, b: Structures, energies_a: Floats, energies_b: Floats) -> list[tuple[int, int]]:
+    """Rows of a and of b that are the same crystal, one to one; of several that fit, the one nearest in energy."""
+    reduced_a, reduced_b = ([_reduced(atoms) for atoms in batch.to_atoms()] for batch in (a, b))
+    pairs: list[tuple[int, int]] = []
+    free = set(range(len(b)))
+    for i, one in enumerate(reduced_a):
+        nearest = np.argsort(np.abs(energies_b - energies_a[i]), kind="stable").tolist()
+        partner = next((j for j in nearest if j in free and _match(one, reduced_b[j])), None)
+        if partner is not None:
+            pairs.append((i, partner))
+            free.remove(partner)
+    return pairs
+
+
+def basins(relaxed: Relaxed) -> Ints:
+    """Basin that each candidate came to rest in, (n,), numbered upwards in energy; `UNKNOWN` for untrusted ones.
+
+    By energy, volume and features only, which is cheap enough for a whole pool: an estimate to count with, not proof
+    of identity. Going up in energy, each candidate joins the nearest basin (in features) whose lowest member is
+    within `BASIN_ENERGY`, `BASIN_VOLUME` and `BASIN_FEATURES`, or else opens a new one.
+    """
+    counts, prediction = relaxed.structures.counts, relaxed.prediction
+    energies, volumes = prediction.energy / counts, relaxed.structures.volumes / counts
+    usable = ~np.isin(relaxed.reason, UNTRUSTED) & np.isfinite(energies)
+    usable &= np.isfinite(prediction.features).all(axis=1)
+    rows = np.flatnonzero(usable)
+    rows = rows[np.argsort(energies[rows], kind="stable")]
+    found = np.full(len(relaxed), UNKNOWN, dtype=np.int64)
+    if len(rows):
+        features = prediction.features[rows]
+        features = standardised(features, LEAST_SPREAD * float(np.sqrt(np.mean(features**2))))
+        found[rows] = _grouped(energies[rows], volumes[rows], features)
+    return found
+
+
+def times_reached(basin: Ints) -> Ints:
+    """How many candidates came to rest in the basin of each one, (n,); 0 where that is `UNKNOWN`."""
+    counts = np.bincount(basin[basin != UNKNOWN], minlength=1)
+    return np.where(basin == UNKNOWN, 0, counts[basin])
+
+
+def _grouped(energies: Floats, volumes: Floats, features: Floats) -> Ints:
+    """Basin of each row (n,), for energies that ascend."""
+    basin = np.zeros(len(energies), dtype=np.int64)
+    founders = np.zeros(0, dtype=np.int64)
+    first = np.searchsorted(energies, energies - BASIN_ENERGY)  # the first row near enough in energy
+    for row in range(len(energies)):
+        near = np.flatnonzero((founders >= first[row]) & (np.abs(volumes[founders] / volumes[row] - 1) <= BASIN_VOLUME))
+        distances = np.sqrt(np.mean((features[founders[near]] - features[row]) ** 2, axis=1))
+        if distances.min(initial=np.inf) <= BASIN_FEATURES:
+            basin[row] = near[np.argmin(distances)]
+        else:
+            basin[row] = len(founders)
+            founders = np.append(founders, row)
+    return basin
+
+
+def _match(a: Structure, b: Structure) -> bool:
+    ratio = (a.volume / len(a)) / (b.volume / len(b))
+    if max(ratio, 1 / ratio) > 1 + VOLUMES:
+        return False
+    return bool(_matcher().fit(a, b, skip_structure_reduction=True))
+
+
+@cache
+def _matcher() -> StructureMatcher:
+    from pymatgen.analysis.structure_matcher import StructureMatcher
+
+    return StructureMatcher(ltol=LENGTHS, stol=SITES, angle_tol=ANGLES, scale=True)
+
+
+def _reduced(atoms: Atoms) -> Structure:
+    """The primitive cell with short vectors, once for each structure and not once for each comparison.
+
+    LLL instead of the matcher's own Niggli reduction: the same matches in all pairs of 45 relaxed Si8, five times
+    faster, and without the tolerance on which Niggli's can fail to end.
+    """
+    from pymatgen.io.ase import AseAtomsAdaptor
+
+    primitive = AseAtomsAdaptor.get_structure(atoms).get_primitive_structure()
+    return primitive.get_reduced_structure(reduction_algo="LLL")

@@ -1,0 +1,73 @@
+"""The table of a cycle: what became of each candidate, and which crystals lead."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+from csp_al.interfaces import UNTRUSTED
+from csp_al.select.identity import basins, distinct
+from csp_al.select.score import largest_of_atoms
+from csp_al.structures import Floats, Ints, Relaxed, Structures
+
+COLUMNS = (
+    "id", "energy_per_atom", "sigma_per_atom", "score", "max_force", "max_force_sigma", "volume_per_atom", "cluster",
+    "basin", "reason", "steps", "trusted",
+)  # fmt: skip
+
+
+def rank(relaxed: Relaxed, scores: Floats, clusters: Ints) -> pd.DataFrame:
+    """One row for each candidate, sorted by id, with `COLUMNS`.
+
+    Energies, sigmas and scores in eV/atom, forces in eV/Å (norms, the largest over atoms), volumes in Å^3. Basins are
+    those of `csp_al.select.identity.basins`. A candidate is trusted unless it ended with atoms too close, with a
+    volume out of range, or with numbers that are not finite.
+    """
+    structures, prediction = relaxed.structures, relaxed.prediction
+    counts = structures.counts
+    table = pd.DataFrame(
+        {
+            "id": structures.ids,
+            "energy_per_atom": prediction.energy / counts,
+            "sigma_per_atom": prediction.energy_sigma / counts,
+            "score": scores,
+            "max_force": largest_of_atoms(structures, np.linalg.norm(prediction.forces, axis=1)),
+            "max_force_sigma": largest_of_atoms(structures, prediction.forces_sigma),
+            "volume_per_atom": structures.volumes / counts,
+            "cluster": clusters,
+            "basin": basins(relaxed),
+            "reason": relaxed.reason,
+            "steps": relaxed.steps,
+            "trusted": ~np.isin(relaxed.reason, UNTRUSTED),
+        },
+        columns=list(COLUMNS),
+    )
+    return table.sort_values("id", ignore_index=True)
+
+
+def representatives(table: pd.DataFrame, structures: Structures, k: int, energy_tolerance: float) -> pd.DataFrame:
+    """Rows of the table for the k leading crystals, lowest first; fewer where there are fewer.
+
+    The lowest trusted candidate stands for each cluster; where two of them are the same crystal (by
+    `csp_al.select.identity.distinct`, energies within ``energy_tolerance``, eV/atom), the higher one is passed over,
+    so that k different crystals are found. ``structures`` are the candidates as they came to rest.
+    """
+    sound = table[table["trusted"] & np.isfinite(table["energy_per_atom"])]
+    lowest = sound.sort_values(["energy_per_atom", "id"]).drop_duplicates("cluster")
+    candidates = structures.take(rows_of(structures, lowest["id"]))
+    groups = distinct(candidates, lowest["energy_per_atom"].to_numpy(), energy_tolerance, k)
+    return lowest.iloc[[group[0] for group in groups]]
+
+
+def rows_of(structures: Structures, ids: ArrayLike) -> Ints:
+    """Row of each id in a batch whose ids are all different. Raises KeyError for an id that it does not have."""
+    ids = np.asarray(ids, dtype=np.int64)
+    order = np.argsort(structures.ids, kind="stable")
+    places = np.searchsorted(structures.ids, ids, sorter=order).clip(max=len(order) - 1)
+    rows: Ints = order[places] if len(order) else np.zeros(0, np.int64)
+    missing = ids if not len(order) else ids[structures.ids[rows] != ids]
+    if len(missing):
+        msg = f"no structure has the id {missing[0]}; the table and the structures are of different cycles"
+        raise KeyError(msg)
+    return rows

@@ -1,0 +1,141 @@
+"""When the search is over: the leading crystals and their energies stay the same, or there is nothing left to spend.
+
+The published rule compares the lowest energies of the top-k clusters by their number, before and after a cycle, and
+sees only energies that fall. Here crystals are compared with crystals, and energies may move neither way.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from csp_al.campaign.models import Budget, Stop
+from csp_al.interfaces import CONVERGED, Verdict
+from csp_al.select.identity import UNKNOWN, pairs_of_same
+from csp_al.structures import Floats, Structures
+
+
+@dataclass(frozen=True)
+class Top:
+    """The leading crystals of a cycle, lowest first, and their energies (k,) in eV/atom."""
+
+    structures: Structures
+    energies: Floats
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What the cycles have cost so far: labels asked for, and hours of wall time."""
+
+    labels: int
+    hours: float
+
+
+def verdict(
+    cycle: int,
+    top: Top,
+    before: Verdict | None,
+    top_before: Top | None,
+    table: pd.DataFrame,
+    spent: Spent,
+    rules: Stop,
+    budget: Budget,
+    per_cycle: int,
+) -> Verdict:
+    """Whether the campaign goes on after this cycle (counted from 0), and why, in words.
+
+    It stops when the top k were unchanged (`changes`) for ``rules.patience`` cycles in a row, after
+    ``rules.max_cycles`` cycles, when the next ``per_cycle`` labels do not fit into the budget, or when its hours are
+    over. ``before`` and ``top_before`` are those of the previous cycle, None in the first; ``table`` is that of
+    `csp_al.select.ranking.rank`.
+    """
+    changed = changes(top, top_before, rules)
+    stable = 0 if changed or before is None else before.stable_cycles + 1
+    reason = _reason_to_stop(cycle, stable, len(top.energies), spent, rules, budget, per_cycle)
+    return Verdict(
+        stop=bool(reason),
+        reason=reason or _reason_to_go_on(changed, stable, rules),
+        stable_cycles=stable,
+        top=top.structures.ids.tolist(),
+        energies=top.energies.tolist(),
+        unseen=unseen_share(table),
+    )
+
+
+def changes(top: Top, before: Top | None, rules: Stop) -> list[str]:
+    """What changed among the lowest ``rules.top_k`` crystals since the cycle before, in words; empty if nothing.
+
+    Unchanged are the same crystals, by structure, with energies that moved by ``rules.tolerance`` at most, up or
+    down. A crystal that enters or leaves a full list at its end, with an energy within the tolerance of the last one,
+    is no change: which of two nearly equal crystals is the k-th is decided by less than the tolerance.
+    """
+    if not len(top.energies):
+        return ["no candidate can be trusted yet"]
+    if before is None or not len(before.energies):
+        return ["there is no earlier ranking to compare with"]
+    pairs = pairs_of_same(top.structures, before.structures, top.energies, before.energies)
+    here, there = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
+    moves = np.abs(top.energies[here] - before.energies[there])
+    entered = _not_at_the_end(np.delete(top.energies, here), before, rules)
+    left = _not_at_the_end(np.delete(before.energies, there), top, rules)
+    words = []
+    if entered:
+        words.append(f"{entered} of the lowest {len(top.energies)} crystals {_be(entered)} new")
+    if left:
+        words.append(f"{left} of the earlier lowest {len(before.energies)} {_be(left)} gone")
+    moved = int((moves > rules.tolerance).sum())
+    if moved:
+        words.append(f"{moved} of their energies moved by up to {1000 * moves.max():.0f} meV/atom")
+    return words
+
+
+def unseen_share(table: pd.DataFrame) -> float:
+    """Good-Turing estimate of the share of relaxations that would end in a basin not seen yet: f1/n.
+
+    Of n trusted and converged candidates, f1 reached a basin that none of the others did; 1 where n is 0.
+    I. J. Good, Biometrika 40, 237 (1953).
+    """
+    arrived = table[table["trusted"] & (table["reason"] == CONVERGED) & (table["basin"] != UNKNOWN)]
+    if arrived.empty:
+        return 1.0
+    return float((arrived["basin"].value_counts() == 1).sum() / len(arrived))
+
+
+def _not_at_the_end(energies: Floats, other: Top, rules: Stop) -> int:
+    """How many of these crystals, which the other list lacks, would have to be in it if no energy moved."""
+    if len(other.energies) < rules.top_k:
+        return len(energies)
+    return int((energies < other.energies[-1] - rules.tolerance).sum())
+
+
+def _reason_to_stop(
+    cycle: int, stable: int, crystals: int, spent: Spent, rules: Stop, budget: Budget, per_cycle: int
+) -> str:
+    if stable >= rules.patience:
+        return (
+            f"the lowest {crystals} {_plural(crystals, 'crystal')} and their energies did not change by more than "
+            f"{1000 * rules.tolerance:g} meV/atom in {stable} {_plural(stable, 'cycle')}"
+        )
+    if cycle + 1 >= rules.max_cycles:
+        return f"all cycles done that stop.max_cycles allows, {rules.max_cycles}"
+    if spent.labels + per_cycle > budget.labels:
+        return f"{spent.labels} labels asked for; the next {per_cycle} would exceed budget.labels, {budget.labels}"
+    if budget.hours is not None and spent.hours >= budget.hours:
+        return f"{spent.hours:.2g} h used, as many as budget.hours allows ({budget.hours:g} h)"
+    return ""
+
+
+def _reason_to_go_on(changed: list[str], stable: int, rules: Stop) -> str:
+    if changed:
+        return "goes on: " + "; ".join(changed)
+    return f"goes on: unchanged in {stable} of the {rules.patience} cycles in a row that are asked for"
+
+
+def _plural(count: int, noun: str) -> str:
+    return noun if count == 1 else f"{noun}s"
+
+
+def _be(count: int) -> str:
+    return "is" if count == 1 else "are"

@@ -1,0 +1,63 @@
+"""How well the potentials foresaw the labels that were just asked for, before they learn from them.
+
+These errors are the honest ones: the labels were chosen by the search and seen by no member of the ensemble.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from ase.units import GPa
+from numpy.typing import NDArray
+
+from csp_al.structures import Floats, Labels, Prediction, take
+
+Figures = dict[str, int | float | None]
+UPPER = np.triu_indices(3)
+"""The six components of a symmetric stress."""
+
+
+def walk_forward(predicted: Prediction, labels: Labels) -> Figures:
+    """Errors of a prediction for the very structures of the labels, row by row.
+
+    Keys: "labels" (how many are done), "compared" (for how many of these the predicted energy is finite), and for
+    each quantity "<quantity>_mae_<unit>", "<quantity>_rmse_<unit>", "<quantity>_within_1_sigma" and
+    "<quantity>_within_2_sigma": energy_..._mev_per_atom, forces_..._ev_per_angstrom (by components) and
+    stress_..._gpa (by its six components). The shares compare the energy of a structure, the norm of the error of an
+    atom's force and that of the error of a stress with their sigmas; a Gaussian ensemble that knows its own errors
+    would have 0.68 and 0.95 for energies, and less than that within 1 sigma for vectors. What is not finite on either
+    side is left out; a figure of nothing is None.
+    """
+    done = np.flatnonzero(labels.status == "done")
+    truth = labels.take(done)
+    guess = take(predicted, done, labels.structures)
+    energy = guess.energy - truth.energy
+    forces = guess.forces - truth.forces
+    stress = guess.stress - truth.stress
+    return {
+        "labels": len(done),
+        "compared": int(np.isfinite(energy).sum()),
+        **_errors("energy", "mev_per_atom", 1000 * energy / truth.structures.counts),
+        **_shares("energy", np.abs(energy), guess.energy_sigma),
+        **_errors("forces", "ev_per_angstrom", forces),
+        **_shares("forces", np.linalg.norm(forces, axis=1), guess.forces_sigma),
+        **_errors("stress", "gpa", stress[:, UPPER[0], UPPER[1]] / GPa),
+        **_shares("stress", np.linalg.norm(stress, axis=(1, 2)), guess.stress_sigma),
+    }
+
+
+def _errors(quantity: str, unit: str, errors: Floats) -> Figures:
+    finite = errors[np.isfinite(errors)]
+    return {
+        f"{quantity}_mae_{unit}": _mean(np.abs(finite)),
+        f"{quantity}_rmse_{unit}": float(np.sqrt(np.mean(finite**2))) if finite.size else None,
+    }
+
+
+def _shares(quantity: str, errors: Floats, sigmas: Floats) -> Figures:
+    finite = np.isfinite(errors) & np.isfinite(sigmas)
+    errors, sigmas = errors[finite], sigmas[finite]
+    return {f"{quantity}_within_{times}_sigma": _mean(errors <= times * sigmas) for times in (1, 2)}
+
+
+def _mean(values: Floats | NDArray[np.bool_]) -> float | None:
+    return float(np.mean(values)) if values.size else None
