@@ -1,1 +1,24 @@
-"""Crystal structure prediction by active learning: find the most stable crystals with few DFT calculations."""
+"""Crystal structure prediction by active learning: find the most stable crystals with few DFT calculations.
+
+run = csp_al.open_run("runs/si8")
+run.results
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from csp_al.report.tables import open_run
+
+__all__ = ["open_run"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for only then, so that the command line starts at once."""
+    if name == "open_run":
+        from csp_al.report.tables import open_run
+
+        return open_run
+    msg = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(msg)

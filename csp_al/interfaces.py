@@ -67,8 +67,11 @@ class Reference(Protocol):
         """A fresh calculator for these atoms that writes only below ``directory``; attempt 0 is the plain set-up."""
         ...
 
-    def check(self) -> list[str]:
-        """What is missing before this reference can run here, each with its remedy; empty if nothing."""
+    def check(self) -> list[tuple[str, str]]:
+        """What is missing before this reference can run here, with its remedy; empty if nothing.
+
+        Each is a key of the reference section, such as "calculator", and what is wrong there.
+        """
         ...
 
 
@@ -153,7 +156,7 @@ class Engine(Protocol):
 
 
 __all__ = [
-    "CONVERGED", "NOT_FINITE", "OUT_OF_STEPS", "STALLED", "STOP_REASONS", "TOO_CLOSE", "UNCERTAIN", "UNTRUSTED", "VOLUME",
-    "Clusterer", "Engine", "Ensemble", "Generator", "Labels", "Reference", "ReferenceFailedError", "Relaxer",
+    "CONVERGED", "NOT_FINITE", "OUT_OF_STEPS", "STALLED", "STOP_REASONS", "TOO_CLOSE", "UNCERTAIN", "UNTRUSTED",
+    "VOLUME", "Clusterer", "Engine", "Ensemble", "Generator", "Labels", "Reference", "ReferenceFailedError", "Relaxer",
     "Scorer", "Task", "UnplaceableError", "Verdict",
 ]  # fmt: skip

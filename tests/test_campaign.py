@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+from ase.data import chemical_symbols
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
@@ -19,6 +20,7 @@ from csp_al.campaign import (
     Pool,
     campaign_schema,
     campaign_template,
+    conflicts,
     min_distances,
     open_campaign,
     read_campaign,
@@ -197,6 +199,26 @@ def test_the_packing_limit_is_that_of_close_packed_spheres(tmp_path, distance):
         assert read_campaign(path).pool.min_distance == {"Si-Si": distance}
     else:
         assert "take at least 26.1 Å^3/atom" in str(error_of(path))
+
+
+@pytest.mark.parametrize(
+    ("pool", "said"),
+    [
+        ("formula: Si8, min_distance: {Si-Si: 4.2}",
+         "2:44: pool.min_distance.Si-Si: atoms 4.2 Å apart (Si-Si) take at least 52.4 Å^3/atom, the default volume"),
+        ("formula: Al4O6, min_distance: {O-Al: 3.9, Al-Al: 4, O-O: 4.1}, volume_per_atom: [7, 12]",
+         "2:45: pool.min_distance.O-Al: atoms 3.9 Å apart"),
+        ("formula: Cs1H9", "2:7: pool: atoms 3.42 Å apart (Cs-Cs) take at least 2.82 Å^3/atom, the default volume_per"),
+        ("formula: Si8, lengths: [1, 1.4]", "2:31: pool.lengths: vectors of at most 1.4 Å leave an atom no"),
+    ],
+)  # fmt: skip
+def test_what_no_cell_can_meet_is_said_at_the_bound_that_the_file_gives(tmp_path, pool, said):
+    problems = problems_of(tmp_path, f"name: a\npool: {{{pool}}}\nreference: {{kind: gpaw}}\n")
+    assert any(problem.startswith(said) for problem in problems), problems
+
+
+def test_a_formula_of_every_element_is_judged_in_bounded_time():
+    assert not conflicts(Pool(formula="".join(chemical_symbols[1:97])))
 
 
 def test_seeds_are_looked_for_beside_the_campaign_file(tmp_path):

@@ -1,5 +1,6 @@
 """Candidates keep their bounds, follow from their seed alone, and say what stands in the way."""
 
+import re
 from itertools import combinations_with_replacement, pairwise
 
 import numpy as np
@@ -14,9 +15,8 @@ from ase.spacegroup import crystal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from csp_al.campaign.models import Pool
-from csp_al.generate import conflicts, generate_pool, resolve
-from csp_al.generate.constraints import Constraints
+from csp_al.campaign import Constraints, Pool, conflicts, resolve
+from csp_al.generate import generate_pool
 from csp_al.generate.pool import is_symmetric
 from csp_al.generate.random_cells import random_cell
 from csp_al.generate.space_groups import compatible_settings
@@ -197,18 +197,19 @@ def test_settings_have_the_multiplicities_of_the_tables():
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"min_distance": {"Na-Na": 6.0}}, "min_distance Na-Na 6 Å: 4 atoms of Na"),
+        ({"min_distance": {"Na-Na": 6.0}}, r"pool.min_distance.Na-Na: atoms 6 Å apart .* \(counting 4 atoms of Na\)"),
         (
             {"min_distance": {"Cl-Cl": 3.0, "Na-Cl": 3.0, "Na-Na": 3.0}, "volume_per_atom": (15, 18)},
-            "8 atoms of Na, Cl",
+            "counting 8 atoms of Na, Cl",
         ),
-        ({"lengths": (1, 2), "volume_per_atom": (20, 22)}, "raise lengths"),
-        ({"lengths": (1, 2)}, "min_distance Na-Na 2.324 Å of an atom and its image"),
+        ({"lengths": (1, 5), "volume_per_atom": (20, 22)}, r"pool.lengths: .* the most must be 5\.43 Å or more"),
+        ({"lengths": (1, 2)}, r"no 2\.32 Å from its image \(Na-Na\) and span at most 8 Å\^3"),
+        ({"angles": (120, 140)}, "pool.angles: .* below 120"),
     ],
 )
 def test_what_no_cell_can_meet_is_refused_at_once(keys, message):
     pool = Pool(formula="Na4Cl4", **keys)
-    assert any(message in conflict for conflict in conflicts(resolve(pool)))
+    assert re.search(message, "; ".join(map(str, conflicts(pool))))
     with pytest.raises(UnplaceableError, match=message):
         generate_pool(pool, seed=1)
 
@@ -219,7 +220,7 @@ def test_what_cannot_be_placed_ends_after_bounded_attempts_and_names_candidate_a
         formula="Na4Cl4", min_distance={"Na-Cl": 3.2}, volume_per_atom=(19, 20), size=40, max_attempts=20,
         symmetric_fraction=0,
     )  # fmt: skip
-    assert not conflicts(resolve(pool))
+    assert not conflicts(pool)
     with pytest.raises(UnplaceableError, match=r"candidate \d+: no cell of 8 atoms in 20 attempts .* Cl-Na 3\.2 Å"):
         generate_pool(pool, 1, workers)
 
@@ -255,6 +256,18 @@ def test_seeds_join_after_the_generated_candidates_in_any_number_of_formula_unit
     assert np.array_equal(structures.take([0, 1, 2]).positions, plain.positions)
 
 
+def test_seeds_are_relative_to_the_folder_and_keep_the_name_that_they_were_given_by(tmp_path, monkeypatch):
+    (tmp_path / "seeds").mkdir()
+    write(tmp_path / "seeds" / "salt.cif", bulk("NaCl", "rocksalt", a=5.64, cubic=True))
+    monkeypatch.chdir("/")
+    pool = Pool(formula="Na4Cl4", size=1, seeds=("seeds/salt.cif",))
+    structures, table = generate_pool(pool, seed=1, folder=tmp_path)
+    assert structures.volumes[1] == pytest.approx(5.64**3)
+    assert table.note[1] == "seeds/salt.cif, frame 0"
+    with pytest.raises(ValueError, match=r"pool\.seeds: seeds/salt\.cif cannot be read"):
+        generate_pool(pool, seed=1, folder=tmp_path / "seeds")
+
+
 @pytest.mark.parametrize(
     ("atoms", "wrong"),
     [
@@ -282,4 +295,4 @@ def test_default_distances_are_set_for_every_pair_of_the_formula():
     for formula in FORMULAE:
         constraints = resolve(Pool(formula=formula))
         assert len(constraints.min_distance) == len(list(combinations_with_replacement(constraints.species, 2)))
-        assert not conflicts(constraints)
+        assert not conflicts(Pool(formula=formula))

@@ -14,7 +14,8 @@ from ase.calculators.tersoff import Tersoff, TersoffParameters
 from ase.filters import FrechetCellFilter
 from ase.optimize import LBFGS
 
-from csp_al.campaign.models import AseReference, GpawReference
+from csp_al.campaign import AseReference, CampaignError, GpawReference
+from csp_al.cli.checks import checked_campaign
 from csp_al.interfaces import ReferenceFailedError
 from csp_al.reference.ase_calculator import find_callable
 from csp_al.reference.classical import lennard_jones, tersoff
@@ -103,6 +104,49 @@ def test_tersoff_from_the_file_is_ases_tersoff():
     assert perfect.get_potential_energy() / 2 == pytest.approx(-4.6289, abs=2e-4)
 
 
+DIMER = [[5.0, 5.0, 5.0], [7.3, 5.2, 4.9]]
+
+
+@pytest.mark.parametrize(
+    "positions",
+    [
+        DIMER,  # no atom has a second neighbour
+        [*DIMER, [4.1, 6.9, 5.2]],  # one of the two has
+        [*DIMER, [5.2, 7.99, 4.6]],  # a third atom at 3.0 Å, in the last hundredth of an Å of the cutoff
+    ],
+)
+def test_tersoff_forces_of_bonds_without_further_neighbours_are_derivatives_of_the_energy(positions):
+    atoms = Atoms(f"Si{len(positions)}", positions=positions, cell=[12, 11, 13], pbc=True)
+    atoms.calc = tersoff(**{"Si-Si-Si": SILICON})
+    assert np.linalg.norm(atoms.get_forces(), axis=1).max() > 0.1
+    np.testing.assert_allclose(atoms.get_forces(), calculate_numerical_forces(atoms, eps=1e-5), atol=2e-6)
+    np.testing.assert_allclose(atoms.get_stress(), calculate_numerical_stress(atoms, eps=1e-5), atol=2e-7)
+
+
+def test_tersoff_dimer_is_the_pair_term_alone():
+    atoms = Atoms("Si2", positions=DIMER, cell=[12, 11, 13], pbc=True)
+    atoms.calc = tersoff(**{"Si-Si-Si": SILICON})
+    r, p = np.linalg.norm(np.subtract(*DIMER)), SILICON  # within R - D, where the cutoff function is 1
+    repulsion, attraction = p["A"] * np.exp(-p["lambda1"] * r), p["B"] * np.exp(-p["lambda2"] * r)
+    assert atoms.get_potential_energy() == pytest.approx(repulsion - attraction, abs=1e-12)
+    slope = -p["lambda1"] * repulsion + p["lambda2"] * attraction
+    np.testing.assert_allclose(atoms.get_forces()[1], -slope * np.subtract(*DIMER[::-1]) / r, atol=1e-12)
+
+
+@pytest.mark.parametrize("n", [0.787, 1.0, 2.0])
+def test_tersoff_forces_vanish_as_a_third_atom_leaves_the_cutoff(n):
+    def forces(distance):
+        positions = [*DIMER, np.add(DIMER[0], [0, distance, 0])]
+        atoms = Atoms("Si3", positions=positions, cell=[14, 16, 13], pbc=True)
+        atoms.calc = tersoff(**{"Si-Si-Si": SILICON | {"n": n}})
+        return atoms.get_forces()
+
+    beyond = forces(3.1)
+    for inside in (1e-3, 1e-5, 1e-9):
+        assert np.abs(forces(3.0 - inside) - beyond).max() < 10 * inside ** (2 * 0.787 - 1)
+    np.testing.assert_array_equal(forces(3.0), beyond)
+
+
 @pytest.mark.parametrize(
     ("triples", "message"),
     [
@@ -131,7 +175,9 @@ def test_wrong_tersoff_parameters_are_named(triples, message):
 def test_import_path_that_leads_nowhere_says_so(path, message):
     with pytest.raises(ValueError, match=message):
         find_callable(path)
-    assert ase_reference(path).check()
+    ((key, said),) = ase_reference(path).check()
+    assert key == "calculator"
+    assert not said.startswith("reference")
 
 
 def test_a_module_whose_import_fails_is_told_from_one_that_is_missing(tmp_path, monkeypatch):
@@ -142,9 +188,34 @@ def test_a_module_whose_import_fails_is_told_from_one_that_is_missing(tmp_path, 
 
 
 def test_wrong_keywords_and_non_calculators_are_found_by_the_check():
-    assert "unexpected keyword" in ase_reference("csp_al.reference.classical.lennard_jones", sigm=1).check()[0]
-    assert "not an ASE calculator" in ase_reference("collections.OrderedDict").check()[0]
+    ((key, said),) = ase_reference("csp_al.reference.classical.lennard_jones", sigm=1).check()
+    assert key == "parameters"
+    assert "unexpected keyword" in said
+    ((key, said),) = ase_reference("collections.OrderedDict").check()
+    assert key == "calculator"
+    assert "not an ASE calculator" in said
     assert EMT_REFERENCE.check() == []
+
+
+@pytest.mark.parametrize(
+    ("reference", "said"),
+    [
+        ("calculator: ase.calculators.emt.Emt", "3:36: reference.calculator: ase.calculators.emt.Emt: ase"),
+        (
+            "calculator: csp_al.reference.classical.lennard_jones, parameters: {sigm: 1}",
+            "3:90: reference.parameters: csp_al.reference.classical.lennard_jones(**{'sigm': 1}) failed",
+        ),
+        ("calculator: csp_al.reference.classical.lennard_jones", "3:1: reference.parameters: "),
+    ],
+)
+def test_what_the_reference_lacks_is_said_once_at_its_place_in_the_file(tmp_path, reference, said):
+    path = tmp_path / "campaign.yaml"
+    path.write_text(f"name: a\npool: {{formula: Si8}}\nreference: {{kind: ase, {reference}}}\n")
+    with pytest.raises(CampaignError) as caught:
+        checked_campaign(path)
+    (problem,) = caught.value.problems
+    assert str(problem).removeprefix(f"{path}:").startswith(said)
+    assert str(problem).splitlines()[0].count("reference.") == str(problem.message).count("reference.") + 1
 
 
 def test_import_path_may_name_a_class_method(tmp_path):
@@ -267,7 +338,9 @@ def test_insane_labels_are_named():
     assert why_insane(atoms, -1.0, still, np.zeros((3, 3)), 100) == ""
     assert "energy, stress" in why_insane(atoms, np.inf, still, np.full((3, 3), np.nan), 100)
     assert "force of 173.2 eV/Å, allowed up to 100" in why_insane(atoms, 0.0, strong, np.zeros((3, 3)), 100)
-    assert "O 0.50 Å, allowed from 0.75 Å" in why_insane(close, 0.0, still[:2], np.zeros((3, 3)), 100)
+    assert "atoms too close: Al-O 0.50 Å apart, allowed from 0.75 Å" in why_insane(
+        close, 0.0, still[:2], np.zeros((3, 3)), 100
+    )
     assert "Al-Al 0.90 Å" in why_insane(across, 0.0, still[:1], np.zeros((3, 3)), 100)
 
 
@@ -284,8 +357,12 @@ def test_gpaw_check_names_missing_datasets_and_functionals():
     pytest.importorskip("gpaw")
     section = GpawReference()
     assert build_reference(section, ["Si", "O"]).check() == []
-    assert "Po.PBE" in build_reference(section, ["Si", "Po"]).check()[0]
-    assert "no functional 'PBEE'" in build_reference(GpawReference(xc="PBEE"), ["Si"]).check()[0]
+    ((key, said),) = build_reference(section, ["Si", "Po"]).check()
+    assert key == "kind"
+    assert "Po.PBE" in said
+    ((key, said),) = build_reference(GpawReference(xc="PBEE"), ["Si"]).check()
+    assert key == "xc"
+    assert "no functional 'PBEE'" in said
 
 
 def test_gpaw_forces_and_stress_are_derivatives_of_its_energy_and_its_remedy_gives_the_same(tmp_path):

@@ -1,6 +1,6 @@
 """The campaign file: models, defaults, units, errors with line numbers, JSON schema."""
 
-from csp_al.campaign.checks import min_distances
+from csp_al.campaign.constraints import Constraints, conflicts, min_distances, resolve
 from csp_al.campaign.errors import CampaignError, KeyPath, Location, Problem
 from csp_al.campaign.models import (
     AnyReference,
@@ -23,8 +23,8 @@ from csp_al.campaign.read import CampaignFile, open_campaign, read_campaign
 from csp_al.campaign.template import campaign_schema, campaign_template, reference_kinds
 
 __all__ = [
-    "AnyReference", "AseReference", "Budget", "Campaign", "CampaignError", "CampaignFile", "Finish", "GpawReference",
-    "KeyPath", "Location", "Pool", "Potential", "Problem", "ReferenceSection", "Relax", "Section", "Select", "Stop",
-    "campaign_schema", "campaign_template", "min_distances", "open_campaign", "read_campaign", "reference_kinds",
-    "species_counts", "species_pairs",
+    "AnyReference", "AseReference", "Budget", "Campaign", "CampaignError", "CampaignFile", "Constraints", "Finish",
+    "GpawReference", "KeyPath", "Location", "Pool", "Potential", "Problem", "ReferenceSection", "Relax", "Section",
+    "Select", "Stop", "campaign_schema", "campaign_template", "conflicts", "min_distances", "open_campaign",
+    "read_campaign", "reference_kinds", "resolve", "species_counts", "species_pairs",
 ]  # fmt: skip

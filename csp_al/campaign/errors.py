@@ -44,6 +44,9 @@ class Finding:
     message: str
     at_key: bool = False
 
+    def __str__(self) -> str:
+        return ": ".join(part for part in (dotted(self.key), self.message) if part)
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -74,7 +77,7 @@ class Misfit(ValueError):  # noqa: N818 - several findings, not one error
 
     def __init__(self, findings: Iterable[Finding]) -> None:
         self.findings = tuple(findings)
-        super().__init__("; ".join(f"{dotted(finding.key)}: {finding.message}" for finding in self.findings))
+        super().__init__("; ".join(map(str, self.findings)))
 
 
 def dotted(key: KeyPath) -> str:

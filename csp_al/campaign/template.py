@@ -11,7 +11,7 @@ from typing import Any, get_args
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from csp_al.campaign.errors import dotted, shown
+from csp_al.campaign.errors import shown
 from csp_al.campaign.messages import findings
 from csp_al.campaign.models import AnyReference, Campaign, Section
 
@@ -39,7 +39,7 @@ def campaign_template(name: str, formula: str, reference: str) -> str:
     try:
         campaign = Campaign.model_validate({"name": name, "pool": {"formula": formula}, "reference": needed})
     except ValidationError as error:
-        raise ValueError("; ".join(f"{dotted(f.key)}: {f.message}" for f in findings(error))) from None
+        raise ValueError("; ".join(map(str, findings(error)))) from None
     scalars: list[tuple[str, Any, FieldInfo]] = []
     sections: list[str] = []
     for field_name, field in Campaign.model_fields.items():

@@ -11,14 +11,15 @@ from dataclasses import dataclass
 from functools import partial
 from math import floor
 from multiprocessing import get_context
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import spglib
 from ase import Atoms
 
+from csp_al.campaign.constraints import Constraints, conflicts, resolve
 from csp_al.campaign.models import Pool
-from csp_al.generate.constraints import Constraints, conflicts, resolve
 from csp_al.generate.random_cells import random_cell
 from csp_al.generate.seeds import read_seeds
 from csp_al.interfaces import UnplaceableError
@@ -45,21 +46,22 @@ def generate_pool(
     seed: int,
     workers: int = 1,
     report: Callable[[int, int], None] = lambda done, total: None,  # noqa: ARG005
+    folder: Path = Path(),
 ) -> tuple[Structures, pd.DataFrame]:
     """``pool.size`` generated candidates, ids 0, 1, ..., and after them the seeds from files.
 
     Candidate i follows from ``default_rng([seed, 0, 0, i])`` alone, whatever the number of worker processes;
-    ``report(done, all)`` is called now and then. Columns of the table, a row for each structure: id, origin (random,
-    symmetric, seed), asked_group (number, missing where none was), space_group and space_group_number (spglib,
-    `SYMPREC`), n_atoms, volume_per_atom (Å^3), note.
+    ``report(done, all)`` is called now and then. The names of seeds are relative to the folder. Columns of the table,
+    a row for each structure: id, origin (random, symmetric, seed), asked_group (number, missing where none was),
+    space_group and space_group_number (spglib, `SYMPREC`), n_atoms, volume_per_atom (Å^3), note.
 
     Raises UnplaceableError, which names the candidate and the constraint, and ValueError for unfit seeds.
     """
-    constraints = resolve(pool)
-    impossible = conflicts(constraints)
+    impossible = conflicts(pool)
     if impossible:
-        raise UnplaceableError("; ".join(impossible))
-    seeds = [Candidate(atoms, "seed", note=atoms.info["seed"]) for atoms in read_seeds(pool.seeds, constraints)]
+        raise UnplaceableError("; ".join(map(str, impossible)))
+    constraints = resolve(pool)
+    seeds = [Candidate(atoms, "seed", note=atoms.info["seed"]) for atoms in read_seeds(pool.seeds, constraints, folder)]
     make = partial(_candidates, constraints, pool.symmetric_fraction, seed)
     chunks = [range(start, min(start + CHUNK, pool.size)) for start in range(0, pool.size, CHUNK)]
     made: dict[int, list[Candidate]] = {}

@@ -8,7 +8,7 @@ import numpy as np
 from ase import Atoms
 from ase.geometry import cellpar_to_cell
 
-from csp_al.generate.constraints import Constraints
+from csp_al.campaign.constraints import Constraints
 from csp_al.generate.placement import OverlapError, place, push_apart
 from csp_al.geometry import distance_matrix, pair_name
 from csp_al.interfaces import UnplaceableError

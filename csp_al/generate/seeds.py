@@ -10,22 +10,23 @@ from ase import Atoms
 from ase.formula import Formula
 from ase.io import read
 
-from csp_al.generate.constraints import Constraints
+from csp_al.campaign.constraints import Constraints
 from csp_al.geometry import too_close
 
 
-def read_seeds(files: Iterable[str], constraints: Constraints) -> list[Atoms]:
+def read_seeds(files: Iterable[str], constraints: Constraints, folder: Path) -> list[Atoms]:
     """All frames of all files, in their order, in any format that ASE reads; ``info["seed"]`` says where from.
 
-    A seed has the composition of the pool in any number of formula units, three cell vectors, and keeps the least
-    distances; the other bounds do not apply. Raises ValueError with file, frame and what is wrong.
+    File names are relative to the folder, and are told as they were given. A seed has the composition of the pool in
+    any number of formula units, three cell vectors, and keeps the least distances; the other bounds do not apply.
+    Raises ValueError with file, frame and what is wrong.
     """
-    return [atoms for file in files for atoms in _read(Path(file), constraints)]
+    return [atoms for file in files for atoms in _read(file, constraints, folder)]
 
 
-def _read(file: Path, constraints: Constraints) -> list[Atoms]:
+def _read(file: str, constraints: Constraints, folder: Path) -> list[Atoms]:
     try:
-        frames = read(file, index=":")
+        frames = read(folder / file, index=":")
     except Exception as error:  # each of ASE's readers fails in its own way
         msg = f"pool.seeds: {file} cannot be read ({type(error).__name__}: {error}); mend it or leave it out"
         raise ValueError(msg) from error

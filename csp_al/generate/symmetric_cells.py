@@ -14,7 +14,7 @@ from ase.geometry import cell_to_cellpar, minkowski_reduce
 from pyxtal.lattice import Lattice
 from pyxtal.msg import VolumeError
 
-from csp_al.generate.constraints import Constraints
+from csp_al.campaign.constraints import Constraints
 from csp_al.generate.placement import OverlapError, place
 from csp_al.generate.space_groups import Setting, Site, compatible_settings
 from csp_al.geometry import distance_matrix, too_close

@@ -16,10 +16,10 @@ import numpy as np
 import pandas as pd
 from ase.data import atomic_numbers
 
-from csp_al.campaign.models import Campaign
+from csp_al.campaign import Campaign, resolve
 from csp_al.engine.tasks import label_task
 from csp_al.files import write_json
-from csp_al.generate import generate_pool, resolve
+from csp_al.generate import generate_pool
 from csp_al.interfaces import UNTRUSTED, Engine, Verdict
 from csp_al.loop.tasks import StoppedError, labels_of, refuse_many_failures, run_all
 from csp_al.relax.limits import Limits
@@ -118,7 +118,7 @@ def generate(drive: Drive) -> Structures:
 
     def write(folder: Path) -> None:
         structures, table = generate_pool(
-            drive.campaign.pool, drive.campaign.seed, report=drive.report
+            drive.campaign.pool, drive.campaign.seed, report=drive.report, folder=drive.base
         )
         save(folder / "structures.h5", structures)
         table.to_csv(folder / "table.csv", index=False)

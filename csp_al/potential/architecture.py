@@ -11,7 +11,6 @@ import sys
 from typing import Any, NamedTuple
 
 import torch
-from ase.data import covalent_radii
 from torch import Tensor, nn
 
 from csp_al.campaign.models import Potential
@@ -27,8 +26,7 @@ if sys.version_info < (3, 12):
 import schnetpack as spk
 from schnetpack import properties as keys
 
-REPULSION_REACH = 0.9
-"""Reach of the repulsion in sums of covalent radii: it is zero at every bond length."""
+from csp_al.potential.repulsion import Repulsion
 
 
 class Graph(NamedTuple):
@@ -61,14 +59,7 @@ class Member(nn.Module):
         super().__init__()
         self.representation = _representation(section)
         self.energy = spk.atomistic.Atomwise(n_in=section.features, output_key=keys.energy)
-        reach = REPULSION_REACH * 2 * max(float(covalent_radii[number]) for number in species)
-        self.repulsion = spk.atomistic.ZBLRepulsionEnergy(
-            energy_unit="eV",
-            position_unit="Ang",
-            output_key="repulsion",
-            trainable=False,
-            cutoff_fn=spk.nn.CosineCutoff(min(reach, section.cutoff)),
-        )
+        self.repulsion = Repulsion(species, section.cutoff)
         self.register_buffer("energy_shift", torch.zeros(()))
         self.register_buffer("energy_scale", torch.ones(()))
 
@@ -82,9 +73,9 @@ class Member(nn.Module):
             keys.idx_m: graph.system,
             keys.n_atoms: graph.counts,
         }
-        inputs = self.repulsion(self.energy(self.representation(inputs)))
+        inputs = self.energy(self.representation(inputs))
         learned = inputs[keys.energy] * self.energy_scale + self.energy_shift * graph.counts
-        return learned + inputs["repulsion"], inputs["scalar_representation"]
+        return learned + self.repulsion(vectors, graph), inputs["scalar_representation"]
 
 
 def _representation(section: Potential) -> nn.Module:

@@ -46,6 +46,8 @@ class Ensemble:
 
     def predict(self, structures: Structures) -> Prediction:
         """Mean and spread over the members; see `Prediction` for shapes and units."""
+        if not len(structures):
+            return _empty(self.section)
         edges = find_edges(structures, self.section.cutoff)
         dtype = self.state["energy_shift"].dtype
         parts = []
@@ -138,4 +140,16 @@ def _statistics(graph: Graph, energy: Tensor, forces: Tensor, stress: Tensor, re
         stress=numpy(stress.double().mean(dim=0)),
         stress_sigma=numpy(spread(stress).sum(dim=(-1, -2)).sqrt()),
         features=numpy(pooled.transpose(0, 1).reshape(len(graph.counts), members * width)),
+    )
+
+
+def _empty(section: Potential) -> Prediction:
+    return Prediction(
+        energy=np.zeros(0),
+        energy_sigma=np.zeros(0),
+        forces=np.zeros((0, 3)),
+        forces_sigma=np.zeros(0),
+        stress=np.zeros((0, 3, 3)),
+        stress_sigma=np.zeros(0),
+        features=np.zeros((0, section.members * section.features)),
     )

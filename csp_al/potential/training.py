@@ -1,9 +1,9 @@
 """Training of all members together on the labels of a campaign.
 
 Members differ by their initial weights and by the bootstrap of the labels: each candidate is, for each member,
-either held out for validation or counted once or several times in training. The draw belongs to the candidate, not
-to the label or the cycle, so that no geometry of a candidate that a member is validated on was ever trained on by
-that member, in this cycle or in the one that its weights come from.
+either held out for validation or counted once or several times in training. The draw belongs to the candidate and is
+the same in every cycle, so that no geometry of a candidate that a member is validated on was ever trained on by that
+member, in this cycle or in the one that its weights come from.
 """
 
 from __future__ import annotations
@@ -25,9 +25,12 @@ from csp_al.structures import Floats, Ints, Labels
 
 Mask = NDArray[np.bool_]
 
-VALIDATION_SHARE = 0.2
+BLOCK = 5
+"""Candidates of which each member holds one out for validation."""
+
 EXTREME_SIGMA = 3.0
-"""Labels whose largest force or stress exceeds mean + 3 sigma of all are left out (Hessmann et al. 2025)."""
+"""Labels whose largest force or stress exceeds mean + 3 sigma of all are left out (Hessmann et al. 2025),
+unless that would leave a member without labels on one side."""
 
 GRADIENT_LIMIT = 10.0
 WEIGHT_DECAY = 0.01
@@ -49,15 +52,19 @@ def train(
 ) -> Trained:
     """Train on energy per atom, forces and stress, every member until its validation loss no longer improves.
 
-    The weights that each member ends with are those of its best epoch. ``labels`` must all be usable. Raises
-    ValueError for fewer than two labels.
+    The weights that each member ends with are those of its best epoch. ``labels`` must all be usable, and in the
+    order in which they were obtained (see `bootstrap`). Raises ValueError for labels of fewer than two candidates.
     """
-    kept = labels.take(ordinary(labels))
-    if len(kept) < 2:
-        msg = f"{len(kept)} usable labels; an ensemble needs at least 2 to train on and to validate with"
+    candidates = len(np.unique(labels.structures.ids))
+    if candidates < 2:
+        msg = f"labels of {candidates} candidates; an ensemble needs at least 2, to train on and to validate with"
         raise ValueError(msg)
     section = ensemble.section
-    weights = bootstrap(kept.structures.ids, section.members, seed[0])
+    weights = bootstrap(labels.structures.ids, section.members, seed[0])
+    mask = ordinary(labels)
+    if not _both_sides(weights[:, mask]):
+        mask[:] = True
+    kept, weights = labels.take(mask), weights[:, mask]
     targets = _Targets.of(kept, weights, section, ensemble.device)
     state = {name: tensor.clone() for name, tensor in ensemble.state.items()}
     if float(state["energy_scale"].min()) == 1.0:
@@ -79,20 +86,29 @@ def ordinary(labels: Labels) -> Mask:
 def bootstrap(candidates: Ints, members: int, seed: int) -> Floats:
     """How often each label counts for each member, (members, n): 0 holds it out for validation.
 
-    All labels of a candidate share one draw. A fifth is held out; the rest is counted by a Poisson law without its
-    zero, the online form of the bootstrap. Where a member would have no label on one side, one is moved there.
+    All labels of a candidate share one draw. Of every five candidates, in the order of their first labels, a member
+    holds one out; the others are counted by a Poisson law without its zero, the online form of the bootstrap. The
+    first is held out from among the first two, so that two candidates are enough for both sides. Labels appended
+    later leave the draws of earlier ones as they are: what was trained on is never held out afterwards.
     """
-    weights = np.zeros((members, len(candidates)))
-    for member in range(members):
-        for candidate in np.unique(candidates):
-            rng = np.random.default_rng([seed, 1, member, int(candidate)])
-            held_out = rng.random() < VALIDATION_SHARE
-            weights[member, candidates == candidate] = 0 if held_out else _poisson_above_zero(rng)
-        for side in (weights[member] == 0, weights[member] > 0):
-            if not side.any():
-                moved = candidates == candidates[member % len(candidates)]
-                weights[member, moved] = 1 - min(1, weights[member, moved].max())
-    return weights
+    _, first, which = np.unique(candidates, return_index=True, return_inverse=True)
+    place = np.argsort(np.argsort(first))[which.ravel()]
+    blocks = -(-len(first) // BLOCK)
+    counts = [[_block(seed, member, block) for block in range(blocks)] for member in range(members)]
+    return np.array(counts, dtype=float).reshape(members, blocks * BLOCK)[:, place]
+
+
+def _block(seed: int, member: int, block: int) -> list[int]:
+    """How often the five candidates of a block count for a member."""
+    rng = np.random.default_rng([seed, 1, member, block])
+    counts = [_poisson_above_zero(rng) for _ in range(BLOCK)]
+    counts[rng.integers(BLOCK if block else 2)] = 0
+    return counts
+
+
+def _both_sides(weights: Floats) -> bool:
+    """Whether every member has labels to train on and labels to validate with."""
+    return bool((weights > 0).any(axis=1).all() and (weights == 0).any(axis=1).all())
 
 
 def _poisson_above_zero(rng: np.random.Generator) -> int:
@@ -150,7 +166,7 @@ class _Targets:
 
 
 def _set_scale(state: State, labels: Labels) -> None:
-    """Shift by the mean energy per atom, scale by the root mean square force times 1 Å."""
+    """Shift by the median energy per atom, scale by the root mean square force times 1 Å."""
     per_atom = labels.energy / labels.structures.counts
     state["energy_shift"].fill_(float(np.median(per_atom)))
     state["energy_scale"].fill_(max(1e-3, float(np.sqrt((labels.forces**2).mean()))))

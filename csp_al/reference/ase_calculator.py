@@ -24,6 +24,14 @@ if TYPE_CHECKING:
     from ase.calculators.calculator import BaseCalculator
 
 
+class WrongValueError(ValueError):
+    """A key of the reference section has a value that cannot be used; the text names both."""
+
+    def __init__(self, key: str, message: str) -> None:
+        self.key, self.message = key, message
+        super().__init__(f"reference.{key}: {message}")
+
+
 @dataclass(frozen=True)
 class AseCalculator:
     """An ASE calculator as a `csp_al.interfaces.Reference`; it knows no remedies."""
@@ -37,41 +45,41 @@ class AseCalculator:
         return self.section.calculator
 
     def calculator(self, atoms: Atoms, directory: Path, attempt: int) -> BaseCalculator:  # noqa: ARG002
-        """A fresh calculator; one that writes files is told the directory. Raises ValueError as `make` does."""
+        """A fresh calculator; one that writes files is told the directory. Raises WrongValueError as `make` does."""
         calculator = self.make()
         if hasattr(calculator, "directory"):
             calculator.directory = str(directory)
         return calculator
 
-    def check(self) -> list[str]:
+    def check(self) -> list[tuple[str, str]]:
         """What is wrong with the import path or the keywords; makes one calculator to find out."""
         try:
             self.make()
-        except ValueError as error:
-            return [str(error)]
+        except WrongValueError as error:
+            return [(error.key, error.message)]
         return []
 
     def make(self) -> Any:
-        """Call what the import path names with the keywords. Raises ValueError if it cannot be found or called."""
+        """Call what the import path names with the keywords. Raises WrongValueError if it cannot be found or called."""
         factory = find_callable(self.name)
         try:
             calculator = factory(**self.section.parameters)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             msg = (
-                f"reference.parameters: {self.name}(**{self.section.parameters}) failed: "
-                f"{type(error).__name__}: {error}; give the keywords that it takes"
+                f"{self.name}(**{self.section.parameters}) failed: {type(error).__name__}: {error}; "
+                f"give the keywords that it takes"
             )
-            raise ValueError(msg) from error
+            raise WrongValueError("parameters", msg) from error
         if not hasattr(calculator, "get_potential_energy"):
-            msg = f"reference.calculator: {self.name} returned a {type(calculator).__name__}, not an ASE calculator"
-            raise ValueError(msg)
+            msg = f"{self.name} returned a {type(calculator).__name__}, not an ASE calculator"
+            raise WrongValueError("calculator", msg)
         return calculator
 
 
 def find_callable(path: str) -> Callable[..., Any]:
     """What a dotted path names, attributes of classes included.
 
-    Raises ValueError with what was meant perhaps when the module or the attribute does not exist.
+    Raises WrongValueError with what was meant perhaps when the module or the attribute does not exist.
     """
     module, attributes = _import_longest(path)
     found: Any = module
@@ -79,12 +87,12 @@ def find_callable(path: str) -> Callable[..., Any]:
         if not hasattr(found, attribute):
             owner = ".".join([module.__name__, *attributes[:depth]])
             hint = _did_you_mean(attribute, dir(found))
-            msg = f"reference.calculator: {path}: {owner} has no {attribute!r}{hint}"
-            raise ValueError(msg)
+            msg = f"{path}: {owner} has no {attribute!r}{hint}"
+            raise WrongValueError("calculator", msg)
         found = getattr(found, attribute)
     if not callable(found):
-        msg = f"reference.calculator: {path} is a {type(found).__name__}; name a class or a function"
-        raise ValueError(msg)  # noqa: TRY004 - a wrong value in the campaign file
+        msg = f"{path} is a {type(found).__name__}; name a class or a function"
+        raise WrongValueError("calculator", msg)
     return found
 
 
@@ -92,8 +100,8 @@ def _import_longest(path: str) -> tuple[ModuleType, list[str]]:
     """The longest prefix of a dotted path that is a module, and the names after it."""
     names = path.split(".")
     if not all(name.isidentifier() for name in names):
-        msg = f"reference.calculator: {path!r} is no import path; write e.g. ase.calculators.emt.EMT"
-        raise ValueError(msg)
+        msg = f"{path!r} is no import path; write e.g. ase.calculators.emt.EMT"
+        raise WrongValueError("calculator", msg)
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.append(here)
@@ -104,20 +112,20 @@ def _import_longest(path: str) -> tuple[ModuleType, list[str]]:
             module = importlib.import_module(prefix)
         except ModuleNotFoundError as error:
             if error.name != prefix:
-                raise ValueError(f"reference.calculator: importing {prefix} failed: {error}") from error
+                raise WrongValueError("calculator", f"importing {prefix} failed: {error}") from error
             if module is None:
-                msg = f"reference.calculator: {path}: no module {prefix!r}; install it or correct the name"
-                raise ValueError(msg) from error
+                msg = f"{path}: no module {prefix!r}; install it or correct the name"
+                raise WrongValueError("calculator", msg) from error
             if depth < len(names) and not hasattr(module, names[depth - 1]):
                 hint = _did_you_mean(names[depth - 1], [*dir(module), *_submodules(module)])
-                msg = f"reference.calculator: {path}: no module {prefix!r}{hint}"
-                raise ValueError(msg) from error
+                msg = f"{path}: no module {prefix!r}{hint}"
+                raise WrongValueError("calculator", msg) from error
             return module, names[depth - 1 :]
-        except Exception as error:
-            msg = f"reference.calculator: importing {prefix} failed: {type(error).__name__}: {error}"
-            raise ValueError(msg) from error
-    msg = f"reference.calculator: {path} is a module; name a class or a function in it"
-    raise ValueError(msg)
+        except (Exception, SystemExit) as error:
+            msg = f"importing {prefix} failed: {type(error).__name__}: {error}"
+            raise WrongValueError("calculator", msg) from error
+    msg = f"{path} is a module; name a class or a function in it"
+    raise WrongValueError("calculator", msg)
 
 
 def _submodules(module: ModuleType) -> list[str]:

@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 TERSOFF_PARAMETERS = tuple(field.name for field in fields(TersoffParameters))
 
 
-def tersoff(**triples: Mapping[str, float]) -> Tersoff:
+def tersoff(**triples: Mapping[str, float]) -> SmoothTersoff:
     """ASE's Tersoff potential from parameters in the file, one mapping for each triple of species.
 
     Keys are triples such as Si-Si-Si, values map the 14 names of ASE's TersoffParameters (LAMMPS's units "metal":
     eV, Å). Raises ValueError for a key that is no triple and for parameters that are missing or unknown.
     J. Tersoff, Phys. Rev. B 38, 9902 (1988), in the form of LAMMPS.
     """
-    return Tersoff({_species(triple): _tersoff_parameters(triple, values) for triple, values in triples.items()})
+    return SmoothTersoff({_species(triple): _tersoff_parameters(triple, values) for triple, values in triples.items()})
 
 
 def lennard_jones(epsilon: float, sigma: float, cutoff: float) -> ForceShiftedLennardJones:
@@ -41,6 +41,18 @@ def lennard_jones(epsilon: float, sigma: float, cutoff: float) -> ForceShiftedLe
     081102 (2011), doi:10.1063/1.3558787.
     """
     return ForceShiftedLennardJones(float(epsilon), float(sigma), float(cutoff))
+
+
+class SmoothTersoff(Tersoff):
+    """ASE's Tersoff potential with the forces of a bond that has no further neighbours."""
+
+    def _calc_bij_d(self, zeta: float, beta: float, n: float) -> float:
+        # b = (1 + (beta zeta)^n)^(-1/2n), and for n < 1 its derivative grows as zeta^(n-1) without bound. Forces need
+        # its product with the gradient of zeta, which vanishes where zeta does: zeta is a sum of terms that are never
+        # negative, so 0 is its minimum. With no third atom in reach both are 0 all around. Where a third atom enters
+        # at a distance x within the cutoff, zeta grows as x^2 and b - 1 as x^2n, so that the force begins as
+        # x^(2n-1): at 0 too, for n > 1/2. Where beta is 0, b is 1 for any zeta.
+        return 0.0 if beta * zeta == 0 else super()._calc_bij_d(zeta, beta, n)
 
 
 class ForceShiftedLennardJones(PairPotential):

@@ -59,35 +59,36 @@ class Gpaw:
         }
         return GPAW(**keywords | self.section.parameters | (GENTLE if attempt > 0 else {}))
 
-    def check(self) -> list[str]:
+    def check(self) -> list[tuple[str, str]]:
         """Which of GPAW, its datasets, and the datasets of the species are missing, with what installs them."""
         if find_spec("gpaw") is None:
-            return [f"reference: GPAW is not installed; {INSTALL}"]
+            return [("kind", f"GPAW is not installed; {INSTALL}")]
         from gpaw import setup_paths
 
         if not setup_paths:
-            return [f"reference: GPAW has no PAW datasets; {INSTALL}, or set GPAW_SETUP_PATH to where they are"]
+            return [("kind", f"GPAW has no PAW datasets; {INSTALL}, or set GPAW_SETUP_PATH to where they are")]
         if "setups" in self.section.parameters:
             return []  # the user names the datasets
         return self._missing_datasets()
 
-    def _missing_datasets(self) -> list[str]:
+    def _missing_datasets(self) -> list[tuple[str, str]]:
         from gpaw.setup_data import search_for_file
         from gpaw.xc import XC
 
         try:
             dataset = XC(self.section.xc).get_setup_name()
         except (NameError, ValueError, KeyError) as error:
-            return [f"reference.xc: GPAW knows no functional {self.section.xc!r} ({error}); write e.g. PBE"]
+            return [("xc", f"GPAW knows no functional {self.section.xc!r} ({error}); write e.g. PBE")]
         missing = []
         for symbol in self.species:
             try:
                 search_for_file(f"{symbol}.{dataset}")
             except (FileNotFoundError, RuntimeError):
-                missing.append(
-                    f"reference: GPAW has no PAW dataset {symbol}.{dataset}; pip install --upgrade gpaw-data, "
+                message = (
+                    f"GPAW has no PAW dataset {symbol}.{dataset}; pip install --upgrade gpaw-data, "
                     f"or name one in reference.parameters.setups"
                 )
+                missing.append(("kind", message))
         return missing
 
 

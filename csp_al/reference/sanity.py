@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import combinations_with_replacement
 from typing import TYPE_CHECKING
 
 import numpy as np
-from ase.data import covalent_radii
-from ase.neighborlist import neighbor_list
+from ase.data import atomic_numbers, covalent_radii
 from numpy.typing import ArrayLike
+
+from csp_al import geometry
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -24,14 +26,11 @@ def not_finite(energy: float, forces: ArrayLike, stress: ArrayLike) -> str:
 
 
 def too_close(atoms: Atoms) -> str:
-    """The closest pair of atoms that is nearer than `CLOSEST` allows; empty if none."""
-    i, j, distances = neighbor_list("ijd", atoms, list(CLOSEST * covalent_radii[atoms.numbers]))
-    if len(distances) == 0:
-        return ""
-    pair = int(np.argmin(distances))
-    ends = [atoms.symbols[int(end)] for end in (i[pair], j[pair])]
-    floor = CLOSEST * sum(covalent_radii[atoms.numbers[end]] for end in (i[pair], j[pair]))
-    return f"atoms too close: {'-'.join(ends)} {distances[pair]:.2f} Å, allowed from {floor:.2f} Å"
+    """The pair of species that is nearest in proportion to what `CLOSEST` allows; empty if none is nearer."""
+    radii = {symbol: covalent_radii[atomic_numbers[symbol]] for symbol in set(atoms.symbols)}
+    pairs = combinations_with_replacement(radii, 2)
+    found = geometry.too_close(atoms, {geometry.pair_name(a, b): CLOSEST * (radii[a] + radii[b]) for a, b in pairs})
+    return f"atoms too close: {found}" if found else ""
 
 
 def too_strong(forces: ArrayLike, max_force: float) -> str:

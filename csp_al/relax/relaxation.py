@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from csp_al import interfaces as why
+import csp_al.interfaces as why
 from csp_al.campaign.models import Relax
 from csp_al.interfaces import Ensemble
 from csp_al.relax import lbfgs
@@ -25,7 +25,7 @@ from csp_al.structures import Floats, Ints, Prediction, Relaxed, Strings, Struct
 LONGEST_STEP = 0.2
 """Å, of any atom in one step."""
 
-SHORTEST_STEP = 1e-4
+SHORTEST_STEP = 1e-5
 """Å; where the energy rises even along so short a step, it no longer falls."""
 
 CELL_SCALE = 1.0
@@ -111,7 +111,13 @@ def _enter(
     prediction = ensemble.predict(structures)
     deformation = np.broadcast_to(np.eye(3), structures.cells.shape).copy()
     n = len(rows)
-    reason = _first_of(_not_finite(prediction, structures), broken_limit(structures, limits))
+    reason = _first_of(
+        _not_finite(prediction, structures),
+        broken_limit(structures, limits),
+        _disagreement(structures, prediction, section),
+        _at_rest(structures, prediction, section),
+        np.full(n, why.OUT_OF_STEPS if section.max_steps == 1 else ""),
+    )
     return _Active(
         rows=rows,
         current=structures,
@@ -124,9 +130,7 @@ def _enter(
         idle=np.zeros(n, np.int64),
         lowest=prediction.energy,
         steps=np.ones(n, np.int64),
-        reason=_first_of(
-            reason, _at_rest(structures, prediction, section), _disagreement(structures, prediction, section)
-        ),
+        reason=reason,
     )
 
 
@@ -150,7 +154,7 @@ def _step(active: _Active, ensemble: Ensemble, section: Relax, limits: Limits) -
     reason = _first_of(reason, _not_finite(prediction, trial), _disagreement(trial, prediction, section))
 
     noise = ENERGY_NOISE * trial.counts
-    taken = (reason == "") & (prediction.energy <= active.prediction.energy + noise)
+    taken = (reason == "") & (prediction.energy <= active.lowest + noise)
     current = choose(taken, trial, active.current, trial)
     prediction = choose(taken, prediction, active.prediction, trial)
     deformation = np.where(taken[:, None, None], deformation, active.deformation)

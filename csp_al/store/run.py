@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import shutil
 import socket
 import sys
@@ -62,7 +63,11 @@ def read_campaign_of(run: Path) -> Campaign:
     if not path.is_file():
         msg = f"{run}: no run directory (there is no {path.name}); 'csp-al run FILE' makes one, under runs/"
         raise NoRunError(msg)
-    return Campaign(**json.loads(path.read_text(encoding="utf-8"))["campaign"])
+    try:
+        return Campaign(**json.loads(path.read_text(encoding="utf-8"))["campaign"])
+    except (ValueError, KeyError, TypeError) as error:
+        msg = f"{path}: damaged, or of another version of csp_al ({str(error).splitlines()[0]})"
+        raise NoRunError(msg) from error
 
 
 def provenance() -> dict[str, Any]:
@@ -84,7 +89,8 @@ def cycle_folder(run: Path, cycle: int) -> Path:
 
 def cycles(run: Path) -> list[int]:
     """The cycles that have begun, in order."""
-    return sorted(int(folder.name.removeprefix("cycle-")) for folder in run.glob("cycle-[0-9]*") if folder.is_dir())
+    names = [folder.name for folder in run.glob("cycle-*") if folder.is_dir()]
+    return sorted(int(name.removeprefix("cycle-")) for name in names if re.fullmatch(r"cycle-\d{2,}", name))
 
 
 def published_stages(run: Path) -> list[tuple[int | None, str, Path]]:

@@ -49,10 +49,13 @@ def manifest(folder: Path) -> dict[str, Any]:
     """Format, checksum of each file, seconds taken, and when a published stage was finished. Raises DamagedError."""
     try:
         content: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise _damaged(folder / MANIFEST, str(error)) from error
-    if content.get("format") != FORMAT:
-        raise _damaged(folder / MANIFEST, f"format {content.get('format')}, this version of csp_al reads {FORMAT}")
+        written, _ = content["format"], content["files"]
+    except FileNotFoundError as error:
+        raise _damaged(folder / MANIFEST, "the file is missing") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise _damaged(folder / MANIFEST, f"no manifest ({error})") from error
+    if written != FORMAT:
+        raise _damaged(folder / MANIFEST, f"format {written}, this version of csp_al reads {FORMAT}")
     return content
 
 

@@ -1,0 +1,211 @@
+"""The verbs of `csp-al`.
+
+Exit status: 0 done; 1 the campaign ended without a result; 2 bad input; 3 the run directory is in use; 143 or 130
+stopped, and can be continued. Heavy imports live inside the verbs, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from csp_al.cli.failures import in_words
+
+app = typer.Typer(
+    help="Find the most stable crystal structures of a composition with few DFT calculations.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+File = Annotated[Path, typer.Argument(metavar="FILE", help="campaign file")]
+RunDirectory = Annotated[Path, typer.Argument(metavar="DIR", help="run directory")]
+Json = Annotated[bool, typer.Option("--json", help="print JSON, for programs")]
+Slots = Annotated[int | None, typer.Option(min=1, help="labels computed side by side; default: one per core")]
+Device = Annotated[str, typer.Option(help="where the potentials run: auto, cpu, cuda, cuda:1, mps")]
+
+
+class ReferenceKind(StrEnum):
+    """Kinds of reference that `init` writes."""
+
+    GPAW = "gpaw"
+    ASE = "ase"
+
+
+class What(StrEnum):
+    """What `export` writes."""
+
+    WINNERS = "winners"
+    LABELS = "labels"
+    POOL = "pool"
+
+
+@app.command()
+@in_words
+def init(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="file to write, e.g. si8.yaml")],
+    formula: Annotated[str, typer.Option(help="atoms per cell, e.g. Si8 or Al4O6")],
+    reference: Annotated[ReferenceKind, typer.Option(help="reference method")] = ReferenceKind.GPAW,
+) -> None:
+    """Write a commented campaign file with every default shown."""
+    from csp_al.campaign import campaign_template
+
+    text = campaign_template(path.stem, formula, reference.value)
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        msg = f"{path} exists; choose another name, or remove it first"
+        raise ValueError(msg) from None
+    typer.echo(f"Wrote {path}. Next: csp-al validate {path}")
+
+
+@app.command()
+@in_words
+def validate(path: File) -> None:
+    """Check a campaign file: keys, values, elements, programs. Starts nothing."""
+    from csp_al.cli.checks import checked_campaign
+
+    campaign = checked_campaign(path).campaign
+    typer.echo(f"{path}: fine. {campaign.pool.size} candidates of {campaign.pool.formula}. Next: csp-al run {path}")
+
+
+@app.command()
+@in_words
+def plan(path: File, directory: Annotated[Path | None, typer.Option(help="run directory")] = None) -> None:
+    """Show the stages, labels, time and disk that a campaign may take. Starts nothing."""
+    from csp_al.campaign import read_campaign
+    from csp_al.report.plan import describe_plan
+    from csp_al.report.plan import plan as plan_campaign
+
+    campaign = read_campaign(path)
+    run = directory or default_directory(campaign.name)
+    typer.echo(describe_plan(plan_campaign(campaign, run if run.exists() else None)))
+
+
+@app.command()
+@in_words
+def run(
+    path: File,
+    directory: Annotated[Path | None, typer.Option(help="run directory; default: runs/NAME here")] = None,
+    slots: Slots = None,
+    device: Device = "auto",
+) -> None:
+    """Start a campaign, or continue it where it stopped."""
+    from csp_al.cli.checks import checked_campaign
+    from csp_al.cli.driver import drive
+
+    campaign = checked_campaign(path).campaign
+    raise typer.Exit(drive(campaign, path, directory or default_directory(campaign.name), slots, device))
+
+
+@app.command()
+@in_words
+def resume(directory: RunDirectory, slots: Slots = None, device: Device = "auto") -> None:
+    """Continue the campaign of a run directory."""
+    from csp_al.cli.driver import drive
+    from csp_al.store.run import read_campaign_of
+
+    campaign = read_campaign_of(directory)
+    raise typer.Exit(drive(campaign, directory / "campaign.yaml", directory, slots, device))
+
+
+@app.command()
+@in_words
+def status(
+    directory: RunDirectory,
+    as_json: Json = False,
+    watch: Annotated[bool, typer.Option("--watch", help="print again every two seconds until it ends")] = False,
+) -> None:
+    """Show how far a campaign is and what it has found."""
+    import time
+
+    from csp_al.report.status import describe
+    from csp_al.report.status import status as status_of
+
+    while True:
+        now = status_of(directory)
+        typer.echo(json.dumps(now, indent=1) if as_json else describe(now))
+        if not watch or now["state"] != "running":
+            return
+        time.sleep(2)
+
+
+@app.command()
+@in_words
+def results(
+    directory: RunDirectory,
+    as_json: Json = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="print CSV, for programs")] = False,
+    top: Annotated[int | None, typer.Option(min=1, help="the best so many only")] = None,
+) -> None:
+    """Show the ranked distinct structures."""
+    from csp_al.cli.tables import results_as_csv, results_table
+    from csp_al.report.tables import open_run
+
+    rows = open_run(directory).result_rows[:top]
+    if as_json:
+        typer.echo(json.dumps(rows, indent=1))
+    elif as_csv:
+        typer.echo(results_as_csv(rows), nl=False)
+    else:
+        results_table(rows)
+
+
+@app.command()
+@in_words
+def export(
+    directory: RunDirectory,
+    formats: Annotated[str, typer.Option("--format", help="of cif, poscar, extxyz, ase-db; several with commas")],
+    what: Annotated[What, typer.Option(help="which structures")] = What.WINNERS,
+    to: Annotated[Path, typer.Option(help="folder to write into")] = Path("export"),
+) -> None:
+    """Write structures for other programs."""
+    from csp_al.report.export import export as write
+
+    for path in write(directory, formats.split(","), what.value, to):
+        typer.echo(path)
+
+
+@app.command()
+@in_words
+def stop(directory: RunDirectory) -> None:
+    """Ask the driver of a run to end cleanly; calculations under way are finished first."""
+    from csp_al.store.lock import holder
+    from csp_al.store.run import read_campaign_of, request_stop
+
+    read_campaign_of(directory)
+    driver = holder(directory)
+    if driver is None:
+        typer.echo(f"{directory}: no driver is running; nothing to stop")
+        return
+    request_stop(directory)
+    typer.echo(f"Asked process {driver['pid']} on {driver['host']} to stop. Continue with: csp-al resume {directory}")
+
+
+@app.command()
+@in_words
+def doctor() -> None:
+    """Show what this machine has: reference programs, GPU, MPI, scheduler; and the remedy where something lacks."""
+    from csp_al.report.doctor import examine
+
+    signs = {True: "yes", False: "NO", None: "-"}
+    for ok, what, remedy in examine():
+        typer.echo(f"{signs[ok]:>4}  {what}" + (f"\n      {remedy}" if remedy and not ok else ""))
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of the campaign file, for editors."""
+    from csp_al.campaign import campaign_schema
+
+    typer.echo(json.dumps(campaign_schema(), indent=1))
+
+
+def default_directory(name: str) -> Path:
+    """Where a campaign runs unless told otherwise."""
+    return Path("runs") / name

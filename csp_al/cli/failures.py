@@ -1,0 +1,43 @@
+"""What went wrong, in words and as an exit status, instead of a traceback."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import typer
+
+Verb = TypeVar("Verb", bound=Callable[..., Any])
+
+
+def in_words(verb: Verb) -> Verb:
+    """Print an expected failure of a verb on standard error and exit with its status; anything else is a bug."""
+
+    @functools.wraps(verb)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return verb(*args, **kwargs)
+        except typer.Exit:
+            raise
+        except Exception as error:
+            code = _exit_status(error)
+            if code is None:
+                raise
+            typer.echo(str(error), err=True)
+            raise typer.Exit(code) from error
+
+    return wrapped  # type: ignore[return-value]
+
+
+def _exit_status(error: Exception) -> int | None:
+    from csp_al.campaign import CampaignError
+    from csp_al.interfaces import UnplaceableError
+    from csp_al.store.lock import InUseError
+    from csp_al.store.run import ChangedError, NoRunError
+    from csp_al.store.stages import DamagedError
+
+    if isinstance(error, InUseError):
+        return 3
+    bad_input = (CampaignError, ChangedError, NoRunError, DamagedError, UnplaceableError, ValueError, OSError)
+    return 2 if isinstance(error, bad_input) else None

@@ -1,0 +1,100 @@
+"""What the user sees while a campaign runs: a live panel on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from csp_al.campaign.models import Campaign
+
+DOING = {
+    "pool": "generating candidates",
+    "label": "labelling by the reference",
+    "train": "training the ensemble",
+    "relax": "relaxing the pool",
+    "rank": "scoring and clustering",
+    "verdict": "looking at the top k",
+    "select": "choosing what to label next",
+    "winners": "relaxing the winners by the reference",
+}
+
+
+class Panel:
+    """Listens to the loop. On a terminal: the stage under way and a row for each cycle; elsewhere: a line for each."""
+
+    def __init__(self, campaign: Campaign, directory: Path) -> None:
+        self.console = Console()
+        self.live: Live | None = None
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=self.console,
+        )
+        self.task = self.progress.add_task("starting", total=None)
+        self.cycles = _cycle_table(f"{campaign.name}: {campaign.pool.formula}, {campaign.pool.size} candidates")
+        self.console.print(f"{campaign.name}: running in {directory}")
+
+    def __enter__(self) -> Self:
+        if self.console.is_terminal:
+            self.live = Live(Group(self.cycles, self.progress), console=self.console, refresh_per_second=4)
+            self.live.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.live is not None:
+            self.progress.remove_task(self.task)
+            self.live.__exit__(kind, error, trace)
+
+    def tell(self, event: str, **details: Any) -> None:
+        """Hear of a "stage" begun, of "progress" in it, or of a "cycle" judged."""
+        if event == "stage":
+            where = f"cycle {details['cycle']}: " if details["cycle"] is not None else ""
+            self.progress.reset(self.task, description=where + DOING[details["stage"]], total=None)
+            if self.live is None:
+                self.console.print(where + DOING[details["stage"]])
+        elif event == "progress":
+            self.progress.update(self.task, completed=details["done"], total=details["all"])
+        elif event == "cycle":
+            self.cycles.add_row(*(_shown(details[key]) for key in _COLUMNS))
+            if self.live is None:
+                said = ", ".join(f"{title} {_shown(details[key])}" for key, title in _COLUMNS.items())
+                self.console.print(said, soft_wrap=True)
+
+    def note(self, text: str) -> None:
+        """Print a line above the panel."""
+        self.console.print(text, soft_wrap=True, highlight=False)
+
+
+_COLUMNS = {
+    "cycle": "cycle",
+    "labels": "labels",
+    "failed": "failed",
+    "best": "best E (eV/atom)",
+    "energy_error": "E error (meV/atom)",
+    "force_error": "F error (eV/Å)",
+    "stable": "stable cycles",
+    "unseen": "unseen minima",
+}
+
+
+def _cycle_table(title: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    for name in _COLUMNS.values():
+        table.add_column(name, justify="right")
+    return table
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,38 @@
+"""Where the potentials run: names as on the command line, and what they stand for on this machine."""
+
+from __future__ import annotations
+
+import torch
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device called "auto", "cpu", "cuda", "cuda:1" or "mps"; auto takes a GPU if there is one.
+
+    Auto never takes "mps", which lacks the double precision that sums of energies need: ask for it by name.
+    Raises ValueError, with what is allowed, for a name that is none and for a device that is not there.
+    """
+    there = available_devices()
+    if name == "auto":
+        return torch.device("cuda" if "cuda" in there else "cpu")
+    kind, colon, number = name.partition(":")
+    known = kind in ("cpu", "cuda", "mps") and (not colon or (kind == "cuda" and number.isdecimal()))
+    if not known or name not in there:
+        what = f"device {name!r} is not there" if known else f"no device is called {name!r}"
+        msg = f"{what}; allowed here: auto, {', '.join(there)}"
+        raise ValueError(msg)
+    return torch.device(name)
+
+
+def available_devices() -> list[str]:
+    """Names of the devices that torch sees here; "cuda" stands for the first of them."""
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    names = ["cpu", *(["cuda"] if gpus else []), *(f"cuda:{index}" for index in range(gpus))]
+    return [*names, *(["mps"] if torch.backends.mps.is_available() else [])]
+
+
+def describe_device(device: torch.device) -> str:
+    """The device in words: its name and, for a GPU, its model and memory."""
+    if device.type != "cuda":
+        return f"{device} ({torch.get_num_threads()} threads)" if device.type == "cpu" else str(device)
+    properties = torch.cuda.get_device_properties(device)
+    return f"{device} ({properties.name}, {properties.total_memory / 2**30:.0f} GiB)"

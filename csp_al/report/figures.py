@@ -1,0 +1,182 @@
+"""Figures of a run, drawn from the tables of `csp_al.report.tables`; the same for notebooks and reports.
+
+    convergence(run.cycles, run.results, run.reference_evaluations).show()
+
+Colours are those of Okabe and Ito (https://jfly.uni-koeln.de/color/) and the map cividis (J. R. Nuñez et al.,
+PLoS ONE 13, e0199239 (2018)), which can be told apart with any kind of colour vision.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.colors import sample_colorscale
+
+from csp_al.structures import Ints
+
+BLUE, SKY, ORANGE, BLACK, GREY = "#0072B2", "#56B4E9", "#D55E00", "#222222", "#999999"
+SCALE: Final = "cividis"
+WIDTH, TALL = 760, 580
+FAR: Final = 0.8
+"""Quantile of the pool's energies at which the colours of the map end, so that the low ones can be told apart."""
+
+
+def convergence(cycles: pd.DataFrame, results: pd.DataFrame, reference_evaluations: int) -> go.Figure:
+    """Best energy against reference evaluations: predicted, labelled, and at the end relaxed by the reference.
+
+    Tables are `Run.cycles` and `Run.results`, either may be empty; evaluations are `Run.reference_evaluations`.
+    """
+    figure = _figure("Best energy found", "Reference evaluations", "Energy (eV/atom)")
+    lines = (
+        ("best_labelled_energy_per_atom", "lowest label so far", GREY, "square"),
+        ("best_predicted_energy_per_atom", "lowest prediction", BLUE, "circle"),
+    )
+    for column, name, colour, symbol in lines:
+        figure.add_scatter(
+            x=cycles["reference_evaluations"],
+            y=cycles[column],
+            name=name,
+            mode="lines+markers",
+            line={"color": colour, "width": 2},
+            marker={"size": 8, "symbol": symbol},
+            customdata=cycles["cycle"],
+            hovertemplate="cycle %{customdata}: %{y:.4f} eV/atom",
+        )
+    if not results.empty:
+        best = results.iloc[0]
+        figure.add_scatter(
+            x=[reference_evaluations],
+            y=[best["energy_per_atom"]],
+            name="lowest, relaxed by the reference",
+            mode="markers",
+            marker={"size": 14, "symbol": "star", "color": ORANGE},
+            hovertemplate=f"{best['space_group_symbol']}: %{{y:.4f}} eV/atom",
+        )
+    return figure
+
+
+def parity(labels: pd.DataFrame) -> go.Figure:
+    """Predicted against reference energies, each predicted before its label was known; bars are 1 sigma.
+
+    The table is `Run.labels`; labels without a prediction (cycle 0) or without a result are left out.
+    """
+    known = labels.dropna(subset=["energy_per_atom", "predicted_energy_per_atom"])
+    figure = _figure("Energies predicted before labelling", "Reference (eV/atom)", "Predicted (eV/atom)", TALL)
+    if not known.empty:
+        ends = known[["energy_per_atom", "predicted_energy_per_atom"]].to_numpy()
+        limits = [float(ends.min()), float(ends.max())]
+        line = {"color": GREY, "width": 1}
+        figure.add_scatter(x=limits, y=limits, mode="lines", line=line, showlegend=False, hoverinfo="skip")
+    for colour, (cycle, rows) in zip(_shades(known["cycle"].nunique()), known.groupby("cycle"), strict=True):
+        figure.add_scatter(
+            x=rows["energy_per_atom"],
+            y=rows["predicted_energy_per_atom"],
+            error_y={"array": rows["predicted_sigma_per_atom"], "thickness": 1, "width": 0},
+            mode="markers",
+            name=f"cycle {cycle}",
+            marker={"color": colour, "size": 7},
+            customdata=rows[["id", "predicted_sigma_per_atom"]],
+            hovertemplate="%{customdata[0]}: %{x:.3f}, predicted %{y:.3f} ± %{customdata[1]:.3f} eV/atom",
+        )
+    figure.update_yaxes(scaleanchor="x", constrain="domain")
+    figure.update_xaxes(constrain="domain")
+    return figure
+
+
+def pool_map(points: pd.DataFrame) -> go.Figure:
+    """The pool in the plane of its two main components, coloured by predicted energy; what was picked is ringed.
+
+    The table is `Run.pool_map`. Candidates above the `FAR` quantile of the energies all have the last colour.
+    """
+    title, shares = "The pool as the potential sees it", (0.0, 0.0)
+    if not points.empty:
+        title += f", cycle {points['cycle'].iloc[0]}"
+        shares = (100 * points["x_share"].iloc[0], 100 * points["y_share"].iloc[0])
+    x, y = (f"Component {number} ({share:.0f}% of the variance)" for number, share in enumerate(shares, start=1))
+    figure = _figure(title, x, y, TALL)
+    above = points["energy_per_atom"] - points["energy_per_atom"].min()
+    ordered = points.assign(above=above).sort_values("above", ascending=False)  # the lowest are drawn on top
+    for labelled, edge in ((False, 0.0), (True, 1.5)):
+        rows = ordered[ordered["labelled"] == labelled]
+        figure.add_scatter(
+            x=rows["x"],
+            y=rows["y"],
+            mode="markers",
+            name="labelled so far",
+            showlegend=labelled,
+            marker={"size": 9, "color": rows["above"], "coloraxis": "coloraxis", "line": {"width": edge, "color": SKY}},
+            customdata=rows[["id", "energy_per_atom", "sigma_per_atom", "reason"]],
+            hovertemplate="%{customdata[0]}: %{customdata[1]:.3f} ± %{customdata[2]:.3f} eV/atom, %{customdata[3]}",
+        )
+    marks = (("picked", "picked next", "circle-open", ORANGE), ("leading", "leading crystals", "star-open", BLACK))
+    for column, name, symbol, colour in marks:
+        rows = points[points[column]]
+        marker = {"size": 16, "symbol": symbol, "color": colour, "line": {"width": 2}}
+        if not rows.empty:
+            figure.add_scatter(x=rows["x"], y=rows["y"], mode="markers", name=name, marker=marker, hoverinfo="skip")
+    bar = {"title": {"text": "Predicted energy<br>above lowest<br>(eV/atom)"}, "thickness": 14}
+    far = float(above.quantile(FAR)) if len(above) else 1.0
+    figure.update_layout(coloraxis={"colorscale": SCALE, "cmin": 0, "cmax": far, "colorbar": bar})
+    return figure
+
+
+def learning_curves(curves: pd.DataFrame) -> go.Figure:
+    """Loss in training and on held-out labels, cycle after cycle: mean of the members, and their range for the latter.
+
+    The table is `Run.learning_curves`. A dotted line marks where a cycle begins, with new labels.
+    """
+    figure = _figure("Learning curves", "Epoch, over all cycles (dotted: a cycle begins)", "Loss (weighted squares)")
+    start = 0
+    for cycle, rows in curves.groupby("cycle"):
+        epochs = rows.groupby("epoch")[["training", "validation"]]
+        x = np.arange(start, start + len(epochs))
+        _learning_curve(figure, x, epochs.mean(), epochs.min(), epochs.max(), legend=start == 0)
+        line = {"color": GREY, "width": 1, "dash": "dot"}
+        figure.add_vline(x=start, line=line, annotation={"text": str(cycle), "font": {"color": GREY}})
+        start += len(epochs)
+    figure.update_yaxes(type="log", dtick=1, exponentformat="power")
+    return figure
+
+
+def _learning_curve(
+    figure: go.Figure, x: Ints, mean: pd.DataFrame, least: pd.DataFrame, most: pd.DataFrame, *, legend: bool
+) -> None:
+    """Draw one cycle's."""
+    figure.add_scatter(
+        x=np.concatenate([x, x[::-1]]),
+        y=np.concatenate([most["validation"], least["validation"][::-1]]),
+        fill="toself",
+        fillcolor="rgba(0, 114, 178, 0.2)",
+        line={"width": 0},
+        showlegend=False,
+        hoverinfo="skip",
+    )
+    named = (("validation", "held out: mean and range of members", BLUE), ("training", "training: mean", ORANGE))
+    for column, name, colour in named:
+        line = {"color": colour, "width": 2}
+        figure.add_scatter(x=x, y=mean[column], mode="lines", name=name, line=line, showlegend=legend)
+
+
+def _figure(title: str, x: str, y: str, height: int = 460) -> go.Figure:
+    axis = {"showline": True, "linecolor": BLACK, "ticks": "outside", "gridcolor": "#eeeeee", "zeroline": False}
+    return go.Figure(
+        layout={
+            "template": "plotly_white",
+            "title": {"text": title, "x": 0.01, "xanchor": "left", "y": 0.97, "yanchor": "top"},
+            "width": WIDTH,
+            "height": height,
+            "margin": {"t": 90, "l": 80, "r": 30, "b": 70},
+            "font": {"size": 14, "color": BLACK},
+            "xaxis": axis | {"title": {"text": x}},
+            "yaxis": axis | {"title": {"text": y}},
+            "legend": {"orientation": "h", "yanchor": "bottom", "y": 1.0, "x": 0},
+        }
+    )
+
+
+def _shades(count: int) -> list[str]:
+    """Colours of an order, dark to light; never the palest, which white paper swallows."""
+    return list(sample_colorscale(SCALE, np.linspace(0, 0.85, count).tolist())) if count else []

@@ -1,0 +1,171 @@
+"""What a campaign may cost, before it starts and after its first cycle.
+
+    print(describe_plan(plan(read_campaign("si8.yaml"), Path("runs/si8"))))
+
+Every figure is an upper bound or says on what it rests. A search usually stops earlier, when its leading crystals no
+longer change.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from csp_al.campaign.models import Campaign, GpawReference, species_counts
+from csp_al.report.tables import Run, open_run
+from csp_al.store.run import STAGES
+
+GPAW_SECONDS: Final = (10.0, 68.0)
+"""Core seconds of a single point, seen on one core at 250 to 400 eV and a k-spacing of 0.35 to 0.5 1/Å: Si2 10,
+Si8 14 to 23, Si16 19, Al4O6 68."""
+GPAW_CUTOFF, GPAW_KSPACING, GPAW_ATOMS = 325.0, 0.42, 16
+"""Middle of those settings, and the largest of those cells."""
+
+BYTES_PER_TASK: Final = {"gpaw": 20_000, "ase": 8_000}
+"""Of a label's directory with all its output, seen for cells of 4 to 16 atoms."""
+WEIGHTS: Final = 10
+"""Numbers per member, interaction and squared width of the features, in SchNet, PaiNN and SO3net alike, within 3x."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a run has shown so far: core seconds a call of the reference, wall seconds and bytes a cycle."""
+
+    labels: int
+    core_seconds: float
+    seconds: dict[str, float]
+    bytes_per_cycle: float
+
+
+def plan(campaign: Campaign, run: Path | None) -> dict[str, Any]:
+    """Stages, labels, final relaxations, time and disk that a campaign may take at most; starts nothing.
+
+    ``run`` is its run directory, if there is one: from its first finished cycle on, times and disk are measured
+    there. Ranges are [least, most]; what cannot be known yet is None, and ``basis`` says why. Core hours are those
+    of the reference method; hours of wall time are those of the cycles.
+    """
+    opened = open_run(run) if run is not None else None
+    candidates = campaign.pool.size if opened is None or opened.pool.empty else len(opened.pool)
+    labels = schedule(campaign, candidates)
+    final = campaign.stop.top_k * (campaign.finish.max_steps + 1)
+    measured = _measured(opened) if opened is not None else None
+    seconds, basis = _core_seconds(campaign, measured)
+    return {
+        "name": campaign.name,
+        "formula": campaign.pool.formula,
+        "reference": campaign.reference.kind,
+        "candidates": candidates,
+        "stages": ["pool", *STAGES, "winners"],
+        "cycles_at_most": len(labels),
+        "labels_at_most": sum(labels),
+        "labels_done": measured.labels if measured else 0,
+        "final_relaxations_at_most": campaign.stop.top_k,
+        "final_evaluations_at_most": final,
+        "core_hours": {
+            "labels": seconds and [sum(labels) * one / 3600 for one in seconds],
+            # a relaxation that starts near a minimum may need few steps; how many, nobody knows beforehand
+            "final_relaxations": seconds and [campaign.stop.top_k * seconds[0] / 3600, final * seconds[1] / 3600],
+            "basis": basis,
+        },
+        "seconds_per_cycle": measured.seconds if measured else None,
+        "hours_at_most": sum(measured.seconds.values()) * len(labels) / 3600 if measured else None,
+        "disk_bytes": _disk(campaign, candidates, labels, measured),
+    }
+
+
+def describe_plan(planned: dict[str, Any]) -> str:
+    """The plan in plain lines, for people."""
+    hours, seconds = planned["core_hours"], planned["seconds_per_cycle"]
+    lines = [
+        f"{planned['name']}: {planned['candidates']} candidates of {planned['formula']}",
+        f"stages            {', '.join(planned['stages'])}; all but the first and the last in every cycle",
+        f"cycles            at most {planned['cycles_at_most']}",
+        f"labels            at most {planned['labels_at_most']} single points, {planned['labels_done']} done",
+        f"final relaxations at most {planned['final_relaxations_at_most']}",
+        f"                  with at most {planned['final_evaluations_at_most']} evaluations, together",
+        f"core time         labels {_core_time(hours['labels'])},",
+        f"                  final relaxations {_core_time(hours['final_relaxations'])}",
+        f"                  {hours['basis']}",
+    ]
+    if seconds is None:
+        lines.append("wall time         unknown before the first cycle")
+    else:
+        stages = ", ".join(f"{stage} {duration(value)}" for stage, value in seconds.items())
+        lines.append(
+            f"wall time         at most {duration(3600 * planned['hours_at_most'])} for the cycles; one took: {stages}"
+        )
+    lines.append(f"disk              about {planned['disk_bytes'] / 1e6:.1f} MB")
+    lines.append("The search ends earlier when its leading crystals no longer change.")
+    return "\n".join(lines)
+
+
+def duration(seconds: float) -> str:
+    """A time in the unit that suits: 0.4 s, 42 s, 3.5 min, 2.1 h."""
+    if seconds < 100:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def schedule(campaign: Campaign, candidates: int, cycles: int = 0, asked: int = 0) -> list[int]:
+    """Labels of each cycle still to come, at most, when so many cycles are over and so many labels were asked for."""
+    per_cycle, budget = campaign.select.per_cycle, campaign.budget.labels
+    coming = []
+    if cycles == 0:  # the first draw takes what the budget has, as little as it may be
+        coming.append(min(per_cycle, budget, candidates))
+    while cycles + len(coming) < campaign.stop.max_cycles and asked + sum(coming) + per_cycle <= budget:
+        coming.append(min(per_cycle, candidates))
+    return coming
+
+
+def _measured(run: Run) -> Measured | None:
+    """None before the first cycle has been judged."""
+    cycles, labels = run.cycles, run.labels
+    judged = cycles[cycles["seconds_verdict"].notna()]
+    if judged.empty:
+        return None
+    means = judged[[f"seconds_{stage}" for stage in STAGES]].mean()
+    used = sum(path.stat().st_size for path in run.path.rglob("*") if path.is_file())
+    return Measured(
+        labels=len(labels),
+        core_seconds=float(labels["cost_s"].sum() / max(1, labels["evaluations"].sum())),
+        seconds={stage: float(means.fillna(0.0)[f"seconds_{stage}"]) for stage in STAGES},
+        bytes_per_cycle=used / len(judged),
+    )
+
+
+def _core_seconds(campaign: Campaign, measured: Measured | None) -> tuple[list[float] | None, str]:
+    """Core seconds a call of the reference method, [least, most], and what that rests on."""
+    reference = campaign.reference
+    if measured is not None:
+        return [measured.core_seconds] * 2, f"measured: {measured.core_seconds:.3g} core seconds a single point"
+    if not isinstance(reference, GpawReference):
+        return None, "unknown before the first cycle"
+    size = max(1.0, sum(species_counts(campaign.pool.formula).values()) / GPAW_ATOMS)
+    finer = (reference.cutoff / GPAW_CUTOFF) ** 1.5 * (GPAW_KSPACING / reference.kspacing) ** 3
+    seconds = [one * finer * size**2 for one in GPAW_SECONDS]
+    basis = (
+        f"roughly {seconds[0]:.0f} to {seconds[1]:.0f} core seconds a single point, scaled from {GPAW_SECONDS[0]:.0f} "
+        f"(Si2) to {GPAW_SECONDS[1]:.0f} (Al4O6) at 250 to 400 eV and 0.35 to 0.5 1/Å; measured after the first cycle"
+    )
+    return seconds, basis
+
+
+def _disk(campaign: Campaign, candidates: int, labels: list[int], measured: Measured | None) -> int:
+    """Bytes of the run directory at its end."""
+    if measured is not None:
+        return int(measured.bytes_per_cycle * len(labels))
+    potential = campaign.potential
+    atoms = sum(species_counts(campaign.pool.formula).values())
+    # energies, positions, forces, sigmas; and the features of all members side by side
+    per_candidate = 8 * (9 * atoms + potential.members * potential.features + 40)
+    weights = 4 * WEIGHTS * potential.members * potential.interactions * potential.features**2
+    tasks = (sum(labels) + campaign.stop.top_k) * BYTES_PER_TASK[campaign.reference.kind]
+    return candidates * per_candidate * (len(labels) + 1) + weights * len(labels) + tasks
+
+
+def _core_time(hours: list[float] | None) -> str:
+    if hours is None:
+        return "unknown"
+    least, most = (duration(3600 * value) for value in hours)
+    return f"at most {most}" if least == most else f"{least} to {most}"

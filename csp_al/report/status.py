@@ -1,0 +1,203 @@
+"""How far a campaign is: read from its published stages, its task directories, its lock and its log."""
+
+from __future__ import annotations
+
+import json
+import math
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from csp_al.engine.tasks import read_result
+from csp_al.report.plan import duration, schedule
+from csp_al.report.tables import Run, open_run
+from csp_al.store.lock import holder
+from csp_al.store.run import STAGES, cycle_folder, cycles, published_stages, seconds_spent
+from csp_al.store.stages import is_published, partial
+
+State = Literal["new", "running", "interrupted", "finished", "failed"]
+Place = tuple[int | None, str, Path]
+"""Cycle (None outside the cycles), name and folder of a stage."""
+
+
+def status(run: Path) -> dict[str, Any]:
+    """State of a run directory, as `csp-al status --json` prints it. Raises NoRunError if there is none.
+
+    - name, state ("new", "running", "interrupted", "finished", "failed"), cycle, stage (under way, or the last one)
+    - labels: done, failed (rejected ones included), pending (asked for in the stage under way, without a result)
+    - reference_evaluations: calls of the reference method so far, final relaxations included
+    - best: id, energy_per_atom (eV) and by ("reference" or "potential"); None before the first ranking
+    - top_k: ids, energies_per_atom, stable_cycles, patience, unseen, verdict; None before the first ranking
+    - walk_forward: how well the latest labels were predicted (`csp_al.select.walk_forward`); None in cycle 0
+    - stop: reason, in words; None while the search is not over
+    - elapsed_s: wall time of the stages, interruptions left out
+    - eta_s: what is left at most, from the mean of the cycles so far and the cycles that the campaign file allows;
+      the final relaxations count from their first result on; None where nothing is known or nothing will come
+    """
+    opened = open_run(run)
+    events = _events(opened.path)
+    place = _under_way(opened.path)
+    results = [result for task in _tasks(place) if (result := read_result(opened.path / "tasks", task))]
+    pending = len(_tasks(place)) - len(results)
+    in_cycles = place is not None and place[1] == "label"
+    fresh = results if in_cycles else []
+    done = int((opened.labels["status"] == "done").sum())
+    here = sum(result["status"] == "done" for result in fresh)
+    state = _state(opened.path, events)
+    under_way = _seconds_under_way(events) if state == "running" and place else 0.0
+    verdict = opened.verdict()
+    cycle, stage = _where(opened.path, place)
+    return {
+        "name": opened.campaign.name,
+        "state": state,
+        "cycle": cycle,
+        "stage": stage,
+        "labels": {
+            "done": done + here,
+            "failed": len(opened.labels) - done + len(fresh) - here,
+            "pending": pending if in_cycles else 0,
+        },
+        "reference_evaluations": opened.reference_evaluations + sum(int(result["evaluations"]) for result in results),
+        "best": _best(opened),
+        "top_k": None
+        if verdict is None
+        else {
+            "ids": verdict.top,
+            "energies_per_atom": verdict.energies,
+            "stable_cycles": verdict.stable_cycles,
+            "patience": opened.campaign.stop.patience,
+            "unseen": verdict.unseen,
+            "verdict": verdict.reason,
+        },
+        "walk_forward": opened.walk_forward(),
+        "stop": {"reason": _why_over(opened, state, events)},
+        "elapsed_s": seconds_spent(opened.path) + under_way,
+        "eta_s": _eta(opened, state, place, under_way, len(results), pending),
+    }
+
+
+def describe(status: dict[str, Any]) -> str:
+    """The status in plain lines, for people."""
+    labels, best, top, stop = status["labels"], status["best"], status["top_k"], status["stop"]["reason"]
+    where = f", cycle {status['cycle']}" if status["cycle"] is not None else ""
+    lines = [
+        f"{status['name']}: {status['state']}{where}{', ' + status['stage'] if status['stage'] else ''}",
+        f"labels      {labels['done']} done, {labels['failed']} failed, {labels['pending']} pending",
+        f"evaluations {status['reference_evaluations']} by the reference method",
+    ]
+    if best:
+        how = "by the reference" if best["by"] == "reference" else "predicted"
+        lines.append(f"best        {best['energy_per_atom']:.4f} eV/atom {how}, candidate {best['id']}")
+    if top:
+        lines.append(
+            f"top {len(top['ids']):<8}unchanged in {top['stable_cycles']} of {top['patience']} cycles; "
+            f"chance that a relaxation finds a new minimum: {100 * top['unseen']:.0f}%"
+        )
+    if status["walk_forward"]:
+        lines.append(f"predicted   {_foreseen(status['walk_forward'])}")
+    if stop or top:
+        lines.append(f"verdict     {stop or top['verdict']}")
+    eta = f"; at most {duration(status['eta_s'])} left" if status["eta_s"] is not None else ""
+    lines.append(f"time        {duration(status['elapsed_s'])}{eta}")
+    return "\n".join(lines)
+
+
+def _state(run: Path, events: list[dict[str, Any]]) -> State:
+    if is_published(run / "winners"):
+        return "finished"
+    if holder(run) is not None:
+        return "running"
+    if not events:
+        return "new"
+    return "failed" if events[-1]["event"] == "failed" else "interrupted"
+
+
+def _events(run: Path) -> list[dict[str, Any]]:
+    """The log's events. A line that is no JSON was cut off by the end of its driver and says nothing."""
+    path = run / "log.jsonl"
+    events = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            events.append(json.loads(line))
+        except ValueError:
+            continue
+    return events
+
+
+def _under_way(run: Path) -> Place | None:
+    """The stage that was begun and is not published."""
+    places: list[Place] = [(None, "pool", run / "pool")]
+    places += [(cycle, name, cycle_folder(run, cycle) / name) for cycle in cycles(run) for name in STAGES]
+    places.append((None, "winners", run / "winners"))
+    return next((place for place in places if partial(place[2]).is_dir() and not is_published(place[2])), None)
+
+
+def _where(run: Path, place: Place | None) -> tuple[int | None, str | None]:
+    """The last cycle begun, and the stage under way or else the last one published."""
+    begun = cycles(run)
+    stages = [place] if place else published_stages(run)
+    return begun[-1] if begun else None, stages[-1][1] if stages else None
+
+
+def _tasks(place: Place | None) -> list[str]:
+    """Ids of the tasks of the stage under way, each once; none if it has no tasks or not yet."""
+    if place is None:
+        return []
+    try:
+        text = (partial(place[2]) / "tasks.json").read_text(encoding="utf-8")
+    except FileNotFoundError:  # or just now published
+        return []
+    return list(dict.fromkeys(json.loads(text)))
+
+
+def _seconds_under_way(events: list[dict[str, Any]]) -> float:
+    started = [event["time"] for event in events if event["event"] == "stage started"]
+    return max(0.0, (datetime.now(UTC) - datetime.fromisoformat(started[-1])).total_seconds()) if started else 0.0
+
+
+def _best(run: Run) -> dict[str, Any] | None:
+    for row in run.result_rows[:1]:
+        return {"id": row["id"], "energy_per_atom": row["energy_per_atom"], "by": "reference"}
+    verdict = run.verdict()
+    if verdict is None or not verdict.top:
+        return None
+    return {"id": verdict.top[0], "energy_per_atom": verdict.energies[0], "by": "potential"}
+
+
+def _why_over(run: Run, state: State, events: list[dict[str, Any]]) -> str | None:
+    if state == "failed":
+        return str(events[-1].get("reason"))
+    verdict = run.verdict()
+    return verdict.reason if verdict and verdict.stop else None
+
+
+def _eta(run: Run, state: State, place: Place | None, under_way: float, done: int, pending: int) -> float | None:
+    if state in ("finished", "failed", "new"):
+        return None
+    if place is not None and place[1] == "winners":
+        return under_way / done * pending if done and under_way else None
+    table, campaign = run.cycles, run.campaign
+    verdict = run.verdict()
+    if verdict is None or verdict.stop:
+        return None
+    seconds = table[[f"seconds_{stage}" for stage in STAGES]].sum(axis=1)
+    judged = table["seconds_verdict"].notna()
+    mean = float(seconds[judged].mean())
+    asked = int(table.loc[judged, ["labels_done", "labels_failed"]].iloc[-1].sum())
+    left = len(schedule(campaign, len(run.pool), int(judged.sum()), asked))
+    if campaign.budget.hours is not None:
+        left = min(left, max(1, math.ceil((3600 * campaign.budget.hours - float(seconds[judged].sum())) / mean)))
+    return max(0.0, left * mean - float(seconds[~judged].sum()) - under_way)
+
+
+def _foreseen(figures: dict[str, Any]) -> str:
+    """Errors of the predictions of the latest labels, in a line."""
+    if not figures["compared"]:
+        return "nothing to compare: none of the latest labels has both a result and a prediction"
+    within = figures["energy_within_1_sigma"]
+    covered = f" ({100 * within:.0f}% within 1 sigma)" if within is not None else ""
+    return (
+        f"latest labels, before training on them: energy off by {figures['energy_mae_mev_per_atom']:.0f} meV/atom"
+        f"{covered}, forces by {figures['forces_mae_ev_per_angstrom']:.2g} eV/Å, "
+        f"stress by {figures['stress_mae_gpa']:.2g} GPa"
+    )

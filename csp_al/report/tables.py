@@ -1,0 +1,310 @@
+"""A run directory as tables and structures, for notebooks, figures and the command line. Nothing is ever written.
+
+    run = csp_al.open_run("runs/si8")
+    run.cycles  # how the search went, a row for each cycle
+    run.results  # the ranked crystals
+    run.structures([17, 3], cycle=-1)  # ASE atoms, as relaxed in the last cycle
+
+What is not there yet gives an empty table with the right columns. Files are compared with their checksums when they
+are first read.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from ase.units import GPa
+
+from csp_al.campaign.models import Campaign
+from csp_al.interfaces import Verdict
+from csp_al.report.columns import CYCLES, FORESEEN, LABELS, LEARNING_CURVES, POOL, POOL_MAP, RANKING, RESULTS, typed
+from csp_al.report.projection import projected
+from csp_al.select.identity import times_reached
+from csp_al.select.ranking import rows_of
+from csp_al.select.score import largest_of_atoms
+from csp_al.store.run import STAGES, cycle_folder, cycles, read_campaign_of
+from csp_al.store.stages import is_published, manifest, verify
+from csp_al.structures import Ints, Labels, Prediction, Relaxed, Structures, concatenate, load
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+
+@dataclass(frozen=True)
+class Picked:
+    """The part of a cycle's picks that is read here: where they stood before they were shaken."""
+
+    origin: Structures
+
+
+def open_run(path: str | Path) -> Run:
+    """Open a run directory to read it, whatever its state. Raises NoRunError if there is none."""
+    run = Run(Path(path))
+    _ = run.campaign
+    return run
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run directory, read anew at each look: a campaign that goes on shows in the same object.
+
+    Energies are in eV/atom, forces in eV/Å, volumes in Å^3/atom, stresses in GPa, times in s. Every method raises
+    `csp_al.store.stages.DamagedError` for a file that is not what was published.
+    """
+
+    path: Path
+    _verified: set[Path] = field(default_factory=set, repr=False, compare=False)
+
+    @property
+    def campaign(self) -> Campaign:
+        """The campaign file with every default."""
+        return read_campaign_of(self.path)
+
+    @property
+    def pool(self) -> pd.DataFrame:
+        """The candidates as generated, columns `POOL`."""
+        folder = self.path / "pool"
+        return typed(self._csv(folder, "table.csv") if is_published(folder) else None, POOL)
+
+    @property
+    def labels(self) -> pd.DataFrame:
+        """Every label asked for, in order, failed ones included, columns `LABELS`.
+
+        Forces and stress are the largest norm over the atoms and the largest component. What was predicted is what
+        the ensemble said before it had seen the label; there is nothing of the kind in cycle 0.
+        """
+        parts = [self._labels_of(cycle) for cycle in self.published("label")]
+        return typed(pd.concat(parts, ignore_index=True) if parts else None, LABELS)
+
+    @property
+    def all_labels(self) -> Labels | None:
+        """Every label asked for, as arrays; None before the first."""
+        parts = [load(self._file(folder, "labels.h5"), Labels) for folder in self.published("label").values()]
+        return concatenate(parts) if parts else None
+
+    @property
+    def cycles(self) -> pd.DataFrame:
+        """How the search went: a row for each cycle that has its labels, columns `CYCLES`.
+
+        Labels, reference evaluations and the best labelled energy are totals up to and including the cycle; the best
+        predicted energy is that of the cycle's own ranking; failed labels include rejected ones. The final
+        relaxations are not among the evaluations. Missing: what that cycle has not come to.
+        """
+        labels = self.labels
+        rows = [self._cycle(cycle, labels[labels["cycle"] <= cycle]) for cycle in self.published("label")]
+        return typed(pd.DataFrame(rows) if rows else None, CYCLES)
+
+    def ranking(self, cycle: int = -1) -> pd.DataFrame:
+        """All candidates as relaxed in a cycle (-1: the last), trusted ones first, lowest first, columns `RANKING`.
+
+        ``times_reached`` counts the candidates in the same basin. Raises ValueError for a cycle without a ranking.
+        """
+        folder = self._of_cycle("rank", cycle)
+        if folder is None:
+            return typed(None, RANKING)
+        table = self._csv(folder, "ranking.csv")
+        table["times_reached"] = times_reached(table["basin"].to_numpy())
+        table = table.sort_values(["trusted", "energy_per_atom", "id"], ascending=[False, True, True])
+        return typed(table.reset_index(drop=True), RANKING)
+
+    @property
+    def result_rows(self) -> list[dict[str, Any]]:
+        """The ranked distinct crystals as `csp-al results --json` gives them; empty before the end."""
+        folder = self.path / "winners"
+        rows: list[dict[str, Any]] = self._json(folder, "results.json") if is_published(folder) else []
+        return rows
+
+    @property
+    def results(self) -> pd.DataFrame:
+        """The ranked distinct crystals, relaxed by the reference method, columns `RESULTS`."""
+        rows = self.result_rows
+        return typed(pd.json_normalize(rows, sep="_") if rows else None, RESULTS)
+
+    @property
+    def summary(self) -> dict[str, Any] | None:
+        """Why the search stopped, evaluations by purpose, failed and merged candidates; None before the end."""
+        folder = self.path / "winners"
+        summary: dict[str, Any] | None = self._json(folder, "summary.json") if is_published(folder) else None
+        return summary
+
+    @property
+    def reference_evaluations(self) -> int:
+        """Calls of the reference method in finished stages, the final relaxations included."""
+        final = self.summary["evaluations"]["final_relaxations"] if self.summary else 0
+        return int(self.labels["evaluations"].sum()) + int(final)
+
+    @property
+    def learning_curves(self) -> pd.DataFrame:
+        """Losses of each member in each epoch of each cycle, columns `LEARNING_CURVES`."""
+        parts = [
+            self._csv(folder, "learning_curve.csv").assign(cycle=cycle)
+            for cycle, folder in self.published("train").items()
+        ]
+        return typed(pd.concat(parts, ignore_index=True) if parts else None, LEARNING_CURVES)
+
+    def structures(self, ids: int | Sequence[int] | Ints, cycle: int | None = None) -> list[Atoms]:
+        """ASE atoms of these candidates, in this order: as generated, or as relaxed in a cycle (-1: the last).
+
+        ``info`` has id and, where it applies, cycle. Raises ValueError for an id or a cycle that is not there.
+        """
+        wanted = np.atleast_1d(np.asarray(ids, dtype=np.int64))
+        if cycle is None:
+            structures = self.pool_structures
+        else:
+            structures = relaxed.structures if (relaxed := self.relaxed(cycle)) is not None else None
+        missing = [] if structures is None else sorted(set(wanted.tolist()) - set(structures.ids.tolist()))
+        if structures is None or missing:
+            there = f"it has {len(structures)} candidates" if structures is not None else "it has no structures yet"
+            msg = f"{self.path}: no candidate has the id {missing[0] if missing else wanted.tolist()}; {there}"
+            raise ValueError(msg)
+        atoms = structures.take(rows_of(structures, wanted)).to_atoms()
+        info = {} if cycle is None else {"cycle": self._number("relax", cycle)}
+        for identity, one in zip(wanted.tolist(), atoms, strict=True):
+            one.info |= {"id": identity} | info
+        return atoms
+
+    @property
+    def pool_structures(self) -> Structures | None:
+        """The candidates as generated, as arrays; None before there are any."""
+        folder = self.path / "pool"
+        return load(self._file(folder, "structures.h5"), Structures) if is_published(folder) else None
+
+    def relaxed(self, cycle: int = -1) -> Relaxed | None:
+        """Where all candidates came to rest in a cycle, as arrays; None before the first relaxation."""
+        folder = self._of_cycle("relax", cycle)
+        return None if folder is None else load(self._file(folder, "relaxed.h5"), Relaxed)
+
+    def verdict(self, cycle: int = -1) -> Verdict | None:
+        """What was decided at the end of a cycle; None before the first decision."""
+        folder = self._of_cycle("verdict", cycle)
+        return None if folder is None else Verdict(**self._json(folder, "verdict.json"))
+
+    def walk_forward(self, cycle: int = -1) -> dict[str, Any] | None:
+        """How well a cycle's labels had been predicted (`csp_al.select.walk_forward`); None for cycle 0."""
+        folder = self._of_cycle("label", cycle)
+        if folder is None or not (folder / "walk_forward.json").is_file():
+            return None
+        figures: dict[str, Any] = self._json(folder, "walk_forward.json")
+        return figures
+
+    def picks(self, cycle: int = -1) -> Ints:
+        """Ids of the candidates that a cycle chose to be labelled next, in the order of their choice."""
+        folder = self._of_cycle("select", cycle)
+        if folder is None:
+            return np.zeros(0, np.int64)
+        return load(self._file(folder, "picks.h5"), Picked).origin.ids
+
+    def pool_map(self, cycle: int = -1) -> pd.DataFrame:
+        """The trusted candidates of a cycle in the plane of their features' principal components, columns `POOL_MAP`.
+
+        ``labelled``: up to and including the cycle; ``picked``: at its end, for the next; ``leading``: its top k.
+        """
+        ranking = self.ranking(cycle)
+        if ranking.empty:
+            return typed(None, POOL_MAP)
+        number = self._number("rank", cycle)
+        relaxed, labels = self.relaxed(number), self.labels
+        assert relaxed is not None  # it was ranked
+        picked = self.picks(number).tolist() if number in self.published("select") else []
+        verdict = self.verdict(number) if number in self.published("verdict") else None
+        table = projected(ranking[ranking["trusted"]], relaxed)
+        marks = {
+            "labelled": table["id"].isin(labels.loc[labels["cycle"] <= number, "id"]),
+            "picked": table["id"].isin(picked),
+            "leading": table["id"].isin(verdict.top if verdict else []),
+        }
+        return typed(table.assign(cycle=number, **marks), POOL_MAP)
+
+    @property
+    def winners(self) -> list[Atoms]:
+        """The ranked crystals with energy, forces and stress of the reference method; empty before the end."""
+        from ase.io import read
+
+        folder = self.path / "winners"
+        if not is_published(folder):
+            return []
+        crystals: list[Atoms] = read(self._file(folder, "winners.extxyz"), index=":")
+        return crystals
+
+    def published(self, stage: str) -> dict[int, Path]:
+        """Cycle and folder of every published stage of this name, in order."""
+        folders = {cycle: cycle_folder(self.path, cycle) / stage for cycle in cycles(self.path)}
+        return {cycle: folder for cycle, folder in folders.items() if is_published(folder)}
+
+    def _labels_of(self, cycle: int) -> pd.DataFrame:
+        folder = self.published("label")[cycle]
+        labels, listed = load(self._file(folder, "labels.h5"), Labels), self._csv(folder, "labels.csv")
+        counts = labels.structures.counts
+        table = {
+            "cycle": labels.cycle,
+            "id": labels.structures.ids,
+            "task": listed["task"].to_numpy(),
+            "status": labels.status,
+            "reason": labels.reason,
+            "energy_per_atom": labels.energy / counts,
+            "max_force": largest_of_atoms(labels.structures, np.linalg.norm(labels.forces, axis=1)),
+            "max_stress_gpa": np.abs(labels.stress).max(axis=(1, 2)) / GPa,
+            "cost_s": labels.cost,
+            "evaluations": labels.evaluations,
+        }
+        predicted = cycle_folder(self.path, cycle - 1) / "select" / "predicted.h5"
+        if cycle > 0:
+            guess = load(self._file(predicted.parent, predicted.name), Prediction)
+            table["predicted_energy_per_atom"] = guess.energy / counts
+            table["predicted_sigma_per_atom"] = guess.energy_sigma / counts
+        return pd.DataFrame(table)
+
+    def _cycle(self, cycle: int, labels: pd.DataFrame) -> dict[str, Any]:
+        done = labels["status"] == "done"
+        row: dict[str, Any] = {
+            "cycle": cycle,
+            "labels_done": int(done.sum()),
+            "labels_failed": int((~done).sum()),
+            "reference_evaluations": int(labels["evaluations"].sum()),
+            "best_labelled_energy_per_atom": labels.loc[done, "energy_per_atom"].min(),
+        }
+        errors = self.walk_forward(cycle) or {}
+        row |= {name: errors.get(name) for name in FORESEEN}
+        if cycle in self.published("verdict"):
+            said = self.verdict(cycle)
+            assert said is not None  # it is published
+            row |= {name: getattr(said, name) for name in ("stop", "reason", "stable_cycles", "unseen")}
+            row["best_predicted_energy_per_atom"] = min(said.energies, default=None)
+        folders = {stage: cycle_folder(self.path, cycle) / stage for stage in STAGES}
+        seconds = {stage: manifest(folder)["seconds"] for stage, folder in folders.items() if is_published(folder)}
+        return row | {f"seconds_{stage}": value for stage, value in seconds.items()}
+
+    def _of_cycle(self, stage: str, cycle: int) -> Path | None:
+        """Folder of the stage in a cycle, -1 for the last; None if there is none of its name. Raises ValueError."""
+        there = self.published(stage)
+        return there[self._number(stage, cycle)] if there else None
+
+    def _number(self, stage: str, cycle: int) -> int:
+        there = list(self.published(stage))
+        if cycle == -1:
+            return there[-1]
+        if cycle not in there:
+            msg = (
+                f"{self.path}: cycle {cycle} has no finished stage {stage!r}; those with one: {there}, or -1, the last"
+            )
+            raise ValueError(msg)
+        return cycle
+
+    def _file(self, folder: Path, name: str) -> Path:
+        """A file of a published stage whose checksums hold; compared once for each stage."""
+        if folder not in self._verified:
+            verify(folder)
+            self._verified.add(folder)
+        return folder / name
+
+    def _csv(self, folder: Path, name: str) -> pd.DataFrame:
+        return pd.read_csv(self._file(folder, name), float_precision="round_trip")
+
+    def _json(self, folder: Path, name: str) -> Any:
+        return json.loads(self._file(folder, name).read_text(encoding="utf-8"))

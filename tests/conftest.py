@@ -1,0 +1,47 @@
+"""One small campaign, run to its end by the real loop, for every test that reads a run directory."""
+
+from pathlib import Path
+
+import pytest
+
+CAMPAIGN = """\
+name: al4
+seed: 3
+pool: {formula: Al4, size: 24, volume_per_atom: [12, 24]}
+reference: {kind: ase, calculator: ase.calculators.emt.EMT, max_force: 10, max_fail_fraction: 0.9}
+potential: {members: 2, features: 16, interactions: 2, cutoff: 5.0, epochs: 25, batch_size: 8}
+relax: {max_steps: 40}
+select: {per_cycle: 8, clusters: 8}
+stop: {top_k: 2, max_cycles: 3}
+finish: {max_steps: 40}
+"""
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory) -> Path:
+    """Three cycles of Al4 by EMT, with some labels rejected for their forces. To be read, never written."""
+    import torch
+
+    from csp_al.campaign import read_campaign
+    from csp_al.engine.local import LocalEngine
+    from csp_al.loop.search import search
+    from csp_al.loop.stages import Drive
+    from csp_al.store.lock import locked
+    from csp_al.store.run import log, prepare
+
+    folder = tmp_path_factory.mktemp("finished")
+    source, run = folder / "al4.yaml", folder / "runs" / "al4"
+    source.write_text(CAMPAIGN)
+    run.mkdir(parents=True)
+    campaign = read_campaign(source)
+    with locked(run):
+        prepare(run, campaign, source)
+        log(run, "started")
+        engine = LocalEngine(run / "tasks", slots=2)
+        try:
+            drive = Drive(campaign, run, folder, engine, torch.device("cpu"), lambda *_, **__: None)
+            verdict = search(drive)
+        finally:
+            engine.close()
+        log(run, "finished", reason=verdict.reason)
+    return run

@@ -1,0 +1,588 @@
+"""The ensemble is right about graphs, derivatives and symmetries, and training teaches it without leaking."""
+
+import json
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.data import covalent_radii
+from ase.neighborlist import primitive_neighbor_list
+from emt_aluminium import emt_labels, in_double
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
+from torch.func import functional_call
+
+from csp_al.campaign.models import Potential
+from csp_al.potential import ensemble as ensemble_module
+from csp_al.potential import training as training_module
+from csp_al.potential.architecture import Member
+from csp_al.potential.ensemble import Ensemble, evaluate, load_ensemble, new_ensemble
+from csp_al.potential.graphs import build_graph, find_edges
+from csp_al.potential.repulsion import Repulsion
+from csp_al.potential.training import bootstrap, ordinary, train
+from csp_al.structures import Labels, Prediction, Structures, concatenate
+
+KINDS = ["schnet", "painn", "so3net"]
+DEVICE = torch.device("cpu")
+TINY = {"members": 3, "features": 8, "interactions": 2, "cutoff": 4.0, "radial": 8}
+FAST = settings(max_examples=30, deadline=None)
+EVERY_KIND = pytest.mark.parametrize("kind", KINDS)
+
+
+def untrained(species: tuple[int, ...] = (8, 13), seed: int = 1, **keywords) -> Ensemble:
+    return new_ensemble(Potential(**(TINY | keywords)), list(species), [seed], DEVICE)
+
+
+def random_crystal(rng: np.random.Generator, symbols: str, volume_per_atom: float = 12.0) -> Atoms:
+    cell = np.eye(3) + 0.3 * rng.normal(size=(3, 3))
+    atoms = Atoms(symbols, cell=cell, scaled_positions=rng.random((len(Atoms(symbols)), 3)), pbc=True)
+    factor = (volume_per_atom * len(atoms) / abs(atoms.cell.volume)) ** (1 / 3)
+    atoms.set_cell(atoms.cell * factor, scale_atoms=True)
+    if np.linalg.det(atoms.cell) < 0:
+        atoms.set_cell(-atoms.cell.array, scale_atoms=True)
+    return atoms
+
+
+def each_member(ensemble: Ensemble, structures: Structures) -> list[np.ndarray]:
+    """Energies (m, n), forces (m, N, 3) and stress (m, n, 3, 3) of the stacked pass."""
+    edges = find_edges(structures, ensemble.section.cutoff)
+    rows = np.arange(len(structures))
+    graph = build_graph(structures, edges, rows, DEVICE, ensemble.state["energy_shift"].dtype)
+    return [value.numpy() for value in evaluate(ensemble.skeleton, ensemble.state, graph)[:3]]
+
+
+def predicted(ensemble: Ensemble, *atoms: Atoms) -> Prediction:
+    return ensemble.predict(Structures.from_atoms(atoms))
+
+
+def assert_same_prediction(one: Prediction, other: Prediction, tolerance: float = 1e-9) -> None:
+    for name in Prediction.__dataclass_fields__:
+        np.testing.assert_allclose(getattr(one, name), getattr(other, name), atol=tolerance, rtol=1e-7, err_msg=name)
+
+
+# --- neighbours
+
+
+def assert_edges_are_those_of_ase(atoms: Atoms, cutoff: float) -> None:
+    edges = find_edges(Structures.from_atoms([atoms]), cutoff)
+    i, j, vectors = primitive_neighbor_list("ijD", [True] * 3, atoms.cell.array, atoms.positions, cutoff)
+
+    def ordered(source, target, vectors):
+        order = np.lexsort((vectors @ np.array([1.0, np.sqrt(2), np.pi]), target, source))
+        return source[order], target[order], vectors[order]
+
+    assert len(edges.source) == len(i)
+    ours, theirs = ordered(edges.source, edges.target, edges.vectors), ordered(i, j, vectors)
+    np.testing.assert_array_equal(ours[0], theirs[0])
+    np.testing.assert_array_equal(ours[1], theirs[1])
+    np.testing.assert_allclose(ours[2], theirs[2], atol=1e-9)
+
+
+@FAST
+@given(seed=st.integers(0, 2**32 - 1), size=st.integers(1, 4), skew=st.integers(-4, 4), left_handed=st.booleans())
+def test_edges_equal_those_of_ase_in_small_and_skewed_cells(seed, size, skew, left_handed):
+    rng = np.random.default_rng(seed)
+    cell = np.diag(rng.uniform(1.4, 5.0, 3)) + 0.3 * rng.normal(size=(3, 3))
+    cell += skew * np.array([[0, 0, 0], cell[0], cell[1]])
+    cell = cell[[1, 0, 2]] if left_handed else cell
+    atoms = Atoms(f"Al{size}", cell=cell, pbc=True, scaled_positions=rng.uniform(-1.5, 1.5, (size, 3)))
+    assert_edges_are_those_of_ase(atoms, 4.0)
+
+
+def test_edges_of_one_atom_in_a_cell_shorter_than_the_cutoff_are_its_images():
+    atoms = Atoms("Si", cell=[1.5, 2.1, 9.0], pbc=True, positions=[[0.3, 0.2, 0.1]])
+    assert_edges_are_those_of_ase(atoms, 6.0)
+    edges = find_edges(Structures.from_atoms([atoms]), 6.0)
+    assert len(edges.source) > 20
+    assert (edges.source == 0).all()
+    assert (edges.target == 0).all()
+
+
+def test_edges_of_a_batch_stay_within_their_structures():
+    rng = np.random.default_rng(5)
+    structures = Structures.from_atoms([random_crystal(rng, symbols) for symbols in ("Al", "Al2O3", "O2")])
+    edges = find_edges(structures, 4.0)
+    for row in range(3):
+        own = slice(edges.ptr[row], edges.ptr[row + 1])
+        assert set(structures.system[edges.source[own]]) == {row}
+        assert set(structures.system[edges.target[own]]) == {row}
+        alone = find_edges(structures.take([row]), 4.0)
+        np.testing.assert_array_equal(edges.source[own] - structures.ptr[row], alone.source)
+        np.testing.assert_array_equal(edges.vectors[own], alone.vectors)
+
+
+# --- derivatives
+
+
+def crystals_with_short_distances() -> list[Atoms]:
+    rng = np.random.default_rng(3)
+    overlapping = Atoms(
+        "AlOAl", positions=[[0, 0, 0], [0.5, 0.3, 0.1], [2.3, 2.0, 2.1]], cell=[4.1, 4.3, 3.9], pbc=True
+    )
+    return [random_crystal(rng, "Al"), random_crystal(rng, "Al2O"), overlapping]
+
+
+def derivatives(ensemble: Ensemble, atoms: Atoms) -> tuple[np.ndarray, np.ndarray]:
+    """Forces (m+1, n, 3) and stress (m+1, 3, 3) from energies alone, of every member and, last, of the mean."""
+    moved, h = [], 2e-5
+    for place in np.ndindex(len(atoms), 3):
+        for sign in (1, -1):
+            shifted = atoms.copy()
+            shifted.positions[place] += sign * h
+            moved.append(shifted)
+    for place in np.ndindex(3, 3):
+        for sign in (1, -1):
+            strained, strain = atoms.copy(), np.eye(3)
+            strain[place] += sign * h
+            strained.set_cell(atoms.cell.array @ strain, scale_atoms=True)
+            moved.append(strained)
+    structures = Structures.from_atoms(moved)
+    energy = np.vstack([each_member(ensemble, structures)[0], ensemble.predict(structures).energy])
+    slope = (energy[:, ::2] - energy[:, 1::2]) / (2 * h)
+    forces = -slope[:, : 3 * len(atoms)].reshape(len(energy), len(atoms), 3)
+    return forces, slope[:, 3 * len(atoms) :].reshape(len(energy), 3, 3) / atoms.cell.volume
+
+
+@EVERY_KIND
+@pytest.mark.parametrize("crystal", range(3))
+def test_forces_and_stress_are_the_derivatives_of_the_energy(kind, crystal):
+    atoms = crystals_with_short_distances()[crystal]
+    ensemble = in_double(untrained(kind=kind))
+    forces, stress = derivatives(ensemble, atoms)
+    prediction = predicted(ensemble, atoms)
+    _, of_members, stress_of_members = each_member(ensemble, Structures.from_atoms([atoms]))
+    scale = max(1.0, np.abs(forces).max())
+    np.testing.assert_allclose(of_members, forces[:-1], atol=1e-6 * scale)
+    np.testing.assert_allclose(prediction.forces, forces[-1], atol=1e-6 * scale)
+    np.testing.assert_allclose(stress_of_members[:, 0], stress[:-1], atol=1e-6 * scale)
+    np.testing.assert_allclose(prediction.stress[0], stress[-1], atol=1e-6 * scale)
+
+
+def test_the_overlapping_crystal_of_the_derivative_test_feels_the_repulsion():
+    atoms = crystals_with_short_distances()[2]
+    assert np.abs(predicted(untrained(), atoms).forces).max() > 50
+
+
+# --- members
+
+
+def alone_through_schnetpack(ensemble: Ensemble, member: int, atoms: Atoms) -> dict[str, np.ndarray]:
+    """One member of an ensemble for Al, as a model of schnetpack: its distances, ZBL, forces and strain."""
+    import schnetpack as spk
+    from schnetpack import properties as keys
+
+    module = Member(ensemble.section, ensemble.species).double()
+    # constants such as Clebsch-Gordan coefficients are in the stacked state but in no state_dict of schnetpack
+    keys_left = module.load_state_dict({name: value[member] for name, value in ensemble.state.items()}, strict=False)
+    assert not keys_left.missing_keys
+    zbl = spk.atomistic.ZBLRepulsionEnergy(
+        "eV", "Ang", "zbl", trainable=False, cutoff_fn=spk.nn.CosineCutoff(0.9 * 2 * covalent_radii[13])
+    ).double()
+    model = spk.model.NeuralNetworkPotential(
+        representation=module.representation,
+        input_modules=[spk.atomistic.Strain(), spk.atomistic.PairwiseDistances()],
+        output_modules=[
+            module.energy,
+            zbl,
+            spk.atomistic.Aggregation(["energy", "zbl"], output_key="total"),
+            spk.atomistic.Forces(calc_stress=True, energy_key="total"),
+        ],
+    )
+    i, j, offsets = primitive_neighbor_list("ijS", [True] * 3, atoms.cell.array, atoms.positions, 4.0)
+    results = model(
+        {
+            keys.Z: torch.tensor(atoms.numbers),
+            keys.R: torch.tensor(atoms.positions),
+            keys.cell: torch.tensor(atoms.cell.array)[None],
+            keys.idx_m: torch.zeros(len(atoms), dtype=torch.long),
+            keys.n_atoms: torch.tensor([len(atoms)]),
+            keys.idx_i: torch.tensor(i),
+            keys.idx_j: torch.tensor(j),
+            keys.offsets: torch.tensor(offsets @ atoms.cell.array),
+        }
+    )
+    return {name: results[name].detach().numpy() for name in ("total", "forces", "stress")}
+
+
+@EVERY_KIND
+def test_every_member_of_the_stacked_pass_equals_schnetpack_evaluated_alone(kind):
+    atoms = random_crystal(np.random.default_rng(4), "Al4", volume_per_atom=9)
+    ensemble = in_double(untrained((13,), kind=kind))
+    energy, forces, stress = each_member(ensemble, Structures.from_atoms([atoms]))
+    for member in range(3):
+        alone = alone_through_schnetpack(ensemble, member, atoms)
+        np.testing.assert_allclose(energy[member], alone["total"], rtol=1e-6)
+        np.testing.assert_allclose(forces[member], alone["forces"], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(stress[member, 0], alone["stress"][0], rtol=1e-5, atol=1e-7)
+
+
+@EVERY_KIND
+def test_mean_and_spread_are_those_of_a_loop_over_members(kind):
+    rng = np.random.default_rng(6)
+    structures = Structures.from_atoms([random_crystal(rng, symbols) for symbols in ("Al3", "OAl", "O")])
+    ensemble = in_double(untrained(kind=kind))
+    ensemble.state["energy_shift"] += torch.tensor([-3.0, -3.1, -2.9])
+    ensemble.state["energy_scale"] *= torch.tensor([0.5, 2.0, 1.0])
+    graph = build_graph(structures, find_edges(structures, 4.0), np.arange(3), DEVICE, torch.float64)
+    energies, forces, pooled = [], [], []
+    for member in range(3):
+        weights = {name: value[member] for name, value in ensemble.state.items()}
+        vectors = graph.vectors.clone().requires_grad_()
+        energy, features = functional_call(ensemble.skeleton, weights, (vectors, graph))
+        (slope,) = torch.autograd.grad(energy.sum(), vectors)
+        force = np.zeros((len(graph.numbers), 3))
+        np.add.at(force, graph.source.numpy(), slope.numpy())
+        np.subtract.at(force, graph.target.numpy(), slope.numpy())
+        energies.append(energy.detach().numpy())
+        forces.append(force)
+        pooled.append([features.detach().numpy()[a:b].mean(axis=0) for a, b in zip([0, 3, 5], [3, 5, 6], strict=True)])
+    prediction = ensemble.predict(structures)
+    np.testing.assert_allclose(prediction.energy, np.mean(energies, axis=0))
+    np.testing.assert_allclose(prediction.energy_sigma, np.std(energies, axis=0, ddof=1))
+    np.testing.assert_allclose(prediction.forces, np.mean(forces, axis=0), atol=1e-10)
+    sigma = np.sqrt(np.var(forces, axis=0, ddof=1).sum(axis=1))
+    np.testing.assert_allclose(prediction.forces_sigma, sigma, atol=1e-10)
+    np.testing.assert_allclose(prediction.features, np.concatenate(pooled, axis=1), atol=1e-12)
+
+
+# --- symmetries
+
+
+@EVERY_KIND
+def test_energy_is_extensive_and_forces_repeat(kind):
+    atoms = random_crystal(np.random.default_rng(7), "Al2O")
+    one, eight = (predicted(in_double(untrained(kind=kind)), each) for each in (atoms, atoms.repeat(2)))
+    np.testing.assert_allclose(eight.energy, 8 * one.energy)
+    np.testing.assert_allclose(eight.energy_sigma, 8 * one.energy_sigma)
+    np.testing.assert_allclose(eight.forces, np.tile(one.forces, (8, 1)), atol=1e-9)
+    np.testing.assert_allclose(eight.stress, one.stress, atol=1e-9)
+    np.testing.assert_allclose(eight.features, one.features, atol=1e-9)
+
+
+@EVERY_KIND
+@settings(max_examples=4, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_predictions_follow_rotation_permutation_translation_and_choice_of_cell(kind, seed):
+    rng = np.random.default_rng(seed)
+    ensemble, atoms = in_double(untrained(kind=kind)), random_crystal(rng, "Al2O2")
+    before = predicted(ensemble, atoms)
+
+    turn = Rotation.from_quat(rng.normal(size=4)).as_matrix()
+    turned = Atoms(atoms.numbers, positions=atoms.positions @ turn.T, cell=atoms.cell.array @ turn.T, pbc=True)
+    expected = replace(before, forces=before.forces @ turn.T, stress=turn @ before.stress @ turn.T)
+    assert_same_prediction(predicted(ensemble, turned), expected, 1e-7)
+
+    order = rng.permutation(len(atoms))
+    permuted = replace(before, forces=before.forces[order], forces_sigma=before.forces_sigma[order])
+    assert_same_prediction(predicted(ensemble, atoms[order]), permuted)
+
+    shifted = atoms.copy()
+    shifted.positions += rng.normal(size=3) + rng.integers(-2, 3, (len(atoms), 3)) @ atoms.cell.array
+    assert_same_prediction(predicted(ensemble, shifted), before)
+
+    other_cell = atoms.copy()
+    other_cell.set_cell(np.array([[1, 2, 0], [0, 1, -1], [0, 0, 1]]) @ atoms.cell.array, scale_atoms=False)
+    assert_same_prediction(predicted(ensemble, other_cell), before)
+
+
+@EVERY_KIND
+def test_batching_changes_no_prediction(kind, monkeypatch):
+    rng = np.random.default_rng(8)
+    structures = Structures.from_atoms([random_crystal(rng, s) for s in ("Al", "OAl", "Al2O3", "O", "Al4")])
+    ensemble = in_double(untrained(kind=kind))
+    together = ensemble.predict(structures)
+    monkeypatch.setattr(ensemble_module, "NUMBERS_AT_ONCE", 1)
+    passes = []
+    monkeypatch.setattr(ensemble_module, "evaluate", lambda *a: passes.append(1) or evaluate(*a))
+    assert_same_prediction(ensemble.predict(structures), together)
+    assert len(passes) == len(structures)
+
+
+def test_isolated_atoms_and_empty_batches_are_predicted():
+    ensemble = untrained()
+    lonely = predicted(ensemble, Atoms("Al", cell=[9, 9, 9], pbc=True))
+    assert np.isfinite(lonely.energy).all()
+    assert not lonely.forces.any()
+    nothing = predicted(ensemble)
+    assert_same_prediction(concatenate([nothing, lonely]), lonely)
+
+
+# --- repulsion
+
+
+def pair(symbols: str, distance: float) -> Atoms:
+    return Atoms(symbols, positions=[[0, 0, 0], [distance, 0, 0]], cell=[12, 12, 12], pbc=True)
+
+
+@EVERY_KIND
+@pytest.mark.parametrize("symbols", ["Al2", "OAl", "Si2", "NaCl"])
+def test_untrained_ensembles_repel_overlapping_atoms(kind, symbols):
+    numbers = Atoms(symbols).numbers
+    bond = covalent_radii[numbers].sum()
+    ensemble = untrained(tuple(sorted(set(numbers.tolist()))), kind=kind)
+    prediction = predicted(ensemble, *(pair(symbols, share * bond) for share in (0.1, 0.2, 0.3, 0.4, 0.5, 1.0)))
+    assert (np.diff(prediction.energy) < 0)[:-1].all()
+    assert prediction.energy[4] > prediction.energy[5] + 5
+    assert (prediction.forces[0:10:2, 0] < -1).all()
+    assert (prediction.forces[1:10:2, 0] > 1).all()
+
+
+def repulsion_energy(atoms: Atoms, species: list[int]) -> float:
+    structures = Structures.from_atoms([atoms])
+    graph = build_graph(structures, find_edges(structures, 4.0), np.arange(1), DEVICE, torch.float64)
+    return float(Repulsion(species, 4.0).double()(graph.vectors, graph)[0])
+
+
+def test_the_repulsion_is_schnetpacks_zbl_in_an_element():
+    import schnetpack as spk
+    from schnetpack import properties as keys
+
+    cutoff = spk.nn.CosineCutoff(0.9 * 2 * covalent_radii[14])
+    zbl = spk.atomistic.ZBLRepulsionEnergy("eV", "Ang", "zbl", trainable=False, cutoff_fn=cutoff).double()
+    for volume in (2.0, 6.0, 12.0):
+        structures = Structures.from_atoms([random_crystal(np.random.default_rng(9), "Si3", volume)])
+        graph = build_graph(structures, find_edges(structures, 4.0), np.arange(1), DEVICE, torch.float64)
+        inputs = {keys.Z: graph.numbers, keys.Rij: graph.vectors, keys.idx_m: graph.system}
+        expected = zbl(inputs | {keys.idx_i: graph.source, keys.idx_j: graph.target})["zbl"]
+        assert repulsion_energy(structures.to_atoms()[0], [14]) == pytest.approx(float(expected), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("symbols", "bond"), [("Si2", 2.35), ("C2", 1.42), ("OAl", 1.85), ("NaCl", 2.82), ("GaAs", 2.45), ("Al2", 2.86)]
+)
+def test_the_repulsion_is_zero_at_bond_lengths_whatever_other_species_there_are(symbols, bond):
+    species = sorted({*Atoms(symbols).numbers.tolist(), 55})
+    assert repulsion_energy(pair(symbols, bond), species) == 0
+    assert repulsion_energy(pair(symbols, 0.5 * bond), species) > 1
+
+
+# --- files
+
+
+@EVERY_KIND
+def test_saved_ensembles_predict_the_same(kind, tmp_path):
+    ensemble = untrained(kind=kind)
+    ensemble.save(tmp_path)
+    atoms = random_crystal(np.random.default_rng(1), "Al2O3")
+    restored = load_ensemble(tmp_path, DEVICE)
+    assert_same_prediction(predicted(restored, atoms), predicted(ensemble, atoms), 0)
+    assert restored.section == ensemble.section
+    weights = torch.load(tmp_path / "weights.pt", weights_only=True)
+    assert all(type(value) is torch.Tensor for value in weights.values())
+
+
+def test_weights_of_another_format_are_refused(tmp_path):
+    untrained().save(tmp_path)
+    about = json.loads((tmp_path / "potential.json").read_text())
+    (tmp_path / "potential.json").write_text(json.dumps(about | {"format": 999}))
+    with pytest.raises(ValueError, match="format 999, this version of csp_al reads format 1"):
+        load_ensemble(tmp_path, DEVICE)
+
+
+# --- training
+
+
+def beginner(seed: int = 1, **keywords) -> Ensemble:
+    defaults = {"features": 16, "cutoff": 5.0, "radial": 12, "batch_size": 8, "epochs": 4}
+    return untrained((13,), seed=seed, **(defaults | keywords))
+
+
+def validation(curve, epoch: int) -> np.ndarray:
+    return curve[curve["epoch"] == epoch].sort_values("member")["validation"].to_numpy()
+
+
+def loss_by_hand(ensemble: Ensemble, labels: Labels, weights: np.ndarray) -> np.ndarray:
+    """Validation loss of each member from its predictions, one structure after the other."""
+    section = ensemble.section
+    energy, forces, stress = each_member(ensemble, labels.structures)
+    ptr, losses = labels.structures.ptr, np.zeros_like(energy)
+    for member, row in np.ndindex(energy.shape):
+        atoms = slice(ptr[row], ptr[row + 1])
+        size = ptr[row + 1] - ptr[row]
+        losses[member, row] = (
+            section.energy_weight * ((energy[member, row] - labels.energy[row]) / size) ** 2
+            + section.force_weight * np.mean((forces[member, atoms] - labels.forces[atoms]) ** 2)
+            + section.stress_weight * np.mean((stress[member, row] - labels.stress[row]) ** 2)
+        )
+    return np.array([losses[member, weights[member] == 0].mean() for member in range(len(losses))])
+
+
+@pytest.mark.parametrize("kind", ["schnet", "painn", pytest.param("so3net", marks=pytest.mark.long)])
+def test_training_learns_a_classical_potential(kind):
+    labels, unseen = emt_labels(60), emt_labels(30, seed=99)
+    trained = train(beginner(kind=kind, epochs=25, learning_rate=5e-3), labels, [1, 0])
+    start, best = validation(trained.curve, 0), trained.curve.groupby("member")["validation"].min().to_numpy()
+    assert (best < 0.2 * start).all()
+
+    prediction = trained.ensemble.predict(unseen.structures)
+    counts = unseen.structures.counts
+    per_atom, truth = prediction.energy / counts, unseen.energy / counts
+    constant = np.median(labels.energy / labels.structures.counts)
+    assert np.mean((per_atom - truth) ** 2) < 0.3 * np.mean((constant - truth) ** 2)
+    assert np.mean((prediction.forces - unseen.forces) ** 2) < 0.3 * np.mean(unseen.forces**2)
+    assert np.mean((prediction.stress - unseen.stress) ** 2) < 0.3 * np.mean(unseen.stress**2)
+
+
+@pytest.fixture(scope="module")
+def briefly_trained():
+    return train(beginner(epochs=15, learning_rate=5e-3), emt_labels(24), [1, 0])
+
+
+def test_the_kept_weights_are_those_of_each_members_best_epoch(briefly_trained):
+    labels = emt_labels(24)
+    weights = bootstrap(labels.structures.ids, 3, 1)[:, ordinary(labels)]
+    by_hand = loss_by_hand(briefly_trained.ensemble, labels.take(ordinary(labels)), weights)
+    best = briefly_trained.curve.groupby("member")["validation"].min().to_numpy()
+    np.testing.assert_allclose(by_hand, best, rtol=1e-3)
+
+
+def test_the_learning_curve_has_a_row_for_each_epoch_and_member(briefly_trained):
+    pairs = list(zip(briefly_trained.curve["epoch"], briefly_trained.curve["member"], strict=True))
+    assert pairs == [(epoch, member) for epoch in range(16) for member in range(3)]
+    later = briefly_trained.curve[briefly_trained.curve["epoch"] > 0]
+    assert np.isfinite(later[["training", "validation"]].to_numpy()).all()
+
+
+def test_a_warm_start_begins_lower_than_a_cold_one(briefly_trained):
+    labels = concatenate([emt_labels(24), emt_labels(24, seed=2, ids=list(range(100, 124)))])
+    warm = train(replace(briefly_trained.ensemble, section=beginner(epochs=1).section), labels, [1, 1])
+    cold = train(beginner(epochs=1), labels, [1, 1])
+    assert (validation(warm.curve, 0) < 0.7 * validation(cold.curve, 0)).all()
+
+
+def test_training_again_does_not_change_the_ensemble_that_it_began_with(briefly_trained):
+    before = {name: value.clone() for name, value in briefly_trained.ensemble.state.items()}
+    train(briefly_trained.ensemble, emt_labels(24), [1, 1])
+    assert all(torch.equal(value, before[name]) for name, value in briefly_trained.ensemble.state.items())
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others():
+    labels = emt_labels(12)
+
+    def weights(first: int, then: list[int]) -> torch.Tensor:
+        state = train(beginner(seed=first, epochs=2), labels, then).ensemble.state
+        return torch.cat([value.double().flatten() for value in state.values()])
+
+    reference = weights(1, [1, 0])
+    assert torch.equal(weights(1, [1, 0]), reference)
+    for other in (weights(2, [1, 0]), weights(1, [1, 1]), weights(1, [2, 0])):
+        assert not torch.equal(other, reference)
+
+
+def test_members_differ_by_initial_weights_and_by_bootstrap():
+    state = beginner().state
+    differing = [name for name, value in state.items() if not torch.equal(value[0], value[1])]
+    assert any("representation" in name for name in differing)
+    assert any("energy.outnet" in name for name in differing)
+    weights = bootstrap(np.arange(40), 5, 1)
+    assert len({tuple(row) for row in weights}) == 5
+    assert len({tuple(row == 0) for row in weights}) == 5
+
+
+def test_training_does_not_touch_the_repulsion(briefly_trained):
+    fixed = [name for name in briefly_trained.ensemble.state if name.startswith("repulsion")]
+    assert fixed
+    assert all(torch.equal(briefly_trained.ensemble.state[name], beginner().state[name]) for name in fixed)
+
+
+def test_early_stopping_ends_when_no_member_has_improved_for_its_patience():
+    ensemble = beginner(epochs=60, patience=3, learning_rate=0.05)
+    curve = train(ensemble, emt_labels(12), [1, 0]).curve
+    table = curve.pivot_table(index="epoch", columns="member", values="validation").to_numpy()
+    last = len(table) - 1
+    assert last < 60
+
+    def idle(epoch: int) -> np.ndarray:
+        return epoch - table[: epoch + 1].argmin(axis=0)
+
+    assert (idle(last) >= 3).all()
+    assert all((idle(epoch) < 3).any() for epoch in range(1, last))
+
+
+def with_force(labels: Labels, row: int, force: float) -> Labels:
+    forces = labels.forces.copy()
+    forces[labels.structures.ptr[row]] = force
+    return replace(labels, forces=forces)
+
+
+def test_extreme_labels_are_left_out_and_the_others_train_as_without_them():
+    labels = emt_labels(24, seed=3, ids=[*range(23), 0])
+    trained = train(beginner(epochs=2), with_force(labels, 23, 500.0), [1, 0])
+    assert trained.left_out == 1
+    expected = train(beginner(epochs=2), labels.take(np.arange(23)), [1, 0])
+    np.testing.assert_array_equal(trained.curve, expected.curve)
+
+
+def test_extreme_stress_is_left_out():
+    labels = emt_labels(20)
+    stress = labels.stress.copy()
+    stress[4] *= 1000
+    assert train(beginner(epochs=1), replace(labels, stress=stress), [1, 0]).left_out == 1
+
+
+def test_extreme_labels_are_kept_where_a_member_would_have_nothing_to_validate_with():
+    draws = bootstrap(np.arange(2), 3, 1)
+    row = int(np.flatnonzero(draws[0] == 0)[0])
+    ids = [row] + [1 - row] * 14
+    labels = with_force(emt_labels(15, ids=ids), 0, 500.0)
+    assert train(beginner(epochs=1), labels, [1, 0]).left_out == 0
+
+
+@pytest.mark.parametrize("ids", [[], [3], [3, 3, 3]])
+def test_labels_of_fewer_than_two_candidates_are_refused(ids):
+    with pytest.raises(ValueError, match=f"labels of {len(set(ids))} candidates; an ensemble needs at least 2"):
+        train(beginner(), emt_labels(3, ids=[*ids, 0, 0, 0][:3]).take(np.arange(len(ids))), [1, 0])
+
+
+def test_two_candidates_are_enough():
+    curve = train(beginner(epochs=3), emt_labels(2), [1, 0]).curve
+    assert np.isfinite(curve["validation"]).all()
+
+
+CANDIDATES = st.lists(st.integers(0, 30), min_size=2, max_size=60).filter(lambda ids: len(set(ids)) >= 2)
+
+
+@settings(max_examples=100, deadline=None)
+@given(ids=CANDIDATES, cut=st.integers(0, 60), seed=st.integers(0, 1000))
+def test_no_member_ever_trains_on_a_candidate_that_it_validates_with(ids, cut, seed):
+    candidates = np.array(ids)
+    weights = bootstrap(candidates, 4, seed)
+    assert weights.shape == (4, len(ids))
+    assert ((weights == 0).any(axis=1) & (weights > 0).any(axis=1)).all()
+    assert (weights == np.round(weights)).all()
+    for candidate in set(ids):
+        assert (np.ptp(weights[:, candidates == candidate], axis=1) == 0).all()
+    # labels appended in later cycles leave every earlier draw as it was
+    np.testing.assert_array_equal(bootstrap(candidates[:cut], 4, seed), weights[:, :cut])
+
+
+def test_a_fifth_of_the_candidates_is_held_out_and_the_rest_counts_as_in_a_bootstrap():
+    weights = bootstrap(np.random.default_rng(1).permutation(1000), 5, 1)
+    np.testing.assert_array_equal((weights == 0).sum(axis=1), 200)
+    kept = weights[weights > 0]
+    # Poisson of mean 1 without its zero
+    assert kept.mean() == pytest.approx(1 / (1 - np.exp(-1)), abs=0.05)
+    assert (kept == 1).mean() == pytest.approx(np.exp(-1) / (1 - np.exp(-1)), abs=0.03)
+
+
+def test_sides_hold_over_cycles_whichever_labels_are_extreme(monkeypatch):
+    sides: list[dict[int, tuple]] = []
+    real = training_module._Targets.of
+
+    def watched(labels, weights, section, device):
+        ids = labels.structures.ids.tolist()
+        sides.append({candidate: tuple(weights[:, row] == 0) for row, candidate in enumerate(ids)})
+        return real(labels, weights, section, device)
+
+    monkeypatch.setattr(training_module._Targets, "of", watched)
+    labels = emt_labels(40, seed=3, ids=[*range(30), *range(10)])
+    for cycle, count in enumerate((12, 20, 40)):
+        train(beginner(epochs=1), with_force(labels.take(np.arange(count)), cycle, 300.0), [1, cycle])
+    assert [cycle in each for cycle, each in enumerate(sides)] == [False, False, True]  # 2 has another label by then
+    assert 0 in sides[1]  # extreme in one cycle, ordinary in the next
+    for earlier, later in pairwise(sides):
+        assert all(later[candidate] == side for candidate, side in earlier.items() if candidate in later)

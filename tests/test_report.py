@@ -1,0 +1,670 @@
+"""What people and programs see of a run: tables, status, plan, exports, figures, the notebook, and this machine."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import ase.io
+import h5py
+import jupytext
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from ase.build import bulk
+from ase.calculators.emt import EMT
+from ase.db import connect
+from ase.units import GPa
+from nbclient import NotebookClient
+from sklearn.decomposition import PCA
+from sklearn.preprocessing import StandardScaler
+
+import csp_al
+from csp_al.campaign import AseReference, Budget, Campaign, GpawReference, Pool, Select, Stop, read_campaign
+from csp_al.engine.tasks import read_result
+from csp_al.potential.devices import available_devices, describe_device, resolve_device
+from csp_al.report import columns, doctor, figures
+from csp_al.report.export import export
+from csp_al.report.plan import describe_plan, plan, schedule
+from csp_al.report.projection import principal_components
+from csp_al.report.status import describe, status
+from csp_al.report.tables import open_run
+from csp_al.select.walk_forward import walk_forward
+from csp_al.store.lock import locked
+from csp_al.store.run import NoRunError, log, prepare
+from csp_al.store.stages import DamagedError, manifest
+from csp_al.structures import Labels, Prediction, Relaxed, Structures, concatenate, load
+
+ROOT = Path(__file__).parents[1]
+STAGES = ("label", "train", "relax", "rank", "verdict", "select")
+
+
+@pytest.fixture(scope="module")
+def run(finished_run):
+    return open_run(finished_run)
+
+
+@pytest.fixture(scope="module")
+def labels(finished_run):
+    return concatenate(
+        [load(finished_run / f"cycle-{cycle:02d}" / "label" / "labels.h5", Labels) for cycle in range(3)]
+    )
+
+
+@pytest.fixture
+def begun(tmp_path, finished_run):
+    """A run directory in which nothing has been done."""
+    source = finished_run / "campaign.yaml"
+    prepare(tmp_path / "begun", read_campaign(source), source)
+    return tmp_path / "begun"
+
+
+@pytest.fixture
+def copy(tmp_path, finished_run):
+    shutil.copytree(finished_run, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+@pytest.fixture
+def labelling(copy):
+    """A run that is labelling in its last cycle and has no result yet for three of the labels; and their results."""
+    shutil.rmtree(copy / "winners")
+    for stage in ("train", "relax", "rank", "verdict"):
+        shutil.rmtree(copy / "cycle-02" / stage)
+    partial = copy / "cycle-02" / "label.partial"
+    shutil.move(copy / "cycle-02" / "label", partial)
+    for path in partial.iterdir():
+        if path.name != "tasks.json":
+            path.unlink()
+    names = json.loads((partial / "tasks.json").read_text())
+    for name in names[:3]:
+        (copy / "tasks" / name / "result.json").unlink()
+    log(copy, "started")
+    log(copy, "stage started", cycle=2, stage="label")
+    return copy, [read_result(copy / "tasks", name) for name in names[3:]]
+
+
+# tables
+
+
+def test_the_package_opens_a_run(finished_run):
+    assert csp_al.open_run(str(finished_run)).campaign.name == "al4"
+    with pytest.raises(AttributeError, match="nonsense"):
+        _ = csp_al.nonsense
+
+
+def test_a_folder_that_is_no_run_directory_is_refused(tmp_path):
+    with pytest.raises(NoRunError, match="no run directory"):
+        open_run(tmp_path)
+
+
+def test_pool_table_and_structures_are_those_published(run, finished_run):
+    structures = load(finished_run / "pool" / "structures.h5", Structures)
+    np.testing.assert_array_equal(run.pool["id"], structures.ids)
+    np.testing.assert_allclose(run.pool["volume_per_atom"], structures.volumes / structures.counts)
+    for identity, atoms in zip([5, 2], run.structures([5, 2]), strict=True):
+        assert atoms.info == {"id": identity}
+        np.testing.assert_array_equal(atoms.positions, structures.to_atoms()[identity].positions)
+
+
+def test_labels_table_equals_the_labels_published(run, labels, finished_run):
+    table, structures = run.labels, labels.structures
+    assert set(labels.status) == {"done", "rejected"}  # else the fixture has lost its failed labels
+    for column, values in (
+        ("cycle", labels.cycle), ("id", structures.ids), ("status", labels.status), ("reason", labels.reason),
+        ("cost_s", labels.cost), ("evaluations", labels.evaluations),
+        ("energy_per_atom", labels.energy / structures.counts),
+        ("max_stress_gpa", np.abs(labels.stress).max(axis=(1, 2)) / GPa),
+    ):  # fmt: skip
+        np.testing.assert_array_equal(table[column], values, err_msg=column)
+    forces = [np.linalg.norm(labels.take([row]).forces, axis=1).max() for row in range(len(labels))]
+    np.testing.assert_allclose(table["max_force"], forces)
+    for row in table[table["status"] == "done"].itertuples():
+        result = read_result(finished_run / "tasks", row.task)
+        assert result["energy"] == pytest.approx(4 * row.energy_per_atom)
+
+
+def test_labels_are_beside_what_was_predicted_before_them(run, finished_run, labels):
+    predicted = [load(finished_run / f"cycle-{cycle:02d}" / "select" / "predicted.h5", Prediction) for cycle in (0, 1)]
+    table = run.labels
+    first = table["cycle"] == 0
+    assert table.loc[first, "predicted_energy_per_atom"].isna().all()
+    expected = np.concatenate([part.energy for part in predicted]) / labels.structures.counts[~first]
+    sigma = np.concatenate([part.energy_sigma for part in predicted]) / labels.structures.counts[~first]
+    np.testing.assert_array_equal(table.loc[~first, "predicted_energy_per_atom"], expected)
+    np.testing.assert_array_equal(table.loc[~first, "predicted_sigma_per_atom"], sigma)
+
+
+def test_cycles_table_counts_up_to_each_cycle(run, labels, finished_run):
+    table = run.cycles
+    assert table["cycle"].tolist() == [0, 1, 2]
+    for row in table.itertuples():
+        until = labels.take(labels.cycle <= row.cycle)
+        usable = until.usable
+        assert row.labels_done == len(usable)
+        assert row.labels_done + row.labels_failed == len(until)
+        assert row.reference_evaluations == until.evaluations.sum()
+        assert row.best_labelled_energy_per_atom == (usable.energy / usable.structures.counts).min()
+        said = json.loads((finished_run / f"cycle-{row.cycle:02d}" / "verdict" / "verdict.json").read_text())
+        assert (row.stop, row.reason, row.stable_cycles, row.unseen) == (
+            said["stop"], said["reason"], said["stable_cycles"], said["unseen"],
+        )  # fmt: skip
+        assert row.best_predicted_energy_per_atom == said["energies"][0]
+        assert row.seconds_train == manifest(finished_run / f"cycle-{row.cycle:02d}" / "train")["seconds"]
+    assert np.isnan(table["energy_mae_mev_per_atom"][0])
+    assert np.isnan(table["seconds_select"][2])
+    newest = labels.take(labels.cycle == 1)
+    foreseen = walk_forward(load(finished_run / "cycle-00" / "select" / "predicted.h5", Prediction), newest)
+    assert table["forces_rmse_ev_per_angstrom"][1] == pytest.approx(foreseen["forces_rmse_ev_per_angstrom"])
+    assert run.walk_forward(1) == pytest.approx(foreseen)
+
+
+def test_ranking_is_that_of_the_cycle_lowest_trusted_first(run, finished_run):
+    relaxed = load(finished_run / "cycle-01" / "relax" / "relaxed.h5", Relaxed)
+    ranking = run.ranking(1)
+    by_id = ranking.sort_values("id")
+    np.testing.assert_array_equal(by_id["energy_per_atom"], relaxed.prediction.energy / relaxed.structures.counts)
+    np.testing.assert_array_equal(by_id["reason"], relaxed.reason)
+    trusted = ranking[ranking["trusted"]]
+    assert ranking["trusted"].is_monotonic_decreasing
+    assert trusted["energy_per_atom"].is_monotonic_increasing
+    for row in trusted.itertuples():
+        assert row.times_reached == (ranking["basin"] == row.basin).sum()
+    pd.testing.assert_frame_equal(run.ranking(), run.ranking(2))
+
+
+def test_results_equal_what_was_published(run, finished_run):
+    rows = json.loads((finished_run / "winners" / "results.json").read_text())
+    assert run.result_rows == rows
+    assert list(run.results.columns) == list(columns.RESULTS)
+    for row, result in zip(run.results.to_dict("records"), rows, strict=True):
+        group = result.pop("space_group")
+        assert row == result | {"space_group_symbol": group["symbol"], "space_group_number": group["number"]}
+
+
+def test_winners_have_the_energy_forces_and_stress_of_the_reference(run):
+    for atoms, row in zip(run.winners, run.result_rows, strict=True):
+        again = atoms.copy()
+        again.calc = EMT()
+        assert atoms.info["id"] == row["id"]
+        assert atoms.get_potential_energy() == pytest.approx(4 * row["energy_per_atom"])
+        assert atoms.get_potential_energy() == pytest.approx(again.get_potential_energy(), abs=1e-5)
+        np.testing.assert_allclose(atoms.get_forces(), again.get_forces(), atol=1e-4)
+        np.testing.assert_allclose(atoms.get_stress(), again.get_stress(), atol=1e-5)
+
+
+def test_structures_as_relaxed_in_a_cycle(run, finished_run):
+    relaxed = load(finished_run / "cycle-02" / "relax" / "relaxed.h5", Relaxed).structures.to_atoms()
+    (atoms,) = run.structures(7, cycle=-1)
+    assert atoms.info == {"id": 7, "cycle": 2}
+    np.testing.assert_array_equal(atoms.positions, relaxed[7].positions)
+    np.testing.assert_array_equal(atoms.cell.array, relaxed[7].cell.array)
+
+
+def test_evaluations_include_the_final_relaxations(run, labels):
+    final = run.summary["evaluations"]["final_relaxations"]
+    assert final > 0
+    assert run.reference_evaluations == labels.evaluations.sum() + final == run.summary["evaluations"]["all"]
+
+
+def test_unknown_ids_and_cycles_are_named(run, begun):
+    with pytest.raises(ValueError, match="no candidate has the id 24; it has 24 candidates"):
+        run.structures([3, 24])
+    with pytest.raises(ValueError, match=r"cycle 9 has no finished stage 'rank'; those with one: \[0, 1, 2\]"):
+        run.ranking(9)
+    with pytest.raises(ValueError, match="no structures yet"):
+        open_run(begun).structures([0])
+
+
+def test_a_run_that_has_only_begun_has_empty_tables_with_all_columns(begun):
+    run = open_run(begun)
+    for table, expected in (
+        (run.pool, columns.POOL), (run.labels, columns.LABELS), (run.cycles, columns.CYCLES),
+        (run.ranking(), columns.RANKING), (run.results, columns.RESULTS), (run.pool_map(), columns.POOL_MAP),
+        (run.learning_curves, columns.LEARNING_CURVES),
+    ):  # fmt: skip
+        assert table.empty
+        assert list(table.columns) == list(expected)
+        assert all(str(kind) == expected[name] for name, kind in table.dtypes.items())
+    assert (run.winners, run.result_rows, run.verdict(), run.relaxed(), run.all_labels) == ([], [], None, None, None)
+
+
+def test_a_changed_file_is_refused(copy):
+    with (copy / "cycle-01" / "rank" / "ranking.csv").open("a") as file:
+        file.write("\n")
+    run = open_run(copy)
+    assert not run.ranking(0).empty
+    with pytest.raises(DamagedError, match=r"ranking\.csv"):
+        run.ranking(1)
+
+
+def test_the_last_map_is_that_of_the_last_ranking(copy):
+    shutil.rmtree(copy / "cycle-02" / "rank")  # relaxed, not yet ranked
+    pd.testing.assert_frame_equal(open_run(copy).pool_map(), open_run(copy).pool_map(1))
+
+
+def test_an_open_run_sees_what_is_published_later(copy):
+    shutil.move(copy / "winners", copy / "aside")
+    run = open_run(copy)
+    assert run.results.empty
+    shutil.move(copy / "aside", copy / "winners")
+    assert not run.results.empty
+
+
+def test_map_of_the_pool_is_a_principal_component_analysis(run, finished_run):
+    features = load(finished_run / "cycle-01" / "relax" / "relaxed.h5", Relaxed).prediction.features
+    scaled = StandardScaler().fit_transform(features)
+    analysis = PCA(2).fit(scaled)
+    points, shares = principal_components(features)
+    np.testing.assert_allclose(np.abs(points), np.abs(analysis.transform(scaled)), atol=1e-8)
+    np.testing.assert_allclose(shares, analysis.explained_variance_ratio_)
+    table = run.pool_map(1)
+    with h5py.File(finished_run / "cycle-01" / "select" / "picks.h5") as file:
+        picked = set(file["origin/ids"][()].tolist())
+    assert set(table.loc[table["picked"], "id"]) == picked & set(table["id"])
+    assert set(table.loc[table["labelled"], "id"]) == set(run.labels.query("cycle <= 1")["id"]) & set(table["id"])
+    assert set(table.loc[table["leading"], "id"]) == set(run.verdict(1).top)
+    assert (table["cycle"] == 1).all()
+
+
+@pytest.mark.parametrize("features", [np.ones((3, 4)), np.arange(3.0)[:, None], np.zeros((1, 5)), np.zeros((0, 5))])
+def test_principal_components_of_less_than_a_plane(features):
+    points, shares = principal_components(features)
+    assert points.shape == (len(features), 2)
+    assert np.isfinite(points).all()
+    assert (points[:, 1] == 0).all()
+    assert shares[1] == pytest.approx(0)
+
+
+# status
+
+FIELDS = [
+    "name", "state", "cycle", "stage", "labels", "reference_evaluations", "best", "top_k", "walk_forward", "stop",
+    "elapsed_s", "eta_s",
+]  # fmt: skip
+
+
+def test_status_of_a_new_run(begun):
+    now = status(begun)
+    assert list(now) == FIELDS
+    assert (now["state"], now["cycle"], now["stage"], now["best"], now["top_k"]) == ("new", None, None, None, None)
+    assert now["labels"] == {"done": 0, "failed": 0, "pending": 0}
+    assert (now["reference_evaluations"], now["elapsed_s"], now["eta_s"]) == (0, 0, None)
+    assert "al4: new" in describe(now)
+
+
+def test_status_of_a_finished_run(finished_run, run, labels):
+    now = status(finished_run)
+    assert list(now) == FIELDS
+    assert json.loads(json.dumps(now)) == now
+    assert (now["state"], now["cycle"], now["stage"], now["eta_s"]) == ("finished", 2, "winners", None)
+    done = int((labels.status == "done").sum())
+    assert now["labels"] == {"done": done, "failed": len(labels) - done, "pending": 0}
+    assert now["reference_evaluations"] == run.reference_evaluations
+    best = run.result_rows[0]
+    assert now["best"] == {"id": best["id"], "energy_per_atom": best["energy_per_atom"], "by": "reference"}
+    assert now["top_k"]["ids"] == run.verdict().top
+    assert now["stop"]["reason"] == run.verdict().reason
+    assert now["walk_forward"] == run.walk_forward(2)
+    folders = [finished_run / "pool", finished_run / "winners"]
+    folders += [finished_run / f"cycle-{cycle:02d}" / stage for cycle in range(3) for stage in STAGES]
+    assert now["elapsed_s"] == pytest.approx(sum(manifest(path)["seconds"] for path in folders if path.exists()))
+    for part in ("finished, cycle 2, winners", f"{done} done", "by the reference", "meV/atom", now["stop"]["reason"]):
+        assert part in describe(now)
+
+
+def test_status_of_a_run_interrupted_while_labelling(labelling, labels):
+    folder, fresh = labelling
+    now = status(folder)
+    old = labels.take(labels.cycle < 2)
+    done = int((old.status == "done").sum()) + sum(result["status"] == "done" for result in fresh)
+    assert (now["state"], now["cycle"], now["stage"]) == ("interrupted", 2, "label")
+    assert now["labels"] == {"done": done, "failed": len(old) + len(fresh) - done, "pending": 3}
+    assert now["reference_evaluations"] == old.evaluations.sum() + sum(result["evaluations"] for result in fresh)
+    assert now["best"]["by"] == "potential"
+    assert now["stop"] == {"reason": None}
+    assert now["top_k"]["verdict"].startswith("goes on")
+    assert "3 pending" in describe(now)
+
+
+def test_time_left_is_the_mean_cycle_times_the_cycles_allowed(labelling):
+    folder, _ = labelling
+    seconds = [sum(manifest(folder / f"cycle-0{cycle}" / stage)["seconds"] for stage in STAGES) for cycle in (0, 1)]
+    assert status(folder)["eta_s"] == pytest.approx(np.mean(seconds))  # one of three cycles is left
+
+
+def test_status_of_a_run_under_way(labelling):
+    folder, _ = labelling
+    before = status(folder)
+    with locked(folder):
+        now = status(folder)
+    assert now["state"] == "running"
+    assert now["elapsed_s"] >= before["elapsed_s"]
+    assert now["eta_s"] <= before["eta_s"]
+    assert status(folder)["state"] == "interrupted"
+
+
+def test_status_while_the_winners_are_relaxed(copy):
+    shutil.move(copy / "winners", copy / "winners.partial")
+    now = status(copy)
+    assert (now["state"], now["cycle"], now["stage"]) == ("interrupted", 2, "winners")
+    assert now["labels"]["pending"] == 0  # a relaxation is no label
+    assert now["reference_evaluations"] == status_evaluations(copy)
+
+
+def status_evaluations(folder):
+    """Counted anew from the task directories."""
+    return sum(json.loads(path.read_text())["evaluations"] for path in folder.glob("tasks/*/result.json"))
+
+
+def test_status_of_a_failed_run_gives_the_reason(copy):
+    shutil.rmtree(copy / "winners")
+    log(copy, "failed", reason="none of the 2 leading crystals could be relaxed")
+    now = status(copy)
+    assert now["state"] == "failed"
+    assert now["stop"]["reason"] == "none of the 2 leading crystals could be relaxed"
+    log(copy, "started")
+    assert status(copy)["state"] == "interrupted"
+
+
+def test_a_log_line_cut_off_by_a_kill_is_passed_over(copy):
+    shutil.rmtree(copy / "winners")
+    with (copy / "log.jsonl").open("a") as file:
+        file.write('{"time": "2026-01-01T00:')
+    assert status(copy)["state"] == "interrupted"
+
+
+# plan
+
+
+@pytest.fixture
+def campaign():
+    return Campaign(
+        name="si8",
+        pool=Pool(formula="Si8", size=400),
+        reference=AseReference(kind="ase", calculator="ase.calculators.emt.EMT"),
+        select=Select(per_cycle=40),
+        stop=Stop(top_k=3),
+        budget=Budget(labels=280),
+    )
+
+
+def changed(campaign, section, **values):
+    return campaign.model_copy(update={section: getattr(campaign, section).model_copy(update=values)})
+
+
+@pytest.mark.parametrize(
+    ("budget", "cycles", "candidates", "expected"),
+    [
+        (280, 15, 400, [40] * 7),
+        (300, 15, 400, [40] * 7),  # another cycle would exceed the budget
+        (280, 3, 400, [40] * 3),
+        (30, 15, 400, [30]),
+        (280, 3, 25, [25] * 3),
+    ],
+)
+def test_schedule_keeps_the_budget_and_the_cycles(campaign, budget, cycles, candidates, expected):
+    limited = changed(changed(campaign, "budget", labels=budget), "stop", max_cycles=cycles)
+    assert schedule(limited, candidates) == expected
+
+
+def test_schedule_of_what_is_left(campaign):
+    assert schedule(campaign, 400, cycles=5, asked=200) == [40, 40]
+    assert schedule(campaign, 400, cycles=7, asked=280) == []
+
+
+def test_plan_before_the_start_knows_the_numbers_and_not_the_time(campaign):
+    planned = plan(campaign, None)
+    assert (planned["labels_at_most"], planned["cycles_at_most"]) == (280, 7)
+    assert planned["final_relaxations_at_most"] == 3
+    assert planned["core_hours"] == {
+        "labels": None, "final_relaxations": None, "basis": "unknown before the first cycle",
+    }  # fmt: skip
+    assert planned["hours_at_most"] is None
+    assert 1e6 < planned["disk_bytes"] < 1e9
+    for part in ("400 candidates of Si8", "at most 280 single points", "unknown before the first cycle"):
+        assert part in describe_plan(planned)
+
+
+def test_plan_with_gpaw_estimates_and_says_on_what_it_rests(campaign):
+    seen = campaign.model_copy(update={"reference": GpawReference(cutoff=325, kspacing=0.42)})
+    planned = plan(seen, None)
+    assert planned["core_hours"]["labels"] == pytest.approx([280 * 10 / 3600, 280 * 68 / 3600])  # where it was seen
+    finer = plan(changed(seen, "reference", kspacing=0.21), None)
+    assert finer["core_hours"]["labels"][0] == pytest.approx(8 * 280 * 10 / 3600)
+    assert "Al4O6" in planned["core_hours"]["basis"]
+    assert "46.7 min to 5.3 h" in describe_plan(planned)
+
+
+def test_plan_after_the_first_cycle_is_measured(finished_run, run, labels):
+    planned = plan(run.campaign, finished_run)
+    one = labels.cost.sum() / labels.evaluations.sum()
+    assert planned["labels_at_most"] == planned["labels_done"] == 24
+    assert planned["core_hours"]["labels"] == pytest.approx([24 * one / 3600] * 2)
+    assert planned["core_hours"]["final_relaxations"][1] == pytest.approx(2 * 41 * one / 3600)
+    assert planned["seconds_per_cycle"]["train"] == pytest.approx(run.cycles["seconds_train"].mean())
+    assert planned["hours_at_most"] == pytest.approx(3 * sum(planned["seconds_per_cycle"].values()) / 3600)
+    assert "measured" in describe_plan(planned)
+    more = plan(changed(run.campaign, "stop", max_cycles=6), finished_run)
+    assert more["disk_bytes"] == pytest.approx(2 * planned["disk_bytes"], abs=2)
+
+
+def test_plan_of_a_run_that_has_only_begun_is_an_estimate(begun):
+    assert plan(open_run(begun).campaign, begun)["hours_at_most"] is None
+
+
+# export
+
+
+def same_crystal(a, b, tolerance):
+    """Same cell parameters and scaled positions, atom by atom, whatever the orientation."""
+    assert a.get_chemical_symbols() == b.get_chemical_symbols()
+    np.testing.assert_allclose(a.cell.cellpar(), b.cell.cellpar(), atol=tolerance)
+    difference = a.get_scaled_positions() - b.get_scaled_positions()
+    np.testing.assert_allclose(difference - np.round(difference), 0, atol=tolerance)
+
+
+def test_exported_winners_are_the_winners(run, finished_run, tmp_path):
+    paths = export(finished_run, ["cif", "poscar"], "winners", tmp_path / "new" / "folder")
+    cifs = [path for path in paths if path.suffix == ".cif"]
+    poscars = [path for path in paths if path.name.startswith("POSCAR-")]
+    assert [path.name for path in cifs] == [row["cif"] for row in run.result_rows]
+    for winner, cif, poscar in zip(run.winners, cifs, poscars, strict=True):
+        same_crystal(winner, ase.io.read(cif), 1e-4)
+        same_crystal(winner, ase.io.read(poscar), 1e-8)
+
+
+def test_exported_labels_carry_energies_forces_and_stress(finished_run, labels, tmp_path):
+    (path,) = export(finished_run, ["extxyz"], "labels", tmp_path)
+    usable, read = labels.usable, ase.io.read(path, index=":")
+    assert len(read) == len(usable) < len(labels)
+    for row, atoms in enumerate(read):
+        assert (atoms.info["id"], atoms.info["cycle"]) == (usable.structures.ids[row], usable.cycle[row])
+        assert atoms.get_potential_energy() == pytest.approx(usable.energy[row])
+        np.testing.assert_allclose(atoms.get_forces(), usable.take([row]).forces, atol=1e-7)
+        np.testing.assert_allclose(atoms.get_stress(voigt=False), usable.stress[row], atol=1e-7)
+        np.testing.assert_allclose(atoms.positions, usable.structures.take([row]).positions, atol=1e-7)
+
+
+def test_exported_database_can_be_searched_and_leaves_no_lock(finished_run, labels, tmp_path):
+    (path,) = export(finished_run, ["ase-db"], "labels", tmp_path)
+    (again,) = export(finished_run, ["ase-db"], "labels", tmp_path)
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name] == [again.name]
+    usable = labels.usable
+    rows = list(connect(path).select())
+    assert [row.candidate for row in rows] == usable.structures.ids.tolist()
+    np.testing.assert_allclose([row.energy for row in rows], usable.energy)
+    np.testing.assert_allclose(rows[0].forces, usable.take([0]).forces)
+    assert connect(path).count(cycle=1) == (usable.cycle == 1).sum()
+
+
+def test_exported_pool_is_the_pool(finished_run, tmp_path):
+    (path,) = export(finished_run, ["extxyz"], "pool", tmp_path)
+    pool = load(finished_run / "pool" / "structures.h5", Structures).to_atoms()
+    for identity, (read, atoms) in enumerate(zip(ase.io.read(path, index=":"), pool, strict=True)):
+        assert read.info["id"] == identity
+        np.testing.assert_allclose(read.positions, atoms.positions, atol=1e-7)
+        np.testing.assert_allclose(read.cell.array, atoms.cell.array, atol=1e-7)
+
+
+def test_poscar_atoms_are_sorted_by_species(finished_run, tmp_path, monkeypatch):
+    salt = bulk("NaCl", "rocksalt", 5.6, cubic=True)
+    salt.info["name"] = "salt"
+    monkeypatch.setitem(export.__globals__["SOURCES"], "pool", lambda run: [salt])
+    (path,) = export(finished_run, ["poscar"], "pool", tmp_path)
+    assert path.read_text().split("\n")[5].split() == ["Cl", "Na"]
+
+
+@pytest.mark.parametrize(
+    ("formats", "what", "message"),
+    [
+        (["xyz"], "winners", "no format is called 'xyz'; allowed: cif, poscar, extxyz, ase-db"),
+        (["cif"], "losers", "no 'losers' to export; allowed: winners, labels, pool"),
+        (["cif"], "winners", "no winners yet"),
+    ],
+)
+def test_what_cannot_be_exported_is_said(begun, tmp_path, formats, what, message):
+    with pytest.raises(ValueError, match=message):
+        export(begun, formats, what, tmp_path / "export")
+    assert not (tmp_path / "export").exists()
+
+
+# doctor and devices
+
+
+def lines_about(word):
+    found = [line for line in doctor.examine() if word in line[1]]
+    assert found, word
+    return found
+
+
+def test_doctor_finds_programs_on_path(tmp_path, monkeypatch):
+    for name in ("pw.x", "mpirun", "sbatch"):
+        (tmp_path / name).write_text("#!/bin/sh\n")
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "Si.upf").touch()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("ESPRESSO_PSEUDO", str(tmp_path))
+    for word in ("Quantum ESPRESSO", "MPI", "Slurm", "1 UPF files", "GPAW", "torch"):
+        assert lines_about(word)[0][0] is True
+
+
+def test_doctor_names_a_remedy_for_what_lacks(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("ESPRESSO_PSEUDO", str(tmp_path / "nowhere"))
+    for ok, what, remedy in doctor.examine():
+        assert ok or remedy, what
+    assert lines_about("ESPRESSO_PSEUDO")[0][0] is False
+    assert lines_about("pw.x")[0][0] is None
+
+
+def test_doctor_survives_broken_packages(monkeypatch):
+    def broken(name):
+        raise OSError("libcuda.so.1: cannot open shared object file")
+
+    monkeypatch.setattr("csp_al.potential.devices.resolve_device", broken)
+    monkeypatch.setattr("csp_al.reference.gpaw.Gpaw.check", broken)
+    monkeypatch.setattr(doctor, "PACKAGES", ("a-package-that-is-not-there",))
+    for word in ("torch", "GPAW", "a-package-that-is-not-there"):
+        assert lines_about(word)[0][0] is False
+    assert "libcuda" in lines_about("torch")[0][1]
+
+
+def test_doctor_sees_that_the_folder_is_not_writable(monkeypatch):
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write everywhere
+    assert lines_about("current folder")[0][0] is False
+
+
+@pytest.mark.parametrize(
+    ("there", "name", "expected"),
+    [
+        (["cpu"], "auto", "cpu"),
+        (["cpu", "cuda", "cuda:0"], "auto", "cuda"),
+        (["cpu", "mps"], "auto", "cpu"),
+        (["cpu", "cuda", "cuda:0", "cuda:1"], "cuda:1", "cuda:1"),
+    ],
+)
+def test_devices_that_are_there_can_be_named(monkeypatch, there, name, expected):
+    monkeypatch.setattr("csp_al.potential.devices.available_devices", lambda: there)
+    assert resolve_device(name) == torch.device(expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("gpu", "no device is called 'gpu'; allowed here: auto, cpu"),
+        ("cpu:3", "no device is called 'cpu:3'"),
+        ("cuda:x", "no device is called 'cuda:x'"),
+        ("cuda:99", "device 'cuda:99' is not there"),
+    ],
+)
+def test_other_devices_are_refused_with_what_is_allowed(name, message):
+    with pytest.raises(ValueError, match=message):
+        resolve_device(name)
+
+
+def test_every_device_can_be_described():
+    assert "cpu" in available_devices()
+    for name in available_devices():
+        assert describe_device(torch.device(name)).startswith(name)
+
+
+# figures and notebook
+
+
+def test_convergence_shows_the_cycles_and_the_result(run):
+    labelled, predicted, final = figures.convergence(run.cycles, run.results, run.reference_evaluations).data
+    np.testing.assert_array_equal(labelled.y, run.cycles["best_labelled_energy_per_atom"])
+    np.testing.assert_array_equal(predicted.x, run.cycles["reference_evaluations"])
+    np.testing.assert_array_equal(predicted.y, run.cycles["best_predicted_energy_per_atom"])
+    assert (final.x[0], final.y[0]) == (run.reference_evaluations, run.result_rows[0]["energy_per_atom"])
+
+
+def test_parity_shows_every_label_that_was_predicted(run):
+    diagonal, *points = figures.parity(run.labels).data
+    known = run.labels.dropna(subset=["energy_per_atom", "predicted_energy_per_atom"])
+    assert diagonal.x == diagonal.y
+    np.testing.assert_array_equal(np.concatenate([trace.x for trace in points]), known["energy_per_atom"])
+    bars = np.concatenate([trace.error_y.array for trace in points])
+    np.testing.assert_array_equal(bars, known["predicted_sigma_per_atom"])
+
+
+def test_pool_map_rings_the_picks(run):
+    table = run.pool_map(0)
+    traces = figures.pool_map(table).data
+    assert sum(len(trace.x) for trace in traces[:2]) == len(table)
+    (ring,) = [trace for trace in traces if trace.name == "picked next"]
+    np.testing.assert_array_equal(ring.x, table.loc[table["picked"], "x"])
+
+
+def test_learning_curves_show_the_mean_of_the_members(run):
+    traces = [trace for trace in figures.learning_curves(run.learning_curves).data if trace.name]
+    held_out = np.concatenate([trace.y for trace in traces if trace.name.startswith("held out")])
+    expected = run.learning_curves.groupby(["cycle", "epoch"])["validation"].mean()
+    np.testing.assert_allclose(held_out, expected)
+
+
+def test_figures_of_a_run_that_has_only_begun_are_empty(begun):
+    run = open_run(begun)
+    for figure in (
+        figures.convergence(run.cycles, run.results, run.reference_evaluations),
+        figures.parity(run.labels),
+        figures.pool_map(run.pool_map()),
+        figures.learning_curves(run.learning_curves),
+    ):
+        assert figure.layout.title.text
+        assert not any(len(trace.x) for trace in figure.data)
+
+
+def test_notebook_runs_from_start_to_end(finished_run, monkeypatch):
+    monkeypatch.setenv("CSP_AL_RUN", str(finished_run))
+    notebook = jupytext.read(ROOT / "analysis" / "explore_run.py")
+    NotebookClient(notebook, timeout=60, kernel_name="python3", resources={"metadata": {"path": ROOT}}).execute()
+    pictures = [
+        output
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+        if "application/vnd.plotly.v1+json" in output.get("data", {})
+    ]
+    assert len(pictures) == 5

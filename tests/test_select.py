@@ -1,0 +1,748 @@
+"""Score, clusters, identity, picks, shaking, verdict and walk-forward errors, on made-up batches of real crystals."""
+
+import warnings
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import pytest
+from ase import Atoms
+from ase.build import bulk, make_supercell
+from ase.geometry import get_distances
+from ase.spacegroup import crystal
+from ase.units import GPa
+from scipy.spatial.transform import Rotation
+from scipy.stats import chi2
+
+from csp_al import interfaces as why
+from csp_al.campaign.models import Budget, Stop
+from csp_al.geometry import shortest_distances
+from csp_al.interfaces import Clusterer, Verdict
+from csp_al.select import (
+    Spent,
+    Top,
+    basins,
+    distinct,
+    faded,
+    k_means,
+    pick,
+    rank,
+    representatives,
+    same_structure,
+    score,
+    shake,
+    times_reached,
+    unseen_share,
+    verdict,
+    walk_forward,
+)
+from csp_al.select.pick import same_geometry
+from csp_al.structures import Labels, Prediction, Relaxed, Structures
+
+RULES = Stop(top_k=3, tolerance=0.01, patience=2, max_cycles=15)
+BUDGET = Budget(labels=1000)
+
+
+def diamond(a=5.43):
+    return bulk("Si", "diamond", a, cubic=True)
+
+
+def lonsdaleite():
+    a = 5.43 / np.sqrt(2)
+    return crystal("Si", [(1 / 3, 2 / 3, 1 / 16)], spacegroup=194, cellpar=[a, a, a * np.sqrt(8 / 3), 90, 90, 120])
+
+
+def bc8():
+    return crystal(
+        "Si", [(0.1003, 0.1003, 0.1003)], spacegroup=206, cellpar=[6.64, 6.64, 6.64, 90, 90, 90], primitive_cell=True
+    )
+
+
+def r8():
+    """The rhombohedral cell of J. Crain et al., Phys. Rev. B 50, 13043 (1994), axes of 5.62 Å at 110.07 degrees."""
+    cell = [5.62, 5.62, 5.62, 110.07, 110.07, 110.07]
+    return crystal(
+        ["Si", "Si"], [(0.2922, 0.2922, 0.2922), (0.4597, -0.0353, 0.2641)], spacegroup=148, setting=2, cellpar=cell
+    )
+
+
+def simple_cubic():
+    return bulk("Si", "sc", 2.53)
+
+
+def beta_tin():
+    return bulk("Si", "bct", a=4.69, c=2.58)
+
+
+CRYSTALS = {
+    "diamond": diamond,
+    "lonsdaleite": lonsdaleite,
+    "bc8": bc8,
+    "r8": r8,
+    "sc": simple_cubic,
+    "fcc": partial(bulk, "Si", "fcc", 3.88),
+    "hcp": partial(bulk, "Si", "hcp", 2.74, c=2.74 * np.sqrt(8 / 3)),
+    "bcc": partial(bulk, "Si", "bcc", 3.09),
+}
+
+
+def disguised(atoms, rng, noise=0.03, strain=0.005):
+    """The same crystal in another cell, rotated, shifted, in another order, as two relaxations leave it."""
+    other = make_supercell(atoms, [[1, 1, 0], [0, 1, 1], [0, 0, 1]])
+    other = other[rng.permutation(len(other))]
+    bend = rng.uniform(-strain, strain, (3, 3))
+    turn = Rotation.random(random_state=int(rng.integers(1000))).as_matrix()
+    other.set_cell(other.cell.array @ (np.eye(3) + bend + bend.T) @ turn, scale_atoms=True)
+    other.positions += rng.uniform(-noise, noise, (len(other), 3)) + rng.uniform(-5, 5, 3)
+    other.wrap()
+    return other
+
+
+def batch(atoms, energies_per_atom, features=None, reason=why.CONVERGED, forces=0.0, ids=None):
+    """What `relax` would have returned."""
+    structures = Structures.from_atoms(atoms, ids)
+    n, total = len(structures), len(structures.numbers)
+    prediction = Prediction(
+        energy=np.asarray(energies_per_atom, dtype=float) * structures.counts,
+        energy_sigma=np.full(n, 0.1),
+        forces=np.full((total, 3), forces / np.sqrt(3)),
+        forces_sigma=np.linspace(0.1, 0.2, total),
+        stress=np.zeros((n, 3, 3)),
+        stress_sigma=np.zeros(n),
+        features=np.asarray(energies_per_atom, dtype=float)[:, None] if features is None else features,
+    )
+    return Relaxed(structures, prediction, np.broadcast_to(reason, n).astype("U30"), np.full(n, 7))
+
+
+def table_of(scores, clusters, trusted=True, energies=None):
+    n = len(scores)
+    return pd.DataFrame(
+        {
+            "id": np.arange(n),
+            "score": scores,
+            "cluster": clusters,
+            "trusted": np.broadcast_to(trusted, n),
+            "energy_per_atom": scores if energies is None else energies,
+        }
+    )
+
+
+def empty_history():
+    return Structures.from_atoms([])
+
+
+# score
+
+
+def test_score_is_energy_per_atom_less_the_weighted_largest_mean_force():
+    relaxed = batch([diamond(), lonsdaleite()], [-4.0, -3.0])
+    relaxed.prediction.forces[3] = [3.0, 0.0, 4.0]
+    relaxed.prediction.forces[8] = [0.0, -2.0, 0.0]
+    assert score(relaxed, 0.5) == pytest.approx([-4.0 - 2.5, -3.0 - 1.0])
+    assert score(relaxed, 0.0) == pytest.approx([-4.0, -3.0])
+
+
+@pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_scores_worst(broken):
+    relaxed = batch([diamond()] * 3, [-4.0, broken, -4.0])
+    relaxed.prediction.forces[20] = broken
+    scores = score(relaxed, 0.5)
+    assert np.isfinite(scores[0])
+    assert (scores[1:] == np.inf).all()
+
+
+# clusters
+
+
+def blobs(rng, groups=5, each=20, width=64):
+    centres = rng.normal(size=(groups, width)) * 10.0 ** rng.integers(-4, 4, width)
+    return np.repeat(centres, each, axis=0) * (1 + 1e-3 * rng.normal(size=(groups * each, width)))
+
+
+def test_clusters_are_the_groups_that_the_features_form_whatever_their_scales():
+    features = blobs(np.random.default_rng(0))
+    found = k_means(features, np.random.default_rng(1), 5)
+    assert found.tolist() == np.repeat(np.arange(5), 20).tolist()
+
+
+def test_the_same_generator_gives_the_same_clusters():
+    features = np.random.default_rng(0).normal(size=(300, 40))
+    first, again = (k_means(features, np.random.default_rng([1, 2]), 50) for _ in range(2))
+    other = k_means(features, np.random.default_rng([1, 3]), 50)
+    assert (first == again).all()
+    assert len(set(first.tolist())) == 50
+    assert (first != other).any()
+
+
+@pytest.mark.parametrize("rows", [0, 1, 3])
+def test_fewer_rows_than_clusters_are_a_cluster_each(rows):
+    features = np.random.default_rng(0).normal(size=(rows, 4))
+    assert k_means(features, np.random.default_rng(0), 10).tolist() == list(range(rows))
+
+
+def test_equal_rows_share_a_cluster_and_nobody_is_warned():
+    rng = np.random.default_rng(0)
+    different = rng.normal(size=(4, 8))
+    features = different[[0, 1, 1, 2, 3, 3, 0]] + 1e-10 * rng.normal(size=(7, 8))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert k_means(features, rng, 6).tolist() == [0, 1, 1, 2, 3, 3, 0]
+        assert len(set(k_means(features, rng, 3).tolist())) == 3
+
+
+def test_constant_columns_do_not_matter():
+    features = blobs(np.random.default_rng(0), groups=3)
+    padded = np.column_stack([features, np.full(60, 0.1), np.zeros(60)])
+    expected = np.repeat(np.arange(3), 20).tolist()
+    assert k_means(padded, np.random.default_rng(1), 3).tolist() == expected
+    assert set(k_means(np.full((5, 3), 0.1), np.random.default_rng(1), 3).tolist()) == {0}
+
+
+def test_rows_that_are_not_finite_are_nowhere_and_disturb_nobody():
+    features = blobs(np.random.default_rng(0), groups=3)
+    features[[4, 50], 7] = [np.nan, np.inf]
+    found = k_means(features, np.random.default_rng(1), 3)
+    assert np.flatnonzero(found == -1).tolist() == [4, 50]
+    assert len(set(found.tolist())) == 4
+
+
+def test_k_means_with_its_k_is_a_clusterer():
+    clusterer: Clusterer = partial(k_means, clusters=2)
+    assert clusterer(np.eye(2), np.random.default_rng(0)).tolist() == [0, 1]
+
+
+# identity
+
+
+@pytest.mark.parametrize("name", CRYSTALS)
+def test_a_crystal_is_the_same_in_another_cell_rotated_permuted_and_slightly_off(name):
+    rng = np.random.default_rng(1)
+    atoms = CRYSTALS[name]()
+    assert all(same_structure(atoms, disguised(atoms, rng)) for _ in range(4))
+    assert same_structure(atoms, atoms.repeat((2, 1, 1)))
+
+
+def test_different_crystals_are_different():
+    names = list(CRYSTALS)
+    built = [CRYSTALS[name]() for name in names]
+    for atoms in built:  # at one density, so that volumes alone tell nothing apart
+        atoms.set_cell(atoms.cell * np.cbrt(19 * len(atoms) / atoms.get_volume()), scale_atoms=True)
+    same = {(a, b) for i, a in enumerate(names) for j, b in enumerate(names) if same_structure(built[i], built[j])}
+    assert same == {(name, name) for name in names}
+
+
+def test_a_compressed_crystal_is_another_one_but_a_little_pressure_is_not():
+    assert same_structure(diamond(), diamond(5.43 * 1.02))
+    assert not same_structure(diamond(), diamond(5.43 * 1.05))
+
+
+def test_species_matter():
+    assert not same_structure(bulk("GaAs", "zincblende", 5.5), bulk("Si", "diamond", 5.5))
+    assert same_structure(bulk("GaAs", "zincblende", 5.5), bulk("AsGa", "zincblende", 5.5))
+
+
+def test_distinct_goes_up_in_energy_and_groups_duplicates():
+    rng = np.random.default_rng(0)
+    atoms = [
+        disguised(lonsdaleite(), rng),
+        disguised(diamond(), rng),
+        simple_cubic(),
+        diamond(),
+        lonsdaleite(),
+        disguised(diamond(), rng),
+    ]
+    energies = np.array([-4.60, -4.627, -3.5, -4.629, -4.602, -4.621])
+    structures = Structures.from_atoms(atoms)
+    assert distinct(structures, energies, 0.01, 10) == [[3, 1, 5], [4, 0], [2]]
+    assert distinct(structures, energies, 0.01, 2) == [[3, 1, 5], [4, 0]]
+    assert distinct(structures, energies, 0.001, 3) == [[3], [1], [5]]
+
+
+def test_distinct_leaves_out_what_is_not_finite():
+    structures = Structures.from_atoms([diamond(), simple_cubic(), lonsdaleite()])
+    assert distinct(structures, np.array([np.nan, -3.0, np.inf]), 0.01, 5) == [[1]]
+    assert distinct(structures, np.full(3, np.nan), 0.01, 5) == []
+
+
+def test_distinct_compares_only_what_can_still_matter(monkeypatch):
+    from csp_al.select import identity
+
+    reduced = []
+    original = identity._reduced
+    monkeypatch.setattr(identity, "_reduced", lambda atoms: reduced.append(1) or original(atoms))
+    structures = Structures.from_atoms([diamond(5.3 + 0.001 * i) for i in range(50)])
+    assert distinct(structures, np.linspace(-4.6, -3.6, 50), 0.03, 2) == [[0, 1], [2, 3]]
+    assert len(reduced) == 4
+
+
+# basins
+
+
+def wells(rng, sizes, noise=1.0):
+    """Relaxed candidates that reached basins so many times, in random order, and the basin of each."""
+    truth = rng.permutation(np.repeat(np.arange(len(sizes)), sizes))
+    energies = -4.6 + 0.02 * truth + 5e-4 * noise * rng.random(len(truth))
+    edges = 5.43 + 0.01 * truth + 1e-3 * noise * rng.random(len(truth))
+    centres = rng.normal(size=(len(sizes), 32)) + 3
+    features = centres[truth] + 2e-3 * noise * rng.normal(size=(len(truth), 32))
+    return batch([diamond(edge) for edge in edges], energies, features), truth
+
+
+def test_basins_are_found_and_counted_upwards_in_energy():
+    relaxed, truth = wells(np.random.default_rng(0), [5, 1, 8, 1, 3])
+    found = basins(relaxed)
+    assert (found == truth).all()
+    assert (times_reached(found) == np.array([5, 1, 8, 1, 3])[truth]).all()
+
+
+def test_a_pool_that_reached_one_basin_only_is_not_torn_apart_by_its_noise():
+    relaxed, _ = wells(np.random.default_rng(0), [40])
+    assert set(basins(relaxed).tolist()) == {0}
+
+
+@pytest.mark.parametrize("difference", ["energy", "volume", "features"])
+def test_basins_differ_where_one_of_energy_volume_and_features_does(difference):
+    edges, energies, features = np.full(4, 5.43), np.full(4, -4.6), np.ones((4, 8))
+    if difference == "energy":
+        energies[2:] += 0.01
+    elif difference == "volume":
+        edges[2:] *= 1.02
+    else:
+        features[2:, :4] *= 1.1
+    found = basins(batch([diamond(edge) for edge in edges], energies, features))
+    assert found.tolist() == [0, 0, 1, 1]
+
+
+def test_untrusted_candidates_have_no_basin():
+    features = np.ones((4, 3))
+    features[1] = np.nan
+    reasons = [why.CONVERGED, why.CONVERGED, why.TOO_CLOSE, why.UNCERTAIN]
+    found = basins(batch([diamond()] * 4, [-4.6] * 4, features, reasons))
+    assert found.tolist() == [0, -1, -1, 0]
+    assert times_reached(found).tolist() == [2, 0, 0, 2]
+    assert basins(batch([diamond()], [np.nan], reason=why.NOT_FINITE)).tolist() == [-1]
+
+
+# ranking
+
+
+def test_the_table_has_a_row_for_each_candidate_sorted_by_id():
+    relaxed = batch(
+        [diamond(), lonsdaleite(), diamond()],
+        [-4.0, -3.0, np.nan],
+        reason=[why.CONVERGED, why.UNCERTAIN, why.NOT_FINITE],
+        forces=0.3,
+        ids=[7, 2, 5],
+    )
+    scores = score(relaxed, 0.5)
+    table = rank(relaxed, scores, np.array([4, 5, 6]))
+    assert list(table) == [
+        "id",
+        "energy_per_atom",
+        "sigma_per_atom",
+        "score",
+        "max_force",
+        "max_force_sigma",
+        "volume_per_atom",
+        "cluster",
+        "basin",
+        "reason",
+        "steps",
+        "trusted",
+    ]
+    assert table["id"].tolist() == [2, 5, 7]
+    assert table["cluster"].tolist() == [5, 6, 4]
+    assert table["trusted"].tolist() == [True, False, True]
+    assert table["reason"].tolist() == [why.UNCERTAIN, why.NOT_FINITE, why.CONVERGED]
+    assert table["score"].tolist() == pytest.approx([-3.15, np.inf, -4.15])
+    row = table.iloc[2]
+    assert row["sigma_per_atom"] == pytest.approx(0.1 / 8)
+    assert row["max_force"] == pytest.approx(0.3)
+    assert row["max_force_sigma"] == pytest.approx(relaxed.prediction.forces_sigma[7])
+    assert row["volume_per_atom"] == pytest.approx(5.43**3 / 8)
+
+
+@pytest.mark.parametrize("reason", why.STOP_REASONS)
+def test_only_ghosts_are_not_trusted(reason):
+    table = rank(batch([diamond()], [-4.0], reason=reason), np.zeros(1), np.zeros(1, int))
+    assert table["trusted"].tolist() == [reason not in {why.TOO_CLOSE, why.VOLUME, why.NOT_FINITE}]
+
+
+def test_representatives_are_the_lowest_of_their_clusters_and_different_crystals():
+    rng = np.random.default_rng(0)
+    atoms = [
+        disguised(diamond(), rng),  # 0: cluster 0, but not its lowest
+        diamond(),  # 1: the lowest of cluster 0
+        disguised(diamond(), rng),  # 2: cluster 1, the same crystal once more
+        lonsdaleite(),  # 3: cluster 2
+        simple_cubic(),  # 4: cluster 3, a ghost
+        simple_cubic(),  # 5: cluster 4
+    ]
+    reasons = [why.CONVERGED] * 4 + [why.VOLUME, why.CONVERGED]
+    ids = np.array([10, 11, 12, 13, 14, 15])
+    relaxed = batch(atoms, [-4.620, -4.629, -4.625, -4.61, -9.0, -3.5], reason=reasons, ids=ids)
+    table = rank(relaxed, np.zeros(6), np.array([0, 0, 1, 2, 3, 4]))
+    shuffled = relaxed.structures.take(rng.permutation(6))
+    assert representatives(table, shuffled, 5, 0.01)["id"].tolist() == [11, 13, 15]
+    assert representatives(table, shuffled, 2, 0.01)["id"].tolist() == [11, 13]
+    assert representatives(table[table["id"] == 14], shuffled, 2, 0.01).empty
+
+
+# picks
+
+
+def crystals(n):
+    return Structures.from_atoms([diamond(5.3 + 0.01 * i) for i in range(n)])
+
+
+def test_picks_are_the_best_scored_of_different_clusters():
+    table = table_of([-3.0, -5.0, -4.9, -4.0, -1.0], [0, 1, 1, 2, 3])
+    assert pick(table, crystals(5), empty_history(), 3).tolist() == [1, 3, 0]
+
+
+def test_when_the_clusters_are_used_up_their_second_best_follow():
+    table = table_of([-5.0, -4.9, -4.8, -1.0, -0.5], [0, 0, 0, 1, 1])
+    assert pick(table, crystals(5), empty_history(), 4).tolist() == [0, 3, 1, 4]
+    assert pick(table, crystals(5), empty_history(), 50).tolist() == [0, 3, 1, 4, 2]
+
+
+def test_untrusted_candidates_come_last_and_those_without_a_score_never():
+    table = table_of([-9.0, -1.0, np.inf, -2.0, -8.0], [0, 1, 2, 1, 3], trusted=[False, True, False, True, False])
+    assert pick(table, crystals(5), empty_history(), 10).tolist() == [3, 1, 0, 4]
+
+
+def test_equal_scores_are_taken_in_the_order_of_their_ids():
+    table = table_of([-1.0] * 4, [3, 2, 1, 0]).sample(frac=1, random_state=0)
+    assert pick(table, crystals(4), empty_history(), 3).tolist() == [0, 1, 2]
+
+
+def test_no_candidate_is_labelled_twice_in_one_geometry():
+    structures = crystals(4)
+    table = table_of([-4.0, -3.0, -2.0, -1.0], [0, 1, 2, 3])
+    moved = structures.positions.copy()
+    moved[0, 0] += 0.01  # candidate 0, hardly moved since
+    moved[8, 0] += 0.3  # candidate 1, moved since
+    history = structures.moved(moved, structures.cells).take([0, 1])
+    assert pick(table, structures, history, 2).tolist() == [1, 2]
+    twice = structures.take([1, 0, 1])  # the same id again, in the present geometry
+    assert pick(table, structures, twice, 2).tolist() == [2, 3]
+    other_ids = replace(structures, ids=structures.ids + 100)  # the same geometries, of other candidates
+    assert pick(table, structures, other_ids, 2).tolist() == [0, 1]
+
+
+def test_the_best_of_a_cluster_that_was_labelled_before_makes_room_for_its_second():
+    table = table_of([-4.0, -3.0, -2.0], [0, 0, 1])
+    assert pick(table, crystals(3), crystals(3).take([0]), 2).tolist() == [1, 2]
+
+
+def test_nothing_left_to_pick_is_no_error():
+    table = table_of([-4.0, np.inf], [0, 1])
+    assert pick(table, crystals(2), crystals(2).take([0]), 2).tolist() == []
+
+
+def test_a_geometry_is_the_same_when_rotated_translated_and_wrapped():
+    rng = np.random.default_rng(0)
+    atoms = diamond()
+    atoms.set_cell(atoms.cell.array @ (np.eye(3) + 0.2 * rng.normal(size=(3, 3))), scale_atoms=True)
+    atoms.positions += 0.2 * rng.normal(size=(8, 3))
+    other = atoms.copy()
+    turn = Rotation.random(random_state=3).as_matrix()
+    other.set_cell(other.cell.array @ turn, scale_atoms=True)
+    other.positions += [1.0, 2.0, 3.0]
+    other.positions += rng.integers(-2, 3, (8, 3)) @ other.cell.array
+
+    def same(a: Atoms, b: Atoms) -> bool:
+        return same_geometry(a.cell.array, a.positions, b.cell.array, b.positions)
+
+    assert same(atoms, other)
+    assert same(other, atoms)
+    for shift, expected in [(0.03, True), (0.08, False)]:
+        displaced = other.copy()
+        displaced.positions[5, 1] += shift
+        assert same(atoms, displaced) is expected
+    for strain, expected in [(0.002, True), (0.03, False)]:
+        strained = other.copy()
+        strained.set_cell(strained.cell.array * (1 + strain), scale_atoms=True)
+        assert same(atoms, strained) is expected
+
+
+def test_a_mirror_image_is_another_geometry():
+    atoms = Atoms("Si4", cell=[5, 6, 7], pbc=True, scaled_positions=np.random.default_rng(0).random((4, 3)))
+    assert not same_geometry(atoms.cell.array, atoms.positions, atoms.cell.array, -atoms.positions)
+
+
+# shaking
+
+
+def stream(cycle):
+    return lambda identity: np.random.default_rng([1, cycle, 4, identity])
+
+
+def test_atoms_move_by_uniform_noise_and_the_cell_by_a_symmetric_strain():
+    amplitude = 0.1
+    structures = Structures.from_atoms([diamond()] * 200)
+    shaken = shake(structures, amplitude, stream(0), {})
+    strains = np.linalg.inv(structures.cells) @ shaken.cells - np.eye(3)
+    assert strains == pytest.approx(np.swapaxes(strains, 1, 2), abs=1e-12)
+    assert 0.9 * amplitude < np.abs(strains).max() * 5.43 <= amplitude * (1 + 1e-9)
+    affine = np.einsum("ni,nij->nj", structures.positions, (np.eye(3) + strains)[structures.system])
+    noise = shaken.positions - affine
+    assert 0.99 * amplitude < np.abs(noise).max() <= amplitude * (1 + 1e-9)
+    assert noise.std() == pytest.approx(amplitude / np.sqrt(3), rel=0.03)
+    assert noise.mean() == pytest.approx(0, abs=0.003)
+
+
+def test_the_amplitude_fades_with_the_cycles():
+    assert faded(0.4, 0.6, 0) == 0.4
+    assert faded(0.4, 0.6, 3) == pytest.approx(0.4 * 0.6**3)
+
+
+def test_each_structure_is_shaken_by_its_own_stream():
+    structures = crystals(4)
+    together = shake(structures, 0.1, stream(2), {"Si-Si": 1.6})
+    alone = shake(structures.take([2]), 0.1, stream(2), {"Si-Si": 1.6})
+    assert (together.take([2]).positions == alone.positions).all()
+    assert (together.take([2]).cells == alone.cells).all()
+    assert (shake(structures, 0.1, stream(3), {}).positions != together.positions).all()
+    assert together.ids.tolist() == [0, 1, 2, 3]
+
+
+def test_no_noise_leaves_structures_as_they_are():
+    structures = crystals(2)
+    assert (shake(structures, 0.0, stream(0), {}).positions == structures.positions).all()
+    assert len(shake(empty_history(), 0.1, stream(0), {})) == 0
+
+
+def test_atoms_are_not_pushed_closer_than_the_floor():
+    structures = Structures.from_atoms([diamond()] * 40)
+    free = shake(structures, 0.4, stream(0), {})
+    held = shake(structures, 0.4, stream(0), {"Si-Si": 2.2})
+    shortest = [[shortest_distances(a, 4.0)["Si-Si"] for a in s.to_atoms()] for s in (free, held)]
+    assert min(shortest[0]) < 2.2
+    assert min(shortest[1]) >= 2.2
+    assert (np.abs(held.positions - structures.positions).reshape(40, -1).max(axis=1) > 0).all()
+
+
+def test_a_structure_that_is_too_close_already_stays_as_it_is():
+    structures = Structures.from_atoms([diamond()])
+    held = shake(structures, 0.4, stream(0), {"Si-Si": 2.5})
+    assert (held.positions == structures.positions).all()
+    assert (held.cells == structures.cells).all()
+
+
+# verdict
+
+
+def top(atoms, energies, ids=None):
+    return Top(Structures.from_atoms(atoms, ids), np.array(energies))
+
+
+def before(stable):
+    return Verdict(stop=False, reason="", stable_cycles=stable, top=[], energies=[], unseen=0.0)
+
+
+def counts_table(counts, reason=why.CONVERGED):
+    basin = np.repeat(np.arange(len(counts)), counts)
+    return pd.DataFrame({"basin": basin, "reason": reason, "trusted": True})
+
+
+def judge(now, then, stable=0, cycle=3, labels=100, hours=0.0, rules=RULES, budget=BUDGET, per_cycle=50):
+    earlier = None if then is None else before(stable)
+    return verdict(cycle, now, earlier, then, counts_table([3, 1]), Spent(labels, hours), rules, budget, per_cycle)
+
+
+THREE = (diamond, lonsdaleite, simple_cubic)
+
+
+def test_the_same_crystals_with_the_same_energies_stop_the_search_after_patience_cycles():
+    rng = np.random.default_rng(0)
+    then = top([make() for make in THREE], [-4.62, -4.61, -4.0], ids=[1, 2, 3])
+    now = top([disguised(make(), rng) for make in THREE], [-4.618, -4.615, -4.005], ids=[9, 8, 7])
+    once = judge(now, then, stable=0)
+    assert (once.stop, once.stable_cycles) == (False, 1)
+    assert once.reason == "goes on: unchanged in 1 of the 2 cycles in a row that are asked for"
+    twice = judge(now, then, stable=1)
+    assert (twice.stop, twice.stable_cycles) == (True, 2)
+    assert twice.reason == (
+        "the lowest 3 crystals and their energies did not change by more than 10 meV/atom in 2 cycles"
+    )
+    assert twice.top == [9, 8, 7]
+    assert twice.energies == [-4.618, -4.615, -4.005]
+    assert twice.unseen == 0.25
+
+
+@pytest.mark.parametrize("shift", [-0.02, 0.02])
+def test_an_energy_that_moves_either_way_is_a_change(shift):
+    atoms = [make() for make in THREE]
+    result = judge(top(atoms, [-4.62 + shift, -4.5, -4.0]), top(atoms, [-4.62, -4.5, -4.0]), stable=1)
+    assert (result.stop, result.stable_cycles) == (False, 0)
+    assert result.reason == "goes on: 1 of their energies moved by up to 20 meV/atom"
+
+
+def test_another_crystal_is_a_change_even_with_the_same_energy():
+    then = top([diamond(), simple_cubic()], [-4.62, -4.0])
+    now = top([lonsdaleite(), simple_cubic()], [-4.62, -4.0])
+    result = judge(now, then, stable=1)
+    assert (result.stop, result.stable_cycles) == (False, 0)
+    assert result.reason == "goes on: 1 of the lowest 2 crystals is new; 1 of the earlier lowest 2 is gone"
+
+
+def test_crystals_that_change_places_within_the_tolerance_are_no_change():
+    then = top([diamond(), lonsdaleite(), simple_cubic()], [-4.620, -4.616, -4.0])
+    now = top([lonsdaleite(), diamond(), simple_cubic()], [-4.618, -4.617, -4.0])
+    assert judge(now, then).stable_cycles == 1
+
+
+def test_a_swap_at_the_end_of_the_list_within_the_tolerance_is_no_change():
+    fcc = CRYSTALS["fcc"]()
+    then = top([diamond(), lonsdaleite(), simple_cubic()], [-4.62, -4.61, -4.0])
+    near = top([diamond(), lonsdaleite(), fcc], [-4.62, -4.61, -4.004])
+    lower = top([diamond(), lonsdaleite(), fcc], [-4.62, -4.61, -4.05])
+    assert judge(near, then).stable_cycles == 1
+    assert judge(lower, then).stable_cycles == 0
+
+
+def test_a_crystal_that_joins_a_list_that_is_not_full_is_a_change():
+    then = top([diamond(), lonsdaleite()], [-4.62, -4.61])
+    now = top([diamond(), lonsdaleite(), simple_cubic()], [-4.62, -4.61, -4.0])
+    assert judge(now, then).stable_cycles == 0
+    assert judge(then, now).stable_cycles == 0
+
+
+def test_there_is_nothing_to_compare_with_in_the_first_cycle_or_without_crystals():
+    now = top([diamond()], [-4.62])
+    first = judge(now, None, cycle=0)
+    assert (first.stop, first.stable_cycles) == (False, 0)
+    assert "no earlier ranking" in first.reason
+    nothing = top([], [])
+    assert judge(nothing, nothing, stable=5).stable_cycles == 0
+    assert judge(now, nothing, stable=5).stable_cycles == 0
+
+
+@pytest.mark.parametrize(
+    ("spent", "reason"),
+    [
+        ({"cycle": 14}, "all cycles done that stop.max_cycles allows, 15"),
+        ({"labels": 951}, "951 labels asked for; the next 50 would exceed budget.labels, 1000"),
+        ({"hours": 2.5, "budget": Budget(hours=2)}, "2.5 h used, as many as budget.hours allows (2 h)"),
+    ],
+)
+def test_a_campaign_ends_when_it_has_used_what_it_may(spent, reason):
+    result = judge(top([diamond()], [-4.62]), None, **spent)
+    assert result.stop
+    assert result.reason == reason
+
+
+@pytest.mark.parametrize("spent", [{"cycle": 13}, {"labels": 950}, {"hours": 1.9, "budget": Budget(hours=2)}])
+def test_what_just_fits_into_the_budget_is_still_done(spent):
+    assert not judge(top([diamond()], [-4.62]), None, **spent).stop
+
+
+def test_good_turing_counts_the_basins_that_converged_candidates_reached_once():
+    table = counts_table([5, 1, 1, 3])
+    assert unseen_share(table) == pytest.approx(0.2)
+    ghosts = counts_table([1, 1, 1]).assign(trusted=False)
+    halted = counts_table([1, 1, 1], reason=why.UNCERTAIN)
+    assert unseen_share(pd.concat([table, ghosts, halted])) == pytest.approx(0.2)
+    assert unseen_share(halted) == 1.0
+
+
+def test_good_turing_estimates_the_weight_of_what_a_sample_missed():
+    rng = np.random.default_rng(0)
+    weights = rng.pareto(1.0, 300)
+    weights /= weights.sum()
+    estimates, truths = [], []
+    for _ in range(200):
+        drawn = rng.choice(300, size=200, p=weights)
+        estimates.append(unseen_share(counts_table(np.bincount(drawn, minlength=300))))
+        truths.append(1 - weights[np.unique(drawn)].sum())
+    assert np.mean(estimates) == pytest.approx(np.mean(truths), rel=0.1)
+
+
+# walk-forward errors
+
+
+def labels_and_prediction(rng, n=400, sigma=0.1):
+    """Labels that scatter around a prediction exactly as its sigmas say."""
+    structures = Structures.from_atoms([diamond(), lonsdaleite()] * (n // 2))
+    total = len(structures.numbers)
+    upper = rng.normal(size=(n, 3, 3))
+    prediction = Prediction(
+        energy=rng.normal(size=n),
+        energy_sigma=np.full(n, sigma),
+        forces=rng.normal(size=(total, 3)),
+        forces_sigma=np.full(total, sigma * np.sqrt(3)),
+        stress=upper + np.swapaxes(upper, 1, 2),
+        stress_sigma=np.full(n, sigma),
+        features=np.zeros((n, 1)),
+    )
+    off = sigma / 3 * rng.normal(size=(n, 3, 3))
+    labels = Labels(
+        structures=structures,
+        energy=prediction.energy + sigma * rng.normal(size=n),
+        forces=prediction.forces + sigma * rng.normal(size=(total, 3)),
+        stress=prediction.stress + (off + np.swapaxes(off, 1, 2)) / 2,
+        status=np.full(n, "done"),
+        reason=np.full(n, ""),
+        cost=np.ones(n),
+        evaluations=np.ones(n, dtype=np.int64),
+        cycle=np.zeros(n, dtype=np.int64),
+    )
+    return prediction, labels
+
+
+def test_walk_forward_errors_are_those_of_a_plain_sum_over_labels():
+    predicted, labels = labels_and_prediction(np.random.default_rng(0), n=20)
+    figures = walk_forward(predicted, labels)
+    per_atom = 1000 * (predicted.energy - labels.energy) / labels.structures.counts
+    assert figures["labels"] == figures["compared"] == 20
+    assert figures["energy_mae_mev_per_atom"] == pytest.approx(np.abs(per_atom).mean())
+    assert figures["energy_rmse_mev_per_atom"] == pytest.approx(np.sqrt((per_atom**2).mean()))
+    assert figures["forces_mae_ev_per_angstrom"] == pytest.approx(np.abs(predicted.forces - labels.forces).mean())
+    voigt = [0, 4, 8, 5, 2, 1]
+    stress = (predicted.stress - labels.stress).reshape(-1, 9)[:, voigt] / GPa
+    assert figures["stress_mae_gpa"] == pytest.approx(np.abs(stress).mean())
+    assert figures["stress_rmse_gpa"] == pytest.approx(np.sqrt((stress**2).mean()))
+
+
+def test_errors_that_follow_their_sigmas_lie_within_them_as_often_as_gaussians_do():
+    figures = walk_forward(*labels_and_prediction(np.random.default_rng(0), n=2000))
+    for times in (1, 2):
+        assert figures[f"energy_within_{times}_sigma"] == pytest.approx(chi2.cdf(times**2, 1), abs=0.03)
+        assert figures[f"forces_within_{times}_sigma"] == pytest.approx(chi2.cdf(3 * times**2, 3), abs=0.03)
+
+
+def test_failed_labels_and_exploded_predictions_are_left_out():
+    predicted, labels = labels_and_prediction(np.random.default_rng(0), n=10)
+    expected = walk_forward(predicted, labels)
+    failed = labels.take([*range(10), 0, 1, 2])
+    failed.status[10:] = ["failed", "rejected", "done"]
+    failed.energy[10:12] = np.nan
+    failed.forces[80 - 20 :] = np.nan
+    longer = replace(
+        predicted, **{name: np.concatenate([v, v[:3]]) for name, v in vars(predicted).items() if "forces" not in name}
+    )
+    atoms = labels.structures.atoms_of([*range(10), 0, 1, 2])
+    longer = replace(longer, forces=predicted.forces[atoms], forces_sigma=predicted.forces_sigma[atoms])
+    longer.energy[12] = np.inf
+    longer.stress[12] = np.nan
+    figures = walk_forward(longer, failed)
+    assert (figures.pop("labels"), figures.pop("compared")) == (11, 10)
+    assert figures == pytest.approx({name: expected[name] for name in figures})
+
+
+def test_no_label_gives_no_figure():
+    predicted, labels = labels_and_prediction(np.random.default_rng(0), n=4)
+    labels.status[:] = "failed"
+    figures = walk_forward(predicted, labels)
+    assert figures.pop("labels") == figures.pop("compared") == 0
+    assert set(figures.values()) == {None}
+
+
+def test_r8_is_built_as_published():
+    """The shortest distances of R8 are bonds, four to each atom."""
+    atoms = r8()
+    _, distances = get_distances(atoms.positions, cell=atoms.cell, pbc=True)
+    assert len(atoms) == 8
+    assert 2.2 < np.sort(distances, axis=1)[:, 1].min() < 2.5
