@@ -51,8 +51,9 @@ def each_member(ensemble: Ensemble, structures: Structures) -> list[np.ndarray]:
     """Energies (m, n), forces (m, N, 3) and stress (m, n, 3, 3) of the stacked pass."""
     edges = find_edges(structures, ensemble.section.cutoff)
     rows = np.arange(len(structures))
-    graph = build_graph(structures, edges, rows, DEVICE, ensemble.state["energy_shift"].dtype)
-    return [value.numpy() for value in evaluate(ensemble.skeleton, ensemble.state, graph)[:3]]
+    graph = build_graph(structures, edges, rows, DEVICE, ensemble.state["energy_scale"].dtype)
+    energy, forces, stress = (value.numpy() for value in evaluate(ensemble.skeleton, ensemble.state, graph)[:3])
+    return [energy + ensemble.state["energy_shift"].numpy()[:, None] * structures.counts, forces, stress]
 
 
 def predicted(ensemble: Ensemble, *atoms: Atoms) -> Prediction:
@@ -237,7 +238,7 @@ def test_mean_and_spread_are_those_of_a_loop_over_members(kind):
         force = np.zeros((len(graph.numbers), 3))
         np.add.at(force, graph.source.numpy(), slope.numpy())
         np.subtract.at(force, graph.target.numpy(), slope.numpy())
-        energies.append(energy.detach().numpy())
+        energies.append(energy.detach().numpy() + weights["energy_shift"].numpy() * structures.counts)
         forces.append(force)
         pooled.append([features.detach().numpy()[a:b].mean(axis=0) for a, b in zip([0, 3, 5], [3, 5, 6], strict=True)])
     prediction = ensemble.predict(structures)

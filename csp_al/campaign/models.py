@@ -133,7 +133,11 @@ class Potential(Section):
     energy_weight: Positive = Field(1.0, description="weight in the loss of the squared energy error, (eV/atom)^2")
     force_weight: Positive = Field(0.1, description="weight of the mean squared force error, (eV/Å)^2")
     stress_weight: Positive = Field(10.0, description="weight of the mean squared stress error, (eV/Å^3)^2")
-    warm_start: bool = Field(True, strict=True, description="train on from the weights of the cycle before")
+    warm_start: bool = Field(
+        False,
+        strict=True,
+        description="train on from the weights of the cycle before (a fresh start generalises better)",
+    )
 
 
 class Relax(Section):

@@ -48,8 +48,9 @@ class Graph(NamedTuple):
 class Member(nn.Module):
     """Energies (n,) eV and atomic representations (N, features) of a graph, as a function of its edge vectors.
 
-    ``energy_shift`` (eV per atom) and ``energy_scale`` (eV) bring the labels to the order of one; they belong to the
-    state and are set before the first training.
+    Energies are relative to ``energy_shift`` (eV per atom), which whoever asks adds in double precision: single
+    precision does not resolve relaxations on top of the total energies of some codes. The network's own numbers are
+    of the order of one, in units of ``energy_scale`` (eV). Both belong to the state and are set when training begins.
     """
 
     energy_shift: Tensor
@@ -60,7 +61,7 @@ class Member(nn.Module):
         self.representation = _representation(section)
         self.energy = spk.atomistic.Atomwise(n_in=section.features, output_key=keys.energy)
         self.repulsion = Repulsion(species, section.cutoff)
-        self.register_buffer("energy_shift", torch.zeros(()))
+        self.register_buffer("energy_shift", torch.zeros((), dtype=torch.float64))
         self.register_buffer("energy_scale", torch.ones(()))
 
     def forward(self, vectors: Tensor, graph: Graph) -> tuple[Tensor, Tensor]:
@@ -74,7 +75,7 @@ class Member(nn.Module):
             keys.n_atoms: graph.counts,
         }
         inputs = self.energy(self.representation(inputs))
-        learned = inputs[keys.energy] * self.energy_scale + self.energy_shift * graph.counts
+        learned = inputs[keys.energy] * self.energy_scale
         return learned + self.repulsion(vectors, graph), inputs["scalar_representation"]
 
 

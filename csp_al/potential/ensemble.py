@@ -49,11 +49,13 @@ class Ensemble:
         if not len(structures):
             return _empty(self.section)
         edges = find_edges(structures, self.section.cutoff)
-        dtype = self.state["energy_shift"].dtype
+        dtype = self.state["energy_scale"].dtype
         parts = []
         for rows in batches_by_edges(edges, edges_at_once(self.section)):
             graph = build_graph(structures, edges, rows, self.device, dtype)
-            parts.append(_statistics(graph, *evaluate(self.skeleton, self.state, graph)))
+            energy, *others = evaluate(self.skeleton, self.state, graph)
+            energy = energy.double() + self.state["energy_shift"][:, None] * graph.counts
+            parts.append(_statistics(graph, energy, *others))
         return concatenate(parts)
 
     def save(self, folder: Path) -> None:
@@ -101,9 +103,10 @@ def evaluate(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """What every member says: energies (m, n), forces (m, N, 3), stress (m, n, 3, 3), representations (m, N, d).
 
+    Energies are relative to the state's ``energy_shift``, see `Member`.
     With ``differentiable`` the results can be differentiated with respect to the state, for training.
     """
-    members = state["energy_shift"].shape[0]
+    members = state["energy_scale"].shape[0]
     vectors = graph.vectors.expand(members, *graph.vectors.shape).clone().requires_grad_()
 
     def member(weights: State, vectors: Tensor) -> tuple[Tensor, Tensor]:

@@ -34,8 +34,16 @@ unless that would leave a member without labels on one side."""
 
 GRADIENT_LIMIT = 10.0
 WEIGHT_DECAY = 0.01
-FINAL_RATE = 0.01
-"""Learning rate at the last epoch, as a share of the first: a cosine between them."""
+WARM_UP = 0.1
+"""Share of the epochs in which the learning rate rises; it falls by a cosine in the rest (L. N. Smith, 2018)."""
+
+WARM_RATE = 0.3
+"""Highest learning rate, as a share of the first cycle's, for weights that were trained before."""
+
+UNSET = 1.0
+"""Energy scale of an ensemble that was never trained."""
+
+OUTPUT_LAYER = "energy.outnet.1.weight"
 
 
 @dataclass(frozen=True)
@@ -65,11 +73,17 @@ def train(
     if not _both_sides(weights[:, mask]):
         mask[:] = True
     kept, weights = labels.take(mask), weights[:, mask]
-    targets = _Targets.of(kept, weights, section, ensemble.device)
     state = {name: tensor.clone() for name, tensor in ensemble.state.items()}
-    if float(state["energy_scale"].min()) == 1.0:
+    fresh = bool((state["energy_scale"] == UNSET).all())
+    if fresh:
         _set_scale(state, kept)
-    return Trained(*_optimise(ensemble, state, targets, np.random.default_rng(seed), report), len(labels) - len(kept))
+    shift = float(state["energy_shift"][0])
+    relative = replace(kept, energy=kept.energy - shift * kept.structures.counts)
+    targets = _Targets.of(relative, weights, section, ensemble.device)
+    rate = section.learning_rate * (1.0 if fresh else WARM_RATE)
+    return Trained(
+        *_optimise(ensemble, state, targets, rate, np.random.default_rng(seed), report), len(labels) - len(kept)
+    )
 
 
 def ordinary(labels: Labels) -> Mask:
@@ -166,9 +180,14 @@ class _Targets:
 
 
 def _set_scale(state: State, labels: Labels) -> None:
-    """Shift by the median energy per atom, scale by the root mean square force times 1 Å."""
+    """Shift by the median energy per atom, scale by the root mean square force times 1 Å, and begin at the shift.
+
+    With an output layer of zeros the first predictions are the shift and the repulsion alone; with a random one their
+    errors are many times the spread of the labels, and the first epochs go into unlearning them.
+    """
     per_atom = labels.energy / labels.structures.counts
     state["energy_shift"].fill_(float(np.median(per_atom)))
+    state[OUTPUT_LAYER].zero_()
     state["energy_scale"].fill_(max(1e-3, float(np.sqrt((labels.forces**2).mean()))))
 
 
@@ -176,16 +195,18 @@ def _optimise(
     ensemble: Ensemble,
     state: State,
     targets: _Targets,
+    rate: float,
     rng: np.random.Generator,
     report: Callable[[int, int], None],
 ) -> tuple[Ensemble, pd.DataFrame]:
     section = ensemble.section
     learned = [name for name, _ in ensemble.skeleton.named_parameters() if not name.startswith("repulsion.")]
     parameters = [state[name].requires_grad_() for name in learned]
-    optimiser = torch.optim.AdamW(parameters, lr=section.learning_rate, weight_decay=WEIGHT_DECAY)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
-        optimiser, section.epochs, eta_min=FINAL_RATE * section.learning_rate
-    )
+    optimiser = torch.optim.AdamW(parameters, lr=rate, weight_decay=WEIGHT_DECAY)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, rate, total_steps=section.epochs + 1, pct_start=WARM_UP, cycle_momentum=False,
+        div_factor=10, final_div_factor=10,
+    )  # fmt: skip
     best = _detached(state)
     lowest = targets.validation(ensemble, best)
     since = torch.zeros(section.members)

@@ -1,0 +1,134 @@
+"""A campaign that is killed and continued ends as one that was left alone, and computes nothing twice."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from csp_al.report.tables import open_run
+from csp_al.store.run import published_stages
+from csp_al.store.stages import manifest
+
+CAMPAIGN = """
+name: small
+seed: 3
+pool: {{formula: Al4, size: 40, volume_per_atom: [13, 23], min_distance: {{Al-Al: 2.2}}}}
+reference: {{kind: ase, calculator: counting_emt.CountingEMT, parameters: {{journal: {journal}}}, time_limit: 60}}
+potential: {{members: 2, features: 8, interactions: 1, cutoff: 4.0, epochs: 10}}
+relax: {{uncertainty: 3}}
+select: {{per_cycle: 8, clusters: 10}}
+stop: {{top_k: 2, max_cycles: 3}}
+"""
+VARYING = ("tasks.json", "labels.csv", "labels.h5", "summary.json")
+"""Files that hold costs, or counts that an interruption adds to."""
+
+
+def start(folder: Path) -> subprocess.Popen[bytes]:
+    tests = str(Path(__file__).parent)
+    paths = os.pathsep.join([tests, os.environ.get("PYTHONPATH", "")])
+    command = [
+        sys.executable,
+        "-c",
+        "from csp_al.cli import app; app()",
+        "run",
+        "small.yaml",
+        "--slots",
+        "2",
+        "--device",
+        "cpu",
+    ]
+    with (folder / "output.txt").open("ab") as output:
+        return subprocess.Popen(
+            command, cwd=folder, env=os.environ | {"PYTHONPATH": paths}, stdout=output, stderr=subprocess.STDOUT
+        )
+
+
+def campaign_in(folder: Path) -> Path:
+    folder.mkdir()
+    (folder / "small.yaml").write_text(CAMPAIGN.format(journal=folder / "journal"))
+    return folder
+
+
+def finish(folder: Path) -> None:
+    assert start(folder).wait(timeout=300) == 0, (folder / "output.txt").read_text()
+
+
+def outcome(folder: Path) -> dict[str, object]:
+    """All that must not depend on interruptions: checksums of stages, labels, winners."""
+    run = folder / "runs" / "small"
+    files = {
+        f"{cycle}/{stage}/{name}": checksum
+        for cycle, stage, place in published_stages(run)
+        for name, checksum in manifest(place)["files"].items()
+        if name not in VARYING
+    }
+    labels = open_run(run).all_labels
+    assert labels is not None
+    numbers = {name: getattr(labels, name).tobytes() for name in ("energy", "forces", "stress", "status", "reason")}
+    return files | numbers
+
+
+def computed_twice(folder: Path) -> list[str]:
+    counted = Counter((folder / "journal").read_text().split())
+    return [structure for structure, times in counted.items() if times > 1]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, object], float]:
+    folder = campaign_in(tmp_path_factory.mktemp("undisturbed") / "run")
+    began = time.monotonic()
+    finish(folder)
+    return outcome(folder), time.monotonic() - began
+
+
+def kill_and_continue(folder: Path, moments: list[float], expected: dict[str, object]) -> None:
+    campaign_in(folder)
+    for moment in moments:
+        driver = start(folder)
+        try:
+            driver.wait(timeout=moment)
+        except subprocess.TimeoutExpired:
+            driver.send_signal(signal.SIGKILL)
+            driver.wait()
+    finish(folder)
+    assert outcome(folder) == expected
+    assert computed_twice(folder) == []
+
+
+def test_killed_and_continued_campaign_ends_as_an_undisturbed_one(undisturbed, tmp_path):
+    expected, duration = undisturbed
+    moments = np.random.default_rng(1).uniform(0.2, 0.9, 3) * duration
+    kill_and_continue(tmp_path / "run", moments.tolist(), expected)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("index", range(20))
+def test_kill_at_any_moment_changes_nothing(undisturbed, tmp_path, index):
+    expected, duration = undisturbed
+    moment = np.random.default_rng([2, index]).uniform(0, 1) * duration
+    kill_and_continue(tmp_path / "run", [moment], expected)
+
+
+def test_second_driver_is_refused_with_the_name_of_the_first(tmp_path):
+    folder = campaign_in(tmp_path / "run")
+    first = start(folder)
+    try:
+        lock = folder / "runs" / "small" / "LOCK"
+        deadline = time.monotonic() + 60
+        while not (lock.exists() and lock.read_text()):
+            assert time.monotonic() < deadline, (folder / "output.txt").read_text()
+            time.sleep(0.05)
+        second = start(folder)
+        assert second.wait(timeout=60) == 3
+        assert f"process {first.pid}" in (folder / "output.txt").read_text()
+    finally:
+        first.send_signal(signal.SIGTERM)
+        assert first.wait(timeout=30) == 143
