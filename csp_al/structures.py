@@ -61,6 +61,11 @@ class Structures:
         volumes: Floats = np.abs(np.linalg.det(self.cells))
         return volumes
 
+    def largest(self, of_atoms: Floats) -> Floats:
+        """The largest of a number per atom (N,) in each structure, (n,); NaN where one is."""
+        largest: Floats = np.maximum.reduceat(of_atoms, self.ptr[:-1]) if len(self) else np.zeros(0)
+        return largest
+
     def atoms_of(self, rows: ArrayLike) -> Ints:
         """Indices of the atoms of the structures in these rows, in their order."""
         rows = np.asarray(rows, dtype=np.int64)

@@ -92,7 +92,7 @@ def train(
 def ordinary(labels: Labels) -> Mask:
     """Mask (n,) of the labels whose largest force and stress are not extreme among all."""
     forces = np.linalg.norm(labels.forces, axis=1)
-    largest = np.maximum.reduceat(forces, labels.structures.ptr[:-1])
+    largest = labels.structures.largest(forces)
     stress = np.abs(labels.stress).max(axis=(1, 2))
     mask = np.ones(len(labels), dtype=bool)
     for value in (largest, stress):

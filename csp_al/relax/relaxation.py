@@ -230,28 +230,23 @@ def _limited(step: Floats, reach: Floats) -> Floats:
 
 def _at_rest(structures: Structures, prediction: Prediction, section: Relax) -> Strings:
     """Converged: forces, and the virial per atom, as ASE's cell filters ask for it."""
-    force = _largest(structures, np.linalg.norm(prediction.forces, axis=1))
+    force = structures.largest(np.linalg.norm(prediction.forces, axis=1))
     virial = np.linalg.norm(prediction.stress, axis=2).max(axis=1) * structures.volumes / structures.counts
     return np.where((force < section.fmax) & (virial < section.fmax), why.CONVERGED, "")
 
 
 def _disagreement(structures: Structures, prediction: Prediction, section: Relax) -> Strings:
     """Uncertain: the largest spread of a force is a large share of the largest force, and not small in itself."""
-    force = _largest(structures, np.linalg.norm(prediction.forces, axis=1))
-    sigma = _largest(structures, prediction.forces_sigma)
+    force = structures.largest(np.linalg.norm(prediction.forces, axis=1))
+    sigma = structures.largest(prediction.forces_sigma)
     return np.where(sigma > np.maximum(section.uncertainty * force, section.uncertainty_floor), why.UNCERTAIN, "")
 
 
 def _not_finite(prediction: Prediction, structures: Structures) -> Strings:
     finite = np.isfinite(prediction.energy) & np.isfinite(prediction.stress).all(axis=(1, 2))
-    finite &= np.isfinite(_largest(structures, np.abs(prediction.forces).max(axis=1)))
-    finite &= np.isfinite(_largest(structures, prediction.forces_sigma))
+    finite &= np.isfinite(structures.largest(np.abs(prediction.forces).max(axis=1)))
+    finite &= np.isfinite(structures.largest(prediction.forces_sigma))
     return np.where(finite, "", why.NOT_FINITE)
-
-
-def _largest(structures: Structures, of_atoms: Floats) -> Floats:
-    largest: Floats = np.maximum.reduceat(of_atoms, structures.ptr[:-1])
-    return largest
 
 
 def _first_of(*reasons: Strings) -> Strings:

@@ -27,7 +27,6 @@ from csp_al.report.columns import CYCLES, FORESEEN, LABELS, LEARNING_CURVES, POO
 from csp_al.report.projection import projected
 from csp_al.select.identity import times_reached
 from csp_al.select.ranking import rows_of
-from csp_al.select.score import largest_of_atoms
 from csp_al.store.run import STAGES, cycle_folder, cycles, read_campaign_of
 from csp_al.store.stages import is_published, manifest, verify
 from csp_al.structures import Ints, Labels, Prediction, Relaxed, Structures, concatenate, load
@@ -248,7 +247,7 @@ class Run:
             "status": labels.status,
             "reason": labels.reason,
             "energy_per_atom": labels.energy / counts,
-            "max_force": largest_of_atoms(labels.structures, np.linalg.norm(labels.forces, axis=1)),
+            "max_force": labels.structures.largest(np.linalg.norm(labels.forces, axis=1)),
             "max_stress_gpa": np.abs(labels.stress).max(axis=(1, 2)) / GPa,
             "cost_s": labels.cost,
             "evaluations": labels.evaluations,

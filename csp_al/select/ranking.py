@@ -8,7 +8,6 @@ from numpy.typing import ArrayLike
 
 from csp_al.interfaces import UNTRUSTED
 from csp_al.select.identity import basins, distinct
-from csp_al.select.score import largest_of_atoms
 from csp_al.structures import Floats, Ints, Relaxed, Structures
 
 COLUMNS = (
@@ -32,8 +31,8 @@ def rank(relaxed: Relaxed, scores: Floats, clusters: Ints) -> pd.DataFrame:
             "energy_per_atom": prediction.energy / counts,
             "sigma_per_atom": prediction.energy_sigma / counts,
             "score": scores,
-            "max_force": largest_of_atoms(structures, np.linalg.norm(prediction.forces, axis=1)),
-            "max_force_sigma": largest_of_atoms(structures, prediction.forces_sigma),
+            "max_force": structures.largest(np.linalg.norm(prediction.forces, axis=1)),
+            "max_force_sigma": structures.largest(prediction.forces_sigma),
             "volume_per_atom": structures.volumes / counts,
             "cluster": clusters,
             "basin": basins(relaxed),

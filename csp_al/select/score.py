@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from csp_al.structures import Floats, Relaxed, Structures
+from csp_al.structures import Floats, Relaxed
 
 
 def score(relaxed: Relaxed, force_weight: float) -> Floats:
@@ -14,12 +14,6 @@ def score(relaxed: Relaxed, force_weight: float) -> Floats:
     Hessmann et al., npj Comput. Mater. (2025), arXiv:2408.04073.
     """
     prediction, structures = relaxed.prediction, relaxed.structures
-    force = largest_of_atoms(structures, np.linalg.norm(prediction.forces, axis=1))
+    force = structures.largest(np.linalg.norm(prediction.forces, axis=1))
     scores = prediction.energy / structures.counts - force_weight * force
     return np.where(np.isfinite(scores), scores, np.inf)
-
-
-def largest_of_atoms(structures: Structures, values: Floats) -> Floats:
-    """The largest of a number per atom (N,) in each structure, (n,); NaN where one is."""
-    largest: Floats = np.maximum.reduceat(values, structures.ptr[:-1]) if len(structures) else np.zeros(0)
-    return largest
