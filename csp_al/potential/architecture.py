@@ -27,6 +27,7 @@ import schnetpack as spk
 from schnetpack import properties as keys
 
 from csp_al.potential.repulsion import Repulsion
+from csp_al.potential.so3net import SO3net
 
 
 class Graph(NamedTuple):
@@ -92,4 +93,4 @@ def _representation(section: Potential) -> nn.Module:
         case "painn":
             return spk.representation.PaiNN(**common)
         case "so3net":
-            return spk.representation.SO3net(lmax=2, **common)
+            return SO3net(lmax=2, **common)
