@@ -9,7 +9,7 @@ name: al4
 seed: 3
 pool: {formula: Al4, size: 24, volume_per_atom: [12, 24]}
 reference: {kind: ase, calculator: ase.calculators.emt.EMT, max_force: 10, max_fail_fraction: 0.9}
-potential: {members: 2, features: 16, interactions: 2, cutoff: 5.0, epochs: 25, batch_size: 8}
+potential: {members: 2, features: 16, interactions: 2, cutoff: 5.0, steps: 50, batch_size: 8}
 relax: {max_steps: 40}
 select: {per_cycle: 8, clusters: 8}
 stop: {top_k: 2, max_cycles: 3}

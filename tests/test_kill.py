@@ -22,7 +22,7 @@ name: small
 seed: 3
 pool: {{formula: Al4, size: 40, volume_per_atom: [13, 23], min_distance: {{Al-Al: 2.2}}}}
 reference: {{kind: ase, calculator: counting_emt.CountingEMT, parameters: {{journal: {journal}}}, time_limit: 60}}
-potential: {{members: 2, features: 8, interactions: 1, cutoff: 4.0, epochs: 10}}
+potential: {{members: 2, features: 8, interactions: 1, cutoff: 4.0, steps: 20}}
 relax: {{uncertainty: 3}}
 select: {{per_cycle: 8, clusters: 10}}
 stop: {{top_k: 2, max_cycles: 3}}

@@ -180,11 +180,20 @@ def alone_through_schnetpack(ensemble: Ensemble, member: int, atoms: Atoms) -> d
     # constants such as Clebsch-Gordan coefficients are in the stacked state but in no state_dict of schnetpack
     keys_left = module.load_state_dict({name: value[member] for name, value in ensemble.state.items()}, strict=False)
     assert not keys_left.missing_keys
+    theirs = {"schnet": "SchNet", "painn": "PaiNN", "so3net": "SO3net"}[ensemble.section.kind]
+    representation = getattr(spk.representation, theirs)(
+        n_atom_basis=ensemble.section.features,
+        n_interactions=ensemble.section.interactions,
+        radial_basis=spk.nn.GaussianRBF(ensemble.section.radial, ensemble.section.cutoff),
+        cutoff_fn=spk.nn.CosineCutoff(ensemble.section.cutoff),
+        **({"lmax": 2} if theirs == "SO3net" else {}),
+    ).double()
+    assert not representation.load_state_dict(module.representation.state_dict(), strict=False).missing_keys
     zbl = spk.atomistic.ZBLRepulsionEnergy(
         "eV", "Ang", "zbl", trainable=False, cutoff_fn=spk.nn.CosineCutoff(0.9 * 2 * covalent_radii[13])
     ).double()
     model = spk.model.NeuralNetworkPotential(
-        representation=module.representation,
+        representation=representation,
         input_modules=[spk.atomistic.Strain(), spk.atomistic.PairwiseDistances()],
         output_modules=[
             module.energy,
@@ -388,7 +397,7 @@ def test_weights_of_another_format_are_refused(tmp_path):
 
 
 def beginner(seed: int = 1, **keywords) -> Ensemble:
-    defaults = {"features": 16, "cutoff": 5.0, "radial": 12, "batch_size": 8, "epochs": 4}
+    defaults = {"features": 16, "cutoff": 5.0, "radial": 12, "batch_size": 8, "steps": 12}
     return untrained((13,), seed=seed, **(defaults | keywords))
 
 
@@ -416,8 +425,8 @@ def loss_by_hand(ensemble: Ensemble, labels: Labels, weights: np.ndarray) -> np.
 @pytest.mark.parametrize("kind", ["schnet", "painn", pytest.param("so3net", marks=pytest.mark.long)])
 def test_training_learns_a_classical_potential(kind):
     labels, unseen = emt_labels(60), emt_labels(30, seed=99)
-    trained = train(beginner(kind=kind, epochs=25, learning_rate=5e-3), labels, [1, 0])
-    start, best = validation(trained.curve, 0), trained.curve.groupby("member")["validation"].min().to_numpy()
+    trained = train(beginner(kind=kind, steps=200, learning_rate=5e-3), labels, [1, 0])
+    start, best = validation(trained.curve, 1), trained.curve.groupby("member")["validation"].min().to_numpy()
     assert (best < 0.2 * start).all()
 
     prediction = trained.ensemble.predict(unseen.structures)
@@ -431,29 +440,48 @@ def test_training_learns_a_classical_potential(kind):
 
 @pytest.fixture(scope="module")
 def briefly_trained():
-    return train(beginner(epochs=15, learning_rate=5e-3), emt_labels(24), [1, 0])
+    return train(beginner(steps=45, learning_rate=5e-3), emt_labels(24), [1, 0])
 
 
-def test_the_kept_weights_are_those_of_each_members_best_epoch(briefly_trained):
+def test_the_kept_weights_are_those_of_each_members_best_epoch(monkeypatch):
+    after: list[dict[str, torch.Tensor]] = []
+    real = training_module._epoch
+
+    def watched(ensemble, state, *others):
+        losses = real(ensemble, state, *others)
+        after.append({name: value.detach().clone() for name, value in state.items()})
+        return losses
+
+    monkeypatch.setattr(training_module, "_epoch", watched)
+    trained = train(beginner(steps=90, learning_rate=0.05), emt_labels(24), [1, 0])
+    best = trained.curve.pivot_table(index="epoch", columns="member", values="validation").to_numpy().argmin(axis=0)
+    assert (best < len(after) - 1).any()
+    for member, epoch in enumerate(best):
+        for name, kept in trained.ensemble.state.items():
+            assert torch.equal(kept[member], after[epoch][name][member])
+
+
+def test_the_validation_loss_is_the_geometric_mean_over_the_labels_held_out():
     labels = emt_labels(24)
+    trained = train(beginner(learning_rate=1e-9), labels, [1, 0])  # the weights stay where they began
+    ordinary_ones = labels.take(ordinary(labels))
     weights = bootstrap(labels.structures.ids, 3, 1)[:, ordinary(labels)]
-    by_hand = loss_by_hand(briefly_trained.ensemble, labels.take(ordinary(labels)), weights)
-    best = briefly_trained.curve.groupby("member")["validation"].min().to_numpy()
-    np.testing.assert_allclose(by_hand, best, rtol=1e-3)
+    by_hand = loss_by_hand(trained.ensemble, ordinary_ones, weights)
+    np.testing.assert_allclose(validation(trained.curve, 1), by_hand, rtol=1e-3)
 
 
 def test_the_learning_curve_has_a_row_for_each_epoch_and_member(briefly_trained):
     pairs = list(zip(briefly_trained.curve["epoch"], briefly_trained.curve["member"], strict=True))
-    assert pairs == [(epoch, member) for epoch in range(16) for member in range(3)]
-    later = briefly_trained.curve[briefly_trained.curve["epoch"] > 0]
-    assert np.isfinite(later[["training", "validation"]].to_numpy()).all()
+    assert pairs == [(epoch, member) for epoch in range(1, 16) for member in range(3)]
+    assert np.isfinite(briefly_trained.curve[["training", "validation"]].to_numpy()).all()
 
 
 def test_a_warm_start_begins_lower_than_a_cold_one(briefly_trained):
     labels = concatenate([emt_labels(24), emt_labels(24, seed=2, ids=list(range(100, 124)))])
-    warm = train(replace(briefly_trained.ensemble, section=beginner(epochs=1).section), labels, [1, 1])
-    cold = train(beginner(epochs=1), labels, [1, 1])
-    assert (validation(warm.curve, 0) < 0.7 * validation(cold.curve, 0)).all()
+    section = beginner(steps=1, learning_rate=1e-6).section
+    warm = train(replace(briefly_trained.ensemble, section=section), labels, [1, 1])
+    cold = train(replace(beginner(), section=section), labels, [1, 1])
+    assert (validation(warm.curve, 1) < 0.7 * validation(cold.curve, 1)).all()
 
 
 def test_training_again_does_not_change_the_ensemble_that_it_began_with(briefly_trained):
@@ -466,7 +494,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others():
     labels = emt_labels(12)
 
     def weights(first: int, then: list[int]) -> torch.Tensor:
-        state = train(beginner(seed=first, epochs=2), labels, then).ensemble.state
+        state = train(beginner(seed=first, steps=4), labels, then).ensemble.state
         return torch.cat([value.double().flatten() for value in state.values()])
 
     reference = weights(1, [1, 0])
@@ -492,7 +520,7 @@ def test_training_does_not_touch_the_repulsion(briefly_trained):
 
 
 def test_early_stopping_ends_when_no_member_has_improved_for_its_patience():
-    ensemble = beginner(epochs=60, patience=3, learning_rate=0.05)
+    ensemble = beginner(steps=120, patience=6, learning_rate=0.05)  # two steps make an epoch
     curve = train(ensemble, emt_labels(12), [1, 0]).curve
     table = curve.pivot_table(index="epoch", columns="member", values="validation").to_numpy()
     last = len(table) - 1
@@ -502,7 +530,7 @@ def test_early_stopping_ends_when_no_member_has_improved_for_its_patience():
         return epoch - table[: epoch + 1].argmin(axis=0)
 
     assert (idle(last) >= 3).all()
-    assert all((idle(epoch) < 3).any() for epoch in range(1, last))
+    assert all((idle(epoch) < 3).any() for epoch in range(last))
 
 
 def with_force(labels: Labels, row: int, force: float) -> Labels:
@@ -513,9 +541,9 @@ def with_force(labels: Labels, row: int, force: float) -> Labels:
 
 def test_extreme_labels_are_left_out_and_the_others_train_as_without_them():
     labels = emt_labels(24, seed=3, ids=[*range(23), 0])
-    trained = train(beginner(epochs=2), with_force(labels, 23, 500.0), [1, 0])
+    trained = train(beginner(steps=6), with_force(labels, 23, 500.0), [1, 0])
     assert trained.left_out == 1
-    expected = train(beginner(epochs=2), labels.take(np.arange(23)), [1, 0])
+    expected = train(beginner(steps=6), labels.take(np.arange(23)), [1, 0])
     np.testing.assert_array_equal(trained.curve, expected.curve)
 
 
@@ -523,7 +551,7 @@ def test_extreme_stress_is_left_out():
     labels = emt_labels(20)
     stress = labels.stress.copy()
     stress[4] *= 1000
-    assert train(beginner(epochs=1), replace(labels, stress=stress), [1, 0]).left_out == 1
+    assert train(beginner(steps=1), replace(labels, stress=stress), [1, 0]).left_out == 1
 
 
 def test_extreme_labels_are_kept_where_a_member_would_have_nothing_to_validate_with():
@@ -531,7 +559,7 @@ def test_extreme_labels_are_kept_where_a_member_would_have_nothing_to_validate_w
     row = int(np.flatnonzero(draws[0] == 0)[0])
     ids = [row] + [1 - row] * 14
     labels = with_force(emt_labels(15, ids=ids), 0, 500.0)
-    assert train(beginner(epochs=1), labels, [1, 0]).left_out == 0
+    assert train(beginner(steps=1), labels, [1, 0]).left_out == 0
 
 
 @pytest.mark.parametrize("ids", [[], [3], [3, 3, 3]])
@@ -541,7 +569,7 @@ def test_labels_of_fewer_than_two_candidates_are_refused(ids):
 
 
 def test_two_candidates_are_enough():
-    curve = train(beginner(epochs=3), emt_labels(2), [1, 0]).curve
+    curve = train(beginner(steps=3), emt_labels(2), [1, 0]).curve
     assert np.isfinite(curve["validation"]).all()
 
 
@@ -583,7 +611,7 @@ def test_sides_hold_over_cycles_whichever_labels_are_extreme(monkeypatch):
     monkeypatch.setattr(training_module._Targets, "of", watched)
     labels = emt_labels(40, seed=3, ids=[*range(30), *range(10)])
     for cycle, count in enumerate((12, 20, 40)):
-        train(beginner(epochs=1), with_force(labels.take(np.arange(count)), cycle, 300.0), [1, cycle])
+        train(beginner(steps=1), with_force(labels.take(np.arange(count)), cycle, 300.0), [1, cycle])
     assert [cycle in each for cycle, each in enumerate(sides)] == [False, False, True]  # 2 has another label by then
     assert 0 in sides[1]  # extreme in one cycle, ordinary in the next
     for earlier, later in pairwise(sides):

@@ -177,7 +177,7 @@ def test_lennard_jones_crystals_reach_the_minima_of_ase():
 
 @pytest.fixture(scope="module")
 def trained():
-    section = Potential(members=2, features=16, interactions=2, cutoff=5.0, radial=12, epochs=25, learning_rate=5e-3)
+    section = Potential(members=2, features=16, interactions=2, cutoff=5.0, radial=12, steps=100, learning_rate=5e-3)
     return in_double(train(new_ensemble(section, [13], [1], torch.device("cpu")), emt_labels(60), [1, 0]).ensemble)
 
 

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from csp_al.campaign.models import Potential
 from csp_al.potential.architecture import Graph
-from csp_al.potential.ensemble import Ensemble, State, edges_at_once, evaluate
-from csp_al.potential.graphs import Edges, batches_by_edges, build_graph, find_edges
+from csp_al.potential.ensemble import Ensemble, State, evaluate
+from csp_al.potential.graphs import Edges, build_graph, find_edges
 from csp_al.structures import Floats, Ints, Labels
 
 Mask = NDArray[np.bool_]
@@ -38,7 +38,7 @@ LEAST_LOSS = 1e-8
 
 WEIGHT_DECAY = 0.01
 WARM_UP = 0.1
-"""Share of the epochs in which the learning rate rises; it falls by a cosine in the rest (L. N. Smith, 2018)."""
+"""Share of the steps in which the learning rate rises; it falls by a cosine in the rest (L. N. Smith, 2018)."""
 
 WARM_RATE = 0.3
 """Highest learning rate, as a share of the first cycle's, for weights that were trained before."""
@@ -149,25 +149,11 @@ class _Targets:
         edges = find_edges(labels.structures, section.cutoff)
         return cls(labels, edges, torch.from_numpy(weights).float().to(device), section, device)
 
-    def losses(self, ensemble: Ensemble, state: State, rows: Ints, *, differentiable: bool = True) -> Tensor:
+    def losses(self, ensemble: Ensemble, state: State, rows: Ints) -> Tensor:
         """Loss of each structure in these rows for each member, (members, len(rows))."""
         graph = build_graph(self.labels.structures, self.edges, rows, self.device)
-        energy, forces, stress, _ = evaluate(ensemble.skeleton, state, graph, differentiable=differentiable)
+        energy, forces, stress, _ = evaluate(ensemble.skeleton, state, graph, differentiable=True)
         return self._energy(energy, graph, rows) + self._forces(forces, graph, rows) + self._stress(stress, rows)
-
-    def validation(self, ensemble: Ensemble, state: State) -> Tensor:
-        """Geometric mean of each member's loss over the labels held out from it, (members,).
-
-        An arithmetic mean over the few labels of a search is one outlier's loss: it picked epochs 5 to 12 of 80 where
-        all the other held-out labels, and the training, went on improving.
-        """
-        losses = [
-            self.losses(ensemble, state, rows, differentiable=False)
-            for rows in batches_by_edges(self.edges, edges_at_once(self.section))
-        ]
-        held_out = self.weights == 0
-        logarithms = torch.cat(losses, dim=1).clamp_min(LEAST_LOSS).log()
-        return ((logarithms * held_out).sum(dim=1) / held_out.sum(dim=1)).exp().cpu()
 
     def _energy(self, energy: Tensor, graph: Graph, rows: Ints) -> Tensor:
         error = (energy - self._tensor(self.labels.energy[rows])) / graph.counts
@@ -211,47 +197,61 @@ def _optimise(
     learned = [name for name, _ in ensemble.skeleton.named_parameters() if not name.startswith("repulsion.")]
     parameters = [state[name].requires_grad_() for name in learned]
     optimiser = torch.optim.AdamW(parameters, lr=rate, weight_decay=WEIGHT_DECAY)
+    per_epoch = -(-len(targets.labels) // section.batch_size)
+    epochs = -(-section.steps // per_epoch)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, rate, total_steps=section.epochs + 1, pct_start=WARM_UP, cycle_momentum=False,
+        optimiser, rate, total_steps=epochs * per_epoch + 1, pct_start=WARM_UP, cycle_momentum=False,
         div_factor=10, final_div_factor=10,
     )  # fmt: skip
     best = _detached(state)
-    lowest = targets.validation(ensemble, best)
+    lowest = torch.full((section.members,), torch.inf)
     since = torch.zeros(section.members)
-    curve = [_curve_rows(0, torch.full_like(lowest, torch.nan), lowest)]
-    for epoch in range(1, section.epochs + 1):
-        training = _epoch(ensemble, state, targets, optimiser, rng)
-        schedule.step()
-        validation = targets.validation(ensemble, _detached(state))
+    curve = []
+    for epoch in range(1, epochs + 1):
+        training, validation = _epoch(ensemble, state, targets, optimiser, schedule, rng)
         better = validation < lowest
         for name, tensor in state.items():
             best[name][better] = tensor.detach()[better]
         lowest = torch.where(better, validation, lowest)
-        since = torch.where(better, 0, since + 1)
+        since = torch.where(better, 0, since + per_epoch)
         curve.append(_curve_rows(epoch, training, validation))
-        report(epoch, section.epochs)
+        report(epoch, epochs)
         if bool((since >= section.patience).all()):
             break
     return replace(ensemble, state=best), pd.concat(curve, ignore_index=True)
 
 
 def _epoch(
-    ensemble: Ensemble, state: State, targets: _Targets, optimiser: torch.optim.Optimizer, rng: np.random.Generator
-) -> Tensor:
-    """One pass over all labels; the mean training loss of each member, as seen on the way."""
+    ensemble: Ensemble,
+    state: State,
+    targets: _Targets,
+    optimiser: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+    rng: np.random.Generator,
+) -> tuple[Tensor, Tensor]:
+    """One pass over all labels; training and validation loss of each member (members,), as seen on the way.
+
+    Every member sees every label, with a weight of 0 where it is held out, so that validation costs nothing. Its loss
+    is the geometric mean: an arithmetic mean over the few labels of a search is one outlier's loss, which picked
+    epochs 5 to 12 of 80 where all other held-out labels, and the training, went on improving.
+    """
     order = rng.permutation(len(targets.labels))
-    total = torch.zeros(ensemble.section.members, device=ensemble.device)
+    parts = []
     for start in range(0, len(order), ensemble.section.batch_size):
         rows = order[start : start + ensemble.section.batch_size]
-        weights = targets.weights[:, rows]
-        # over the expected weight, not the batch's own: a batch in which a member has few labels moves it little
-        loss = (weights * targets.losses(ensemble, state, rows)).sum(dim=1) / len(rows)
+        losses = targets.losses(ensemble, state, rows)
         optimiser.zero_grad()
-        loss.sum().backward()
+        # over the expected weight, not the batch's own: a batch in which a member has few labels moves it little
+        ((targets.weights[:, rows] * losses).sum() / len(rows)).backward()
         _clip(optimiser)
         optimiser.step()
-        total += loss.detach() * len(rows)
-    return (total / targets.weights.sum(dim=1)).cpu()
+        schedule.step()
+        parts.append(losses.detach())
+    losses, weights = torch.cat(parts, dim=1), targets.weights[:, order]
+    training = (weights * losses).sum(dim=1) / weights.sum(dim=1)
+    held_out = weights == 0
+    validation = ((losses.clamp_min(LEAST_LOSS).log() * held_out).sum(dim=1) / held_out.sum(dim=1)).exp()
+    return training.cpu(), validation.cpu()
 
 
 def _clip(optimiser: torch.optim.Optimizer) -> None:
