@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from csp_al.potential.ensemble import Ensemble
 
-DRAW, TRAIN, CLUSTER, SHAKE = range(1, 5)
+DRAW, TRAIN, CLUSTER, SHAKE, FIRST_SHAKE = range(1, 6)
 """Random streams of a cycle; 0 is the pool's."""
 
 RELAXED_CLOSEST = 0.8
@@ -127,11 +127,11 @@ def generate(drive: Drive) -> Structures:
 
 
 def draw(drive: Drive, pool: Structures) -> Picks:
-    """The labels of the first cycle: a random draw from the pool, as it was generated."""
+    """The labels of the first cycle: a random draw from the pool, shaken, since symmetry leaves hardly any forces."""
     rng = _rng(drive, 0, DRAW)
     most = min(drive.campaign.select.per_cycle, drive.campaign.budget.labels, len(pool))
     drawn = pool.take(np.sort(rng.choice(len(pool), size=most, replace=False)))
-    return Picks(drawn, drawn)
+    return Picks(_shaken(drive, drawn, 0, FIRST_SHAKE), drawn)
 
 
 def label(drive: Drive, cycle: int, picks: Picks) -> Labels:
@@ -224,12 +224,10 @@ def select(drive: Drive, cycle: int, progress: Progress, ensemble: Ensemble, rel
     """The best-scored candidates of different clusters, shaken, and what the ensemble says of them."""
 
     def write(folder: Path) -> None:
-        section, pool = drive.campaign.select, drive.campaign.pool
-        chosen = pick(progress.table, relaxed.structures, concatenate(progress.origins), section.per_cycle)
+        per_cycle = drive.campaign.select.per_cycle
+        chosen = pick(progress.table, relaxed.structures, concatenate(progress.origins), per_cycle)
         origin = relaxed.structures.take(rows_of(relaxed.structures, chosen))
-        amplitude = faded(section.noise, section.noise_decay, cycle)
-        closest = {pair: SHAKEN_CLOSEST * distance for pair, distance in resolve(pool).min_distance.items()}
-        shaken = shake(origin, amplitude, lambda candidate: _rng(drive, cycle, SHAKE, candidate), closest)
+        shaken = _shaken(drive, origin, cycle, SHAKE)
         save(folder / "picks.h5", Picks(shaken, origin))
         save(folder / "predicted.h5", ensemble.predict(shaken))
 
@@ -252,6 +250,18 @@ def relaxation_limits(campaign: Campaign) -> Limits:
         distances[a, b] = distances[b, a] = RELAXED_CLOSEST * distance
     least, most = constraints.volume_per_atom
     return Limits(distances, (least / RELAXED_VOLUME, most * RELAXED_VOLUME))
+
+
+def _shaken(drive: Drive, structures: Structures, cycle: int, stream: int) -> Structures:
+    """Structures as they are labelled: each shaken by its own random stream."""
+    section = drive.campaign.select
+    distances = resolve(drive.campaign.pool).min_distance
+    return shake(
+        structures,
+        faded(section.noise, section.noise_decay, cycle),
+        lambda candidate: _rng(drive, cycle, stream, candidate),
+        {pair: SHAKEN_CLOSEST * distance for pair, distance in distances.items()},
+    )
 
 
 def _tell_of_cycle(drive: Drive, cycle: int, progress: Progress) -> None:

@@ -5,30 +5,39 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from csp_al.select.identity import UNKNOWN
 from csp_al.select.ranking import rows_of
 from csp_al.structures import Floats, Ints, Structures
 
-SAME_GEOMETRY = 0.05
-"""Å; a label of a structure that differs by less teaches nothing new."""
+SAME_GEOMETRY = 0.1
+"""Å; a structure that moved by less than labels are shaken by teaches nothing new."""
 
 
 def pick(table: pd.DataFrame, structures: Structures, history: Structures, per_cycle: int) -> Ints:
     """Ids of at most ``per_cycle`` candidates, in the order in which they were picked.
 
     Ascending score, one candidate of each cluster; when every cluster has given one, the second-best of each, and so
-    on. Candidates that are not trusted come after all others, since the frame kept of them still teaches something;
-    a score that is not finite is never picked, and neither is a candidate that was labelled before in the same
-    geometry (`same_geometry`). Fewer than ``per_cycle`` ids, or none, mean that nothing else is left.
+    on. A basin gives one candidate, and none while a label of it stands where it is: the others that came to rest in
+    it come after everything new. Without that the lowest basins, which many candidates reach, are labelled in each
+    cycle, and a minimum that is predicted too high never is. Candidates that are not trusted come last, since the
+    frame kept of them still teaches something; a score that is not finite is never picked, and neither is a candidate
+    that was labelled before in the same geometry (`same_geometry`). Fewer than ``per_cycle`` ids, or none, mean that
+    nothing else is left.
 
     The table is that of `rank`, ``structures`` are the candidates as they came to rest, ``history`` the earlier picks
     before they were shaken, under the ids of their candidates (an id may be there several times).
     """
-    known = [_known(structures, history, int(row)) for row in rows_of(structures, table["id"].to_numpy())]
-    open_to_all = table[np.isfinite(table["score"]) & ~np.array(known, dtype=bool)]
+    rows = rows_of(structures, table["id"].to_numpy())
+    known = np.array([_known(structures, history, int(row)) for row in rows], dtype=bool)
+    basins = table["basin"].where(table["basin"] != UNKNOWN)
+    labelled = basins.isin(basins[known].dropna())
+    open_to_all = table[np.isfinite(table["score"]) & ~known]
     by_score = open_to_all.sort_values(["trusted", "score", "id"], ascending=[False, True, True])
-    turn = by_score.groupby(["trusted", "cluster"]).cumcount()
-    in_turn = by_score.assign(turn=turn).sort_values(
-        ["trusted", "turn", "score", "id"], ascending=[False, True, True, True]
+    reached = basins[by_score.index]
+    seen = labelled[by_score.index] | (reached.notna() & reached.duplicated())
+    turn = by_score.assign(seen=seen).groupby(["trusted", "seen", "cluster"]).cumcount()
+    in_turn = by_score.assign(seen=seen, turn=turn).sort_values(
+        ["trusted", "seen", "turn", "score", "id"], ascending=[False, True, True, True, True]
     )
     picks: Ints = in_turn["id"].to_numpy(dtype=np.int64)[:per_cycle]
     return picks
