@@ -116,7 +116,7 @@ class Verdict:
     stable_cycles: int
     """Cycles in a row, this one included, that left the top k unchanged."""
     top: list[int]
-    """Ids of the representatives of the top-k clusters, lowest first."""
+    """Ids of the candidates that stand for the k lowest crystals, lowest first."""
     energies: list[float]
     """Their energies, eV/atom."""
     unseen: float

@@ -370,20 +370,20 @@ def test_only_ghosts_are_not_trusted(reason):
     assert table["trusted"].tolist() == [reason not in {why.TOO_CLOSE, why.VOLUME, why.NOT_FINITE}]
 
 
-def test_representatives_are_the_lowest_of_their_clusters_and_different_crystals():
+def test_representatives_are_the_lowest_candidates_of_different_crystals_whatever_their_clusters():
     rng = np.random.default_rng(0)
     atoms = [
-        disguised(diamond(), rng),  # 0: cluster 0, but not its lowest
-        diamond(),  # 1: the lowest of cluster 0
-        disguised(diamond(), rng),  # 2: cluster 1, the same crystal once more
-        lonsdaleite(),  # 3: cluster 2
-        simple_cubic(),  # 4: cluster 3, a ghost
-        simple_cubic(),  # 5: cluster 4
+        disguised(diamond(), rng),
+        diamond(),  # 11: the lowest of its kind
+        disguised(diamond(), rng),  # 12: another cluster, the same crystal once more
+        lonsdaleite(),  # 13: the same cluster as diamond, another crystal
+        simple_cubic(),  # 14: a ghost
+        simple_cubic(),  # 15: the only one of its cluster
     ]
     reasons = [why.CONVERGED] * 4 + [why.VOLUME, why.CONVERGED]
     ids = np.array([10, 11, 12, 13, 14, 15])
     relaxed = batch(atoms, [-4.620, -4.629, -4.625, -4.61, -9.0, -3.5], reason=reasons, ids=ids)
-    table = rank(relaxed, np.zeros(6), np.array([0, 0, 1, 2, 3, 4]))
+    table = rank(relaxed, np.zeros(6), np.array([0, 0, 1, 0, 3, 4]))
     shuffled = relaxed.structures.take(rng.permutation(6))
     assert representatives(table, shuffled, 5, 0.01)["id"].tolist() == [11, 13, 15]
     assert representatives(table, shuffled, 2, 0.01)["id"].tolist() == [11, 13]

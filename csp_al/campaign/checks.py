@@ -10,13 +10,13 @@ from pathlib import Path
 
 from csp_al.campaign.constraints import conflicts, distance_key, min_distances
 from csp_al.campaign.errors import Finding, KeyPath, shown
-from csp_al.campaign.models import AseReference, Budget, Pool, Potential, Section, Select, Stop
+from csp_al.campaign.models import AseReference, Budget, Pool, Potential, Section, Select
 
 
 def check(sections: dict[str, Section], folder: Path) -> Iterator[Finding]:
     """What is wrong with the sections that are sound in themselves; file names are relative to the folder."""
-    names = ("pool", "reference", "potential", "select", "stop", "budget")
-    pool, reference, potential, select, stop, budget = (sections.get(name) for name in names)
+    names = ("pool", "reference", "potential", "select", "budget")
+    pool, reference, potential, select, budget = (sections.get(name) for name in names)
     if isinstance(pool, Pool):
         yield from conflicts(pool)
         yield from _seeds(pool, folder)
@@ -26,8 +26,6 @@ def check(sections: dict[str, Section], folder: Path) -> Iterator[Finding]:
         yield from _sight(pool, potential)
     if isinstance(pool, Pool) and isinstance(select, Select):
         yield from _picks(pool, select)
-    if isinstance(select, Select) and isinstance(stop, Stop):
-        yield from _top(select, stop)
     if isinstance(select, Select) and isinstance(budget, Budget):
         yield from _budget(select, budget)
 
@@ -61,13 +59,6 @@ def _picks(pool: Pool, select: Select) -> Iterator[Finding]:
         message = f"{select.per_cycle} labels a cycle (select.per_cycle) from {pool.size} candidates (pool.size)"
         key = _given(select, "select", "per_cycle") or ("pool", "size")
         yield Finding(key, f"{message}; ask for at most {pool.size}, or make more candidates")
-
-
-def _top(select: Select, stop: Stop) -> Iterator[Finding]:
-    if stop.top_k > select.clusters:
-        message = f"the lowest {stop.top_k} (stop.top_k) of {select.clusters} clusters (select.clusters)"
-        key = _given(stop, "stop", "top_k") or ("select", "clusters")
-        yield Finding(key, f"{message}; ask for at most {select.clusters}, or make more clusters")
 
 
 def _budget(select: Select, budget: Budget) -> Iterator[Finding]:

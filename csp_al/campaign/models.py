@@ -164,7 +164,7 @@ class Select(Section):
 class Stop(Section):
     """When the search is over."""
 
-    top_k: Count = Field(10, description="clusters whose lowest structures must stay the same")
+    top_k: Count = Field(10, description="lowest crystals that must stay the same, and that are relaxed in the end")
     tolerance: Positive = Field(0.01, description="eV/atom, an energy that moves less is the same")
     patience: Count = Field(2, description="cycles in a row without a change")
     max_cycles: Count = Field(15, description="cycles at most")

@@ -46,17 +46,18 @@ def rank(relaxed: Relaxed, scores: Floats, clusters: Ints) -> pd.DataFrame:
 
 
 def representatives(table: pd.DataFrame, structures: Structures, k: int, energy_tolerance: float) -> pd.DataFrame:
-    """Rows of the table for the k leading crystals, lowest first; fewer where there are fewer.
+    """Rows of the table for the k lowest crystals, lowest first; fewer where there are fewer.
 
-    The lowest trusted candidate stands for each cluster; where two of them are the same crystal (by
-    `csp_al.select.identity.distinct`, energies within ``energy_tolerance``, eV/atom), the higher one is passed over,
-    so that k different crystals are found. ``structures`` are the candidates as they came to rest.
+    Of trusted candidates that are the same crystal (by `csp_al.select.identity.distinct`, energies within
+    ``energy_tolerance``, eV/atom) the lowest stands for all. Published is the lowest candidate of each cluster; but
+    what k-means puts together are alike surroundings, not equal crystals: lonsdaleite stood for its cluster, and
+    diamond, in the same cluster and 1 meV/atom higher, was never relaxed by the reference. ``structures`` are the
+    candidates as they came to rest.
     """
-    sound = table[table["trusted"] & np.isfinite(table["energy_per_atom"])]
-    lowest = sound.sort_values(["energy_per_atom", "id"]).drop_duplicates("cluster")
-    candidates = structures.take(rows_of(structures, lowest["id"]))
-    groups = distinct(candidates, lowest["energy_per_atom"].to_numpy(), energy_tolerance, k)
-    return lowest.iloc[[group[0] for group in groups]]
+    sound = table[table["trusted"] & np.isfinite(table["energy_per_atom"])].sort_values(["energy_per_atom", "id"])
+    candidates = structures.take(rows_of(structures, sound["id"]))
+    groups = distinct(candidates, sound["energy_per_atom"].to_numpy(), energy_tolerance, k)
+    return sound.iloc[[group[0] for group in groups]]
 
 
 def rows_of(structures: Structures, ids: ArrayLike) -> Ints:
