@@ -119,6 +119,8 @@ def test_kill_at_any_moment_changes_nothing(undisturbed, tmp_path, index):
 
 def test_second_driver_is_refused_with_the_name_of_the_first(tmp_path):
     folder = campaign_in(tmp_path / "run")
+    file = folder / "small.yaml"
+    file.write_text(file.read_text().replace("steps: 20}", "steps: 100000}"))  # the first must not end meanwhile
     first = start(folder)
     try:
         lock = folder / "runs" / "small" / "LOCK"
