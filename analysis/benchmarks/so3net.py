@@ -33,8 +33,7 @@ def seconds(ensemble: Ensemble) -> float:
     """Shortest time of a training step: energies, forces and stress of a batch, and their gradient."""
     structures = batch()
     graph = build_graph(structures, find_edges(structures, CUTOFF), np.arange(BATCH), ensemble.device)
-    names = [name for name, _ in ensemble.skeleton.named_parameters() if not name.startswith("repulsion.")]
-    state = {name: tensor.clone().requires_grad_(name in names) for name, tensor in ensemble.state.items()}
+    state = {name: tensor.clone().requires_grad_(name in ensemble.learned) for name, tensor in ensemble.state.items()}
     times = []
     for _ in range(REPEATS):
         start = time.perf_counter()

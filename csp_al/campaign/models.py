@@ -126,7 +126,7 @@ class Potential(Section):
     interactions: Count = Field(3, description="interaction blocks")
     cutoff: Positive = Field(6.0, description="Å")
     radial: Count = Field(20, description="radial basis functions")
-    learning_rate: Positive = Field(2e-3, description="of AdamW at the start")
+    learning_rate: Positive = Field(2e-3, description="of AdamW, at its highest")
     batch_size: Count = Field(16, description="structures in one training step")
     steps: Count = Field(3000, description="training steps at most, in each cycle, rounded up to whole epochs")
     patience: Count = Field(1000, description="steps without a better validation loss before training stops")

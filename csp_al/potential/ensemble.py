@@ -44,6 +44,11 @@ class Ensemble:
     state: State
     device: torch.device
 
+    @property
+    def learned(self) -> list[str]:
+        """Names of the part of the state that training changes: all parameters but the repulsion's."""
+        return [name for name, _ in self.skeleton.named_parameters() if not name.startswith("repulsion.")]
+
     def predict(self, structures: Structures) -> Prediction:
         """Mean and spread over the members; see `Prediction` for shapes and units."""
         if not len(structures):

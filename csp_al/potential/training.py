@@ -194,8 +194,7 @@ def _optimise(
     report: Callable[[int, int], None],
 ) -> tuple[Ensemble, pd.DataFrame]:
     section = ensemble.section
-    learned = [name for name, _ in ensemble.skeleton.named_parameters() if not name.startswith("repulsion.")]
-    parameters = [state[name].requires_grad_() for name in learned]
+    parameters = [state[name].requires_grad_() for name in ensemble.learned]
     optimiser = torch.optim.AdamW(parameters, lr=rate, weight_decay=WEIGHT_DECAY)
     per_epoch = -(-len(targets.labels) // section.batch_size)
     epochs = -(-section.steps // per_epoch)

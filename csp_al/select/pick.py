@@ -34,9 +34,9 @@ def pick(table: pd.DataFrame, structures: Structures, history: Structures, per_c
     open_to_all = table[np.isfinite(table["score"]) & ~known]
     by_score = open_to_all.sort_values(["trusted", "score", "id"], ascending=[False, True, True])
     reached = basins[by_score.index]
-    seen = labelled[by_score.index] | (reached.notna() & reached.duplicated())
-    turn = by_score.assign(seen=seen).groupby(["trusted", "seen", "cluster"]).cumcount()
-    in_turn = by_score.assign(seen=seen, turn=turn).sort_values(
+    by_score["seen"] = labelled[by_score.index] | (reached.notna() & reached.duplicated())
+    by_score["turn"] = by_score.groupby(["trusted", "seen", "cluster"]).cumcount()
+    in_turn = by_score.sort_values(
         ["trusted", "seen", "turn", "score", "id"], ascending=[False, True, True, True, True]
     )
     picks: Ints = in_turn["id"].to_numpy(dtype=np.int64)[:per_cycle]

@@ -51,7 +51,7 @@ def representatives(table: pd.DataFrame, structures: Structures, k: int, energy_
     Of trusted candidates that are the same crystal (by `csp_al.select.identity.distinct`, energies within
     ``energy_tolerance``, eV/atom) the lowest stands for all. Published is the lowest candidate of each cluster; but
     what k-means puts together are alike surroundings, not equal crystals: lonsdaleite stood for its cluster, and
-    diamond, in the same cluster and 1 meV/atom higher, was never relaxed by the reference. ``structures`` are the
+    diamond, in the same cluster and 0.2 meV/atom higher, was never relaxed by the reference. ``structures`` are the
     candidates as they came to rest.
     """
     sound = table[table["trusted"] & np.isfinite(table["energy_per_atom"])].sort_values(["energy_per_atom", "id"])
