@@ -22,6 +22,7 @@ from sklearn.preprocessing import StandardScaler
 
 import csp_al
 from csp_al.campaign import AseReference, Budget, Campaign, GpawReference, Pool, Select, Stop, read_campaign
+from csp_al.cli.tables import results_table
 from csp_al.engine.tasks import read_result
 from csp_al.potential.devices import available_devices, describe_device, resolve_device
 from csp_al.report import columns, doctor, figures
@@ -172,6 +173,26 @@ def test_ranking_is_that_of_the_cycle_lowest_trusted_first(run, finished_run):
     for row in trusted.itertuples():
         assert row.times_reached == (ranking["basin"] == row.basin).sum()
     pd.testing.assert_frame_equal(run.ranking(), run.ranking(2))
+
+
+@pytest.mark.parametrize("columns", ["80", None])
+def test_printed_results_lose_no_digit(capsys, monkeypatch, columns):
+    if columns:
+        monkeypatch.setenv("COLUMNS", columns)
+        monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes this for a terminal
+    row = {
+        "rank": 12,
+        "id": 4321,
+        "energy_per_atom": -310.12345,
+        "energy_above_best": 0.1234,
+        "volume_per_atom": 20.512,
+    }
+    row |= {"predicted_energy_per_atom": -310.1, "predicted_sigma": 0.02, "times_reached": 113, "converged": False}
+    results_table([row | {"space_group": {"symbol": "P2_12_12_1", "number": 19}}])
+    printed = capsys.readouterr().out
+    for text in ("12", "4321", "P2_12_12_1 (19)", "-310.1234", "123.4", "20.51", "-310.100 ± 0.020", "113", "NO"):
+        assert text in printed
+    assert "…" not in printed
 
 
 def test_results_equal_what_was_published(run, finished_run):

@@ -8,6 +8,9 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+WIDTH_OF_FILES = 120
+"""Columns of what is printed to a file or a pipe, where rich would cut numbers to fit into 80."""
+
 
 def results_table(rows: list[dict[str, Any]]) -> None:
     """Print the ranked structures, the best first."""
@@ -15,8 +18,10 @@ def results_table(rows: list[dict[str, Any]]) -> None:
         title="Distinct structures by reference energy (eV/atom, meV/atom above the best, Å^3/atom)",
         title_justify="left",
         box=SIMPLE_HEAD,
+        padding=0,
+        pad_edge=False,
     )
-    headings = ("rank", "id", "space group", "E", "above", "V", "predicted E", "reached", "converged")
+    headings = ("#", "id", "space group", "E", "above", "V", "predicted E", "reached", "conv.")
     for heading in headings:
         table.add_column(heading, justify="left" if heading == "space group" else "right", no_wrap=True)
     for row in rows:
@@ -31,8 +36,11 @@ def results_table(rows: list[dict[str, Any]]) -> None:
             str(row["times_reached"]),
             "yes" if row["converged"] else "NO",
         )
-    Console().print(table)
-    Console().print("predicted: by the ensemble, ± its spread; reached: candidates of the pool that came to rest there")
+    console = Console()
+    if not console.is_terminal:
+        console.width = WIDTH_OF_FILES
+    console.print(table)
+    console.print("predicted: by the ensemble, ± its spread; reached: candidates of the pool that came to rest there")
 
 
 def results_as_csv(rows: list[dict[str, Any]]) -> str:
