@@ -214,6 +214,17 @@ def take(batch: T, rows: Ints, structures: Structures) -> T:
 _PER_ATOM = frozenset({"positions", "numbers", "forces", "forces_sigma"})
 
 
+def spread(batch: T, mask: NDArray[np.bool_], structures: Structures) -> T:
+    """The reverse of `take` for a mask: the rows of a batch of floats where it holds, and NaN elsewhere."""
+    parts: dict[str, Any] = {}
+    for field in fields(batch):  # type: ignore[arg-type]
+        rows = mask[structures.system] if field.name in _PER_ATOM else mask
+        value = getattr(batch, field.name)
+        parts[field.name] = np.full((len(rows), *value.shape[1:]), np.nan)
+        parts[field.name][rows] = value
+    return type(batch)(**parts)
+
+
 def choose(mask: NDArray[np.bool_], new: T, old: T, structures: Structures) -> T:
     """Of two batches of the same structures, the new one where the mask (n,) holds, and else the old one."""
     atoms = mask[structures.system]

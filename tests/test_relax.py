@@ -178,7 +178,7 @@ def test_lennard_jones_crystals_reach_the_minima_of_ase():
 @pytest.fixture(scope="module")
 def trained():
     section = Potential(members=2, features=16, interactions=2, cutoff=5.0, radial=12, steps=100, learning_rate=5e-3)
-    return in_double(train(new_ensemble(section, [13], [1], torch.device("cpu")), emt_labels(60), [1, 0]).ensemble)
+    return in_double(train(new_ensemble(section, [1], torch.device("cpu")), emt_labels(60), [1, 0]).ensemble)
 
 
 def test_a_trained_ensemble_reaches_the_minima_of_ase(trained):
@@ -498,6 +498,26 @@ def test_cells_that_collapse_or_fly_apart_stop_at_the_limit(pressure, edge):
     volume = one.structures.volumes[0] / 4
     assert 2.0 <= volume <= 100.0
     assert abs(np.log(volume / edge)) < np.log(1.5)  # nearer to the limit than one more step
+
+
+def test_what_is_out_of_range_from_the_start_is_never_evaluated(trained):
+    needle = Atoms("Al2", cell=[1e-4, 1e-4, 4e9], pbc=True, scaled_positions=[[0, 0, 0], [0.5, 0.5, 0.5]])
+    overlapping = Atoms("Al2", cell=[4, 4, 4], pbc=True, positions=[[0, 0, 0], [0, 0, 0]])
+    flat = Atoms("Al", cell=[[3, 0, 0], [6, 0, 0], [0, 0, 3]], pbc=True)
+    sound = disturbed(bulk("Al"), 1)
+    structures = Structures.from_atoms([needle, sound, overlapping, flat])
+    relaxed = relax(structures, trained, TIGHT, WIDE)
+    assert relaxed.reason.tolist() == [VOLUME, CONVERGED, TOO_CLOSE, VOLUME]
+    assert np.isnan(relaxed.prediction.energy[[0, 2, 3]]).all()
+    alone = relax(structures.take([1]), trained, TIGHT, WIDE)
+    np.testing.assert_allclose(relaxed.prediction.energy[1], alone.prediction.energy[0], atol=1e-6)
+
+
+def test_a_member_that_breaks_stops_its_candidates_alone(trained):
+    broken = replace(trained, state={name: value.clone() for name, value in trained.state.items()})
+    broken.state["energy_scale"][1] = torch.nan
+    relaxed = relax(Structures.from_atoms([disturbed(bulk("Al"), 1)]), broken, TIGHT, WIDE)
+    assert relaxed.reason.tolist() == [NOT_FINITE]
 
 
 def test_a_cell_thin_as_a_needle_is_out_of_range_although_its_volume_is_not():

@@ -14,13 +14,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 import csp_al.interfaces as why
 from csp_al.campaign.models import Relax
 from csp_al.interfaces import Ensemble
 from csp_al.relax import lbfgs
 from csp_al.relax.limits import Limits, broken_limit
-from csp_al.structures import Floats, Ints, Prediction, Relaxed, Strings, Structures, choose, concatenate, take
+from csp_al.structures import Floats, Ints, Prediction, Relaxed, Strings, Structures, choose, concatenate, spread, take
 
 LONGEST_STEP = 0.2
 """Å, of any atom in one step."""
@@ -108,12 +109,13 @@ def _entering(active: _Active | None, counts: Ints, capacity: int) -> int:
 def _enter(
     rows: Ints, structures: Structures, ensemble: Ensemble, section: Relax, limits: Limits, width: int
 ) -> _Active:
-    prediction = ensemble.predict(structures)
+    outside = broken_limit(structures, limits)
+    prediction = _predict_within(structures, outside == "", ensemble)
     deformation = np.broadcast_to(np.eye(3), structures.cells.shape).copy()
     n = len(rows)
     reason = _first_of(
+        outside,
         _not_finite(prediction, structures),
-        broken_limit(structures, limits),
         _disagreement(structures, prediction, section),
         _at_rest(structures, prediction, section),
         np.full(n, why.OUT_OF_STEPS if section.max_steps == 1 else ""),
@@ -132,6 +134,14 @@ def _enter(
         steps=np.ones(n, np.int64),
         reason=reason,
     )
+
+
+def _predict_within(structures: Structures, within: NDArray[np.bool_], ensemble: Ensemble) -> Prediction:
+    """Predictions for the structures in this mask (n,); for the others numbers that are none, unasked.
+
+    The neighbour list of a collapsed cell may not fit into any memory.
+    """
+    return spread(ensemble.predict(structures.take(within)), within, structures)
 
 
 def _retire(active: _Active | None, finished: list[tuple[Ints, Relaxed]]) -> _Active | None:
