@@ -50,9 +50,9 @@ def main() -> None:
     print("interactions  features  schnetpack (ms)  ours (ms)  ratio")
     for interactions, features in ((1, 16), (2, 16), (2, 32), (3, 64)):
         section = Potential(kind="so3net", members=3, features=features, interactions=interactions, cutoff=CUTOFF)
-        ours = seconds(new_ensemble(section, [14], [1], device))
+        ours = seconds(new_ensemble(section, [1], device))
         mine, architecture.SO3net = architecture.SO3net, architecture.spk.representation.SO3net
-        theirs = seconds(new_ensemble(section, [14], [1], device))
+        theirs = seconds(new_ensemble(section, [1], device))
         architecture.SO3net = mine
         print(f"{interactions:12d} {features:9d} {1e3 * theirs:16.0f} {1e3 * ours:10.0f} {theirs / ours:6.1f}")
 

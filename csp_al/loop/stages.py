@@ -163,7 +163,7 @@ def train(drive: Drive, cycle: int, progress: Progress) -> Ensemble:
         seed = [drive.campaign.seed, cycle, TRAIN]
         start = progress.ensemble
         if start is None or not section.warm_start:
-            start = new_ensemble(section, sorted(set(progress.pool.numbers.tolist())), seed, drive.device)
+            start = new_ensemble(section, seed, drive.device)
         trained = train_ensemble(start, progress.all_labels.usable, seed, drive.report)
         trained.ensemble.save(folder)
         trained.curve.to_csv(folder / "learning_curve.csv", index=False)

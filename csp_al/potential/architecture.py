@@ -1,8 +1,7 @@
-"""One member of the ensemble: a schnetpack representation, an atomwise energy, and a short-range repulsion.
+"""One member of the ensemble: a schnetpack representation and an atomwise energy.
 
-The energy of a structure is a sum over atoms of what the network makes of their surroundings, plus the screened
-nuclear repulsion of Ziegler, Biersack and Littmark at distances that no bond has, so that overlapping atoms never
-look attractive. Forces and stress follow from the derivative with respect to the edge vectors alone.
+The energy of a structure is a sum over atoms of what the network makes of their surroundings. Forces and stress
+follow from the derivative with respect to the edge vectors alone.
 """
 
 from __future__ import annotations
@@ -26,15 +25,16 @@ if sys.version_info < (3, 12):
 import schnetpack as spk
 from schnetpack import properties as keys
 
-from csp_al.potential.repulsion import Repulsion
+from csp_al.potential.schnet import POINTER, SchNet
 from csp_al.potential.so3net import SO3net
 
 
 class Graph(NamedTuple):
-    """A batch of crystals as the network sees it; edge e points from atom ``source[e]`` to an image of ``target[e]``.
+    """A batch of crystals as the network sees it, with each pair of neighbours once.
 
-    Shapes: numbers (N,), system (N,) row of each atom's structure, counts (n,), volumes (n,) Å^3, source and target
-    (E,), vectors (E, 3) Å.
+    Edge e leads from atom ``source[e]`` to an image of ``target[e]``. Shapes: numbers (N,), system (N,) row of each
+    atom's structure, counts (n,), volumes (n,) Å^3, source and target (E,), vectors (E, 3) Å, pointer (n+1,) where
+    the edges of each structure begin.
     """
 
     numbers: Tensor
@@ -44,40 +44,51 @@ class Graph(NamedTuple):
     source: Tensor
     target: Tensor
     vectors: Tensor
+    pointer: Tensor
 
 
 class Member(nn.Module):
     """Energies (n,) eV and atomic representations (N, features) of a graph, as a function of its edge vectors.
 
-    Energies are relative to ``energy_shift`` (eV per atom), which whoever asks adds in double precision: single
-    precision does not resolve relaxations on top of the total energies of some codes. The network's own numbers are
-    of the order of one, in units of ``energy_scale`` (eV). Both belong to the state and are set when training begins.
+    Energies are without the repulsion of overlapping atoms, which is the same for all members, and relative to
+    ``energy_shift`` (eV per atom), which whoever asks adds in double precision: single precision does not resolve
+    relaxations on top of the total energies of some codes. The network's own numbers are of the order of one, in
+    units of ``energy_scale`` (eV). Both belong to the state and are set when training begins.
     """
 
     energy_shift: Tensor
     energy_scale: Tensor
 
-    def __init__(self, section: Potential, species: list[int]) -> None:
+    def __init__(self, section: Potential) -> None:
         super().__init__()
+        self.cutoff = section.cutoff
         self.representation = _representation(section)
+        self.each_pair_once = isinstance(self.representation, SchNet)
         self.energy = spk.atomistic.Atomwise(n_in=section.features, output_key=keys.energy)
-        self.repulsion = Repulsion(species, section.cutoff)
         self.register_buffer("energy_shift", torch.zeros((), dtype=torch.float64))
         self.register_buffer("energy_scale", torch.ones(()))
 
     def forward(self, vectors: Tensor, graph: Graph) -> tuple[Tensor, Tensor]:
         """Energies (n,) eV and representations (N, features); ``vectors`` (E, 3) Å stand in for those of the graph."""
+        edges = (graph.source, graph.target, vectors) if self.each_pair_once else both_ways(graph, vectors)
         inputs: dict[str, Any] = {
             keys.Z: graph.numbers,
-            keys.Rij: vectors,
-            keys.idx_i: graph.source,
-            keys.idx_j: graph.target,
+            **dict(zip((keys.idx_i, keys.idx_j, keys.Rij), edges, strict=True)),
             keys.idx_m: graph.system,
             keys.n_atoms: graph.counts,
+            POINTER: graph.pointer,
         }
         inputs = self.energy(self.representation(inputs))
-        learned = inputs[keys.energy] * self.energy_scale
-        return learned + self.repulsion(vectors, graph), inputs["scalar_representation"]
+        return inputs[keys.energy] * self.energy_scale, inputs["scalar_representation"]
+
+
+def both_ways(graph: Graph, vectors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Source, target and vectors of all edges and their reverses."""
+    return (
+        torch.cat([graph.source, graph.target]),
+        torch.cat([graph.target, graph.source]),
+        torch.cat([vectors, -vectors]),
+    )
 
 
 def _representation(section: Potential) -> nn.Module:
@@ -89,7 +100,7 @@ def _representation(section: Potential) -> nn.Module:
     }
     match section.kind:
         case "schnet":
-            return spk.representation.SchNet(**common)
+            return SchNet(**common)
         case "painn":
             return spk.representation.PaiNN(**common)
         case "so3net":

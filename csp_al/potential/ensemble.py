@@ -8,8 +8,11 @@ its stress.
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -18,16 +21,21 @@ from torch.func import functional_call, stack_module_state, vmap
 
 from csp_al.campaign.models import Potential
 from csp_al.potential.architecture import Graph, Member
-from csp_al.potential.graphs import batches_by_edges, build_graph, find_edges
-from csp_al.structures import Prediction, Structures, concatenate
+from csp_al.potential.graphs import Edges, NeighbourLists, batches_by_edges, build_graph
+from csp_al.potential.repulsion import repel
+from csp_al.potential.schnet import SchNet
+from csp_al.structures import Ints, Prediction, Structures, concatenate
 
 NUMBERS_AT_ONCE = 10_000_000
 """Members times edges times numbers per edge in one pass: about 1 GB of intermediate results, gradient included."""
 
+BYTES_PER_NUMBER = 100
+"""Of intermediate results, gradient included."""
+
 NUMBERS_PER_FEATURE = {"schnet": 1, "painn": 4, "so3net": 40}
 """Intermediate numbers per edge and feature, relative to SchNet: vectors in PaiNN, products of harmonics in SO3net."""
 
-FORMAT = 1
+FORMAT = 2
 State = dict[str, Tensor]
 
 
@@ -39,34 +47,59 @@ class Ensemble:
     """
 
     section: Potential
-    species: list[int]
     skeleton: Member
     state: State
     device: torch.device
 
     @property
     def learned(self) -> list[str]:
-        """Names of the part of the state that training changes: all parameters but the repulsion's."""
-        return [name for name, _ in self.skeleton.named_parameters() if not name.startswith("repulsion.")]
+        """Names of the part of the state that training changes."""
+        return [name for name, _ in self.skeleton.named_parameters()]
 
     def predict(self, structures: Structures) -> Prediction:
         """Mean and spread over the members; see `Prediction` for shapes and units."""
         if not len(structures):
             return _empty(self.section)
-        edges = find_edges(structures, self.section.cutoff)
-        dtype = self.state["energy_scale"].dtype
+        edges = self._neighbours.edges(structures)
+        waiting = batches_by_edges(edges, edges_at_once(self.section, self.device))
         parts = []
-        for rows in batches_by_edges(edges, edges_at_once(self.section)):
-            graph = build_graph(structures, edges, rows, self.device, dtype)
-            energy, *others = evaluate(self.skeleton, self.state, graph)
-            energy = energy.double() + self.state["energy_shift"][:, None] * graph.counts
-            parts.append(_statistics(graph, energy, *others))
+        while waiting:
+            rows, *waiting = waiting
+            try:
+                parts.append(self._predict(structures, edges, rows))
+            except (RuntimeError, MemoryError) as error:
+                if len(rows) == 1 or not _is_out_of_memory(error):
+                    raise
+                waiting = [*np.array_split(rows, 2), *waiting]
         return concatenate(parts)
+
+    def _predict(self, structures: Structures, edges: Edges, rows: Ints) -> Prediction:
+        graph = build_graph(structures, edges, rows, self.device, self.state["energy_scale"].dtype)
+        energy, *others = evaluate(self.skeleton, self._fixed, graph)
+        energy = energy.double() + self.state["energy_shift"][:, None] * graph.counts
+        return _statistics(graph, energy, *others)
+
+    @cached_property
+    def _fixed(self) -> State:
+        """The state, with the filters of SchNet read into tables once and for all."""
+        if not isinstance(self.skeleton.representation, SchNet):
+            return self.state
+
+        member = deepcopy(self.skeleton).to(self.state["energy_scale"].dtype)
+        tables = []
+        for index in range(self.section.members):
+            member.load_state_dict({name: tensor[index] for name, tensor in self.state.items()}, strict=False)
+            tables.append(cast("SchNet", member.representation).tabulate())
+        return self.state | {"representation.tables": torch.stack(tables)}
+
+    @cached_property
+    def _neighbours(self) -> NeighbourLists:
+        return NeighbourLists(self.section.cutoff)
 
     def save(self, folder: Path) -> None:
         """Write weights (a state dictionary) and what is needed to rebuild the network (JSON)."""
         torch.save({name: tensor.cpu() for name, tensor in self.state.items()}, folder / "weights.pt")
-        about = {"format": FORMAT, "species": self.species, "potential": self.section.model_dump(mode="json")}
+        about = {"format": FORMAT, "potential": self.section.model_dump(mode="json")}
         (folder / "potential.json").write_text(json.dumps(about, indent=1))
 
 
@@ -78,29 +111,37 @@ def load_ensemble(folder: Path, device: torch.device) -> Ensemble:
         raise ValueError(msg)
     section = Potential(**about["potential"])
     state = torch.load(folder / "weights.pt", map_location=device, weights_only=True)
-    return Ensemble(section, about["species"], skeleton(section, about["species"], device), state, device)
+    return Ensemble(section, skeleton(section, device), state, device)
 
 
-def new_ensemble(section: Potential, species: list[int], seed: list[int], device: torch.device) -> Ensemble:
+def new_ensemble(section: Potential, seed: list[int], device: torch.device) -> Ensemble:
     """Untrained members that differ by their initial weights; the seed decides them."""
     members = []
     for index in range(section.members):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(np.random.default_rng([*seed, index]).integers(2**63)))
-            members.append(Member(section, species).to(device))
+            members.append(Member(section).to(device))
     parameters, buffers = stack_module_state(members)
     state = {name: tensor.detach() for name, tensor in (parameters | buffers).items()}
-    return Ensemble(section, species, skeleton(section, species, device), state, device)
+    return Ensemble(section, skeleton(section, device), state, device)
 
 
-def edges_at_once(section: Potential) -> int:
-    """Edges that one pass may hold, so that memory is bounded whatever the pool."""
-    return NUMBERS_AT_ONCE // (section.members * section.features * NUMBERS_PER_FEATURE[section.kind])
+def edges_at_once(section: Potential, device: torch.device) -> int:
+    """Edges that one pass may hold, so that memory is bounded whatever the pool: by half of what a GPU has left."""
+    numbers = NUMBERS_AT_ONCE
+    if device.type == "cuda":
+        numbers = torch.cuda.mem_get_info(device)[0] // 2 // BYTES_PER_NUMBER
+    return numbers // (section.members * section.features * NUMBERS_PER_FEATURE[section.kind])
 
 
-def skeleton(section: Potential, species: list[int], device: torch.device) -> Member:
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether memory ran out, for which there is an error of its own on GPUs only."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
+
+
+def skeleton(section: Potential, device: torch.device) -> Member:
     """The architecture, whose own weights are never used."""
-    return Member(section, species).to(device).requires_grad_(requires_grad=False)
+    return Member(section).to(device).requires_grad_(requires_grad=False)
 
 
 def evaluate(
@@ -119,6 +160,8 @@ def evaluate(
 
     energy, representation = vmap(member)(state, vectors)
     (slope,) = torch.autograd.grad(energy.sum(), vectors, create_graph=differentiable)
+    repulsion, steepness = repel(graph, skeleton.cutoff)
+    energy, slope = energy + repulsion, slope + steepness
     forces = torch.zeros(members, len(graph.numbers), 3, dtype=slope.dtype, device=slope.device)
     forces = forces.index_add(1, graph.source, slope).index_add(1, graph.target, -slope)
     virial = torch.zeros(members, len(graph.counts), 3, 3, dtype=slope.dtype, device=slope.device)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from ase.data import covalent_radii
 from ase.units import Bohr, Hartree
-from torch import Tensor, nn
+from torch import Tensor
 
 if TYPE_CHECKING:
     from csp_al.potential.architecture import Graph
@@ -26,24 +26,24 @@ EXPONENTS = (3.19980, 0.94229, 0.40290, 0.20162)
 """Universal screening function: sum of coefficient x exp(-exponent x r / a), a = 0.8854 a_0 / (Z_i^0.23 + Z_j^0.23)."""
 
 
-class Repulsion(nn.Module):
-    """Repulsion energies (n,) eV of a graph with these species, nowhere beyond the cutoff (Å)."""
+def repel(graph: Graph, cutoff: float) -> tuple[Tensor, Tensor]:
+    """Energies (n,) eV of a graph, nowhere beyond the cutoff (Å), and their derivative by its vectors (E, 3) eV/Å."""
+    radii = torch.from_numpy(covalent_radii).to(graph.vectors)
+    reach = (REACH * (radii[graph.numbers[graph.source]] + radii[graph.numbers[graph.target]])).clamp(max=cutoff)
+    near = torch.nonzero(graph.vectors.norm(dim=1) < reach)[:, 0]
+    source, target = graph.source[near], graph.target[near]
+    vectors = graph.vectors[near].requires_grad_()
+    energy = _screened(vectors.norm(dim=1), reach[near], graph.numbers[source], graph.numbers[target])
+    slope = torch.zeros_like(graph.vectors)
+    slope[near] = torch.autograd.grad(energy.sum(), vectors)[0]
+    total = slope.new_zeros(len(graph.counts)).index_add(0, graph.system[source], energy.detach())
+    return total, slope
 
-    reach: Tensor
 
-    def __init__(self, species: list[int], cutoff: float) -> None:
-        super().__init__()
-        radii = torch.from_numpy(covalent_radii[: max(species) + 1])
-        reach = REACH * (radii[:, None] + radii[None, :])
-        self.register_buffer("reach", reach.clamp(max=cutoff).float())
-
-    def forward(self, vectors: Tensor, graph: Graph) -> Tensor:
-        """Vectors (E, 3) Å stand in for those of the graph."""
-        distance = vectors.norm(dim=1)
-        z_i, z_j = graph.numbers[graph.source], graph.numbers[graph.target]
-        scaled = distance * (z_i.to(distance) ** 0.23 + z_j.to(distance) ** 0.23) / (0.8854 * Bohr)
-        terms = [c * torch.exp(-e * scaled) for c, e in zip(COEFFICIENTS, EXPONENTS, strict=True)]
-        screening = sum(terms[1:], start=terms[0]) / sum(COEFFICIENTS)
-        switch = 0.5 * (1 + torch.cos(pi * (distance / self.reach[z_i, z_j]).clamp(max=1.0)))
-        half = 0.5 * Hartree * Bohr * z_i * z_j / distance * screening * switch  # a pair has two edges
-        return half.new_zeros(len(graph.counts)).index_add(0, graph.system[graph.source], half)
+def _screened(distance: Tensor, reach: Tensor, z_i: Tensor, z_j: Tensor) -> Tensor:
+    """Energy of each pair of nuclei within their reach."""
+    scaled = distance * (z_i.to(distance) ** 0.23 + z_j.to(distance) ** 0.23) / (0.8854 * Bohr)
+    terms = [c * torch.exp(-e * scaled) for c, e in zip(COEFFICIENTS, EXPONENTS, strict=True)]
+    screening = sum(terms[1:], start=terms[0]) / sum(COEFFICIENTS)
+    switch = 0.5 * (1 + torch.cos(pi * distance / reach))
+    return Hartree * Bohr * z_i * z_j / distance * screening * switch
