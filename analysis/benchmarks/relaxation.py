@@ -23,18 +23,16 @@ from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
-import schnetpack as spk
 import silicon
 import torch
 from ase.calculators.calculator import Calculator, all_changes
 from ase.data import covalent_radii
 from ase.filters import FrechetCellFilter
 from ase.optimize import LBFGS
-from schnetpack.interfaces import SpkCalculator
-from schnetpack.transform import MatScipyNeighborList
 
 from csp_al.campaign.models import Potential, Relax
 from csp_al.interfaces import CONVERGED
+from csp_al.potential.architecture import spk
 from csp_al.potential.devices import resolve_device
 from csp_al.potential.ensemble import Ensemble
 from csp_al.relax.relaxation import relax
@@ -59,7 +57,7 @@ class Outcome:
         return float(self.steps.sum()) / self.seconds
 
 
-class OneMember(SpkCalculator):  # type: ignore[misc]
+class OneMember(spk.interfaces.SpkCalculator):  # type: ignore[misc]
     """schnetpack's calculator, for a model that is at hand."""
 
     def _load_model(self, model: spk.model.AtomisticModel) -> spk.model.AtomisticModel:
@@ -77,7 +75,7 @@ class Control(Calculator):  # type: ignore[misc]
         self.members = [
             OneMember(
                 _model(ensemble, member),
-                MatScipyNeighborList(ensemble.section.cutoff),
+                spk.transform.MatScipyNeighborList(ensemble.section.cutoff),
                 energy_key="total",
                 stress_key="stress",
                 energy_unit="eV",

@@ -16,16 +16,12 @@ import warnings
 
 import numpy as np
 import pytorch_lightning as pl
-import schnetpack as spk
 import silicon
 import torch
 import torchmetrics
-from schnetpack import properties as keys
-from schnetpack.data.loader import _atoms_collate_fn
-from schnetpack.transform import CastTo32, MatScipyNeighborList
-from torch.utils.data import DataLoader
 
 from csp_al.campaign.models import Potential
+from csp_al.potential.architecture import keys, spk
 from csp_al.potential.devices import resolve_device
 from csp_al.potential.ensemble import new_ensemble
 from csp_al.potential.training import train
@@ -64,9 +60,7 @@ def theirs(labels: Labels, test: Labels, epochs: int, device: torch.device) -> t
         optimizer_cls=torch.optim.AdamW,
         optimizer_args={"lr": 1e-3},
     )
-    batches = DataLoader(
-        _inputs(labels, shift), SECTION.batch_size, shuffle=True, collate_fn=_atoms_collate_fn, drop_last=False
-    )
+    batches = spk.data.AtomsLoader(_inputs(labels, shift), SECTION.batch_size, shuffle=True)
     trainer = pl.Trainer(
         max_epochs=epochs, logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, accelerator="gpu" if device.type == "cuda" else "cpu", devices=1,
@@ -77,7 +71,7 @@ def theirs(labels: Labels, test: Labels, epochs: int, device: torch.device) -> t
     seconds = time.perf_counter() - start
     energy, forces = [], []
     model = task.model.to(device)
-    for batch in DataLoader(_inputs(test, shift), SECTION.batch_size, collate_fn=_atoms_collate_fn):
+    for batch in spk.data.AtomsLoader(_inputs(test, shift), SECTION.batch_size):
         said = model({name: tensor.to(device) for name, tensor in batch.items()})
         energy.append(said["energy"].detach().cpu().numpy())
         forces.append(said["forces"].detach().cpu().numpy())
@@ -109,7 +103,7 @@ def _output(name: str, weight: float) -> spk.task.ModelOutput:
 def _inputs(labels: Labels, shift: float) -> list[dict[str, torch.Tensor]]:
     """Labels as schnetpack's loader gives them, neighbour lists included."""
     prepared = []
-    neighbours, to_single = MatScipyNeighborList(SECTION.cutoff), CastTo32()
+    neighbours, to_single = spk.transform.MatScipyNeighborList(SECTION.cutoff), spk.transform.CastTo32()
     structures = labels.structures
     for row, atoms in enumerate(structures.to_atoms()):
         own = slice(structures.ptr[row], structures.ptr[row + 1])
