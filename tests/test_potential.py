@@ -638,6 +638,21 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others():
         assert not torch.equal(other, reference)
 
 
+@EVERY_KIND
+def test_members_trained_together_learn_as_each_would_alone(kind, monkeypatch):
+    together, labels = beginner(kind=kind, members=3, steps=24), emt_labels(12)
+    curve = train(together, labels, [1, 0]).curve
+    draws = bootstrap(labels.structures.ids, 3, 1)
+    for member in range(3):
+        section = together.section.model_copy(update={"members": 1})
+        state = {name: value[[member]] for name, value in together.state.items()}
+        monkeypatch.setattr(training_module, "bootstrap", lambda *_, member=member: draws[[member]])
+        alone = train(replace(together, section=section, state=state), labels, [1, 0]).curve
+        shared = curve[curve["member"] == member]
+        np.testing.assert_allclose(alone["training"], shared["training"], rtol=1e-3)
+        np.testing.assert_allclose(alone["validation"], shared["validation"], rtol=1e-3)
+
+
 def test_members_differ_by_initial_weights_and_by_bootstrap():
     state = beginner().state
     differing = [name for name, value in state.items() if not torch.equal(value[0], value[1])]

@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import resource
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import Any
@@ -138,9 +139,11 @@ def control(structures: Structures, ensemble: Ensemble) -> Outcome:
     return Outcome(time.perf_counter() - start, np.array(steps), np.array(energies), np.array(converged))
 
 
-def ours(structures: Structures, ensemble: Ensemble, batch_atoms: int | None = None) -> Outcome:
+def ours(
+    structures: Structures, ensemble: Ensemble, batch_atoms: int | None = None, fmax: float = FMAX, most: int = MOST
+) -> Outcome:
     """All of them, side by side."""
-    section = Relax(fmax=FMAX, max_steps=MOST, uncertainty=1e6, energy_patience=MOST)
+    section = Relax(fmax=fmax, max_steps=most, uncertainty=1e6, energy_patience=most)
     if batch_atoms:
         section = section.model_copy(update={"batch_atoms": batch_atoms})
     start = time.perf_counter()
@@ -189,6 +192,38 @@ def torch_sim(structures: Structures, ensemble: Ensemble) -> Outcome:
     return Outcome(seconds, share, state.energy.cpu().numpy(), force < FMAX)
 
 
+def bounds(structures: Structures, ensemble: Ensemble) -> None:
+    """Print where the time of our relaxation goes, and how near its matrix products come to the machine's peak."""
+    from torch.profiler import ProfilerActivity, profile
+
+    large = torch.rand(4096, 4096, device=ensemble.device)
+    peak = 2 * 4096**3 / min(seconds_of(lambda: large @ large) for _ in range(5))
+    section = ensemble.section
+    per_atom = section.interactions * 3 * section.features**2 + (section.features + 1) * (section.features // 2)
+    start = time.perf_counter()
+    with profile(activities=[ProfilerActivity.CPU]) as profiled:
+        outcome = ours(structures, ensemble)
+    wall = time.perf_counter() - start
+    spent = {event.key: event.self_cpu_time_total / 1e6 for event in profiled.key_averages()}
+    products = sum(spent.get(name, 0.0) for name in ("aten::bmm", "aten::mm", "aten::addmm"))
+    kernels = sum(seconds for name, seconds in spent.items() if "_Convolution" in name)
+    flops = 4 * per_atom * section.members * float(outcome.steps @ structures.counts)  # forward and backward
+    shares = {"compiled kernels": kernels, "matrix products": products, "torch, the rest": sum(spent.values())}
+    shares["torch, the rest"] -= kernels + products
+    shares["lists, steps, limits"] = wall - sum(shares.values())
+    print("Where it goes: " + ", ".join(f"{name} {seconds / wall:.0%}" for name, seconds in shares.items()))
+    print(f"Matrix products reach {flops / products / peak:.0%} of the {peak / 1e9:.0f} GFLOP/s of one large product")
+
+
+def seconds_of(work: Callable[[], object]) -> float:
+    """Wall time of some work."""
+    start = time.perf_counter()
+    work()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
 def row(name: str, outcome: Outcome, of_pool: int, reference: float | None) -> float:
     """Print a row of the table; returns the seconds for the pool."""
     per = len(outcome.steps)
@@ -229,6 +264,8 @@ def main() -> None:
             row("torch-sim", torch_sim(structures, replace(ensemble)), size, reference)
         else:
             print("torch-sim: not installed (pip install torch-sim-atomistic)")
+        if device.type == "cpu":
+            bounds(structures.take(np.arange(min(size, 100))), ensemble)
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ def _torch() -> Line:
     except (ImportError, OSError) as error:  # OSError: a shared library that it needs is missing
         return False, f"torch: cannot be imported ({_first_line(error)})", "pip install --force-reinstall torch"
     if device.type == "cuda":
-        return True, what, ""
+        return True, f"{what}; SchNet by plain torch there, its compiled convolutions are for CPUs", ""
     return True, f"{what}; no CUDA GPU seen, pools of thousands relax faster on one", ""
 
 
