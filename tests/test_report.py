@@ -642,6 +642,17 @@ def test_convergence_shows_the_cycles_and_the_result(run):
     assert (final.x[0], final.y[0]) == (run.reference_evaluations, run.result_rows[0]["energy_per_atom"])
 
 
+def test_a_ghost_is_named_and_does_not_set_the_scale(run):
+    cycles = run.cycles.assign(best_predicted_energy_per_atom=[-1e3, *[0.1] * (len(run.cycles) - 1)])
+    figure = figures.convergence(cycles, run.results, run.reference_evaluations)
+    (note,) = figure.layout.annotations
+    assert (note.x, note.text) == (cycles["reference_evaluations"][0], "-1000.0 ↓")
+    lowest = min(cycles["best_labelled_energy_per_atom"].min(), run.results["energy_per_atom"].min())
+    assert lowest - 1.01 < figure.layout.yaxis.range[0] < lowest
+    assert figure.layout.yaxis.range[1] > 0.1
+    assert not figures.convergence(run.cycles, run.results, run.reference_evaluations).layout.annotations
+
+
 def test_parity_shows_every_label_that_was_predicted(run):
     diagonal, *points = figures.parity(run.labels).data
     known = run.labels.dropna(subset=["energy_per_atom", "predicted_energy_per_atom"])

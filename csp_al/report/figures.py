@@ -22,6 +22,9 @@ SCALE: Final = "cividis"
 WIDTH, TALL = 760, 580
 FAR: Final = 0.8
 """Quantile of the pool's energies at which the colours of the map end, so that the low ones can be told apart."""
+GHOST: Final = 1.0
+"""eV/atom below the lowest reference energy: what is predicted lower is no crystal, and is named at the edge instead of
+setting the scale."""
 
 
 def convergence(cycles: pd.DataFrame, results: pd.DataFrame, reference_evaluations: int) -> go.Figure:
@@ -55,6 +58,8 @@ def convergence(cycles: pd.DataFrame, results: pd.DataFrame, reference_evaluatio
             marker={"size": 14, "symbol": "star", "color": ORANGE},
             hovertemplate=f"{best['space_group_symbol']}: %{{y:.4f}} eV/atom",
         )
+    truth = pd.concat([cycles["best_labelled_energy_per_atom"], results["energy_per_atom"]])
+    _name_ghosts(figure, cycles["reference_evaluations"], cycles["best_predicted_energy_per_atom"], truth)
     return figure
 
 
@@ -67,7 +72,7 @@ def parity(labels: pd.DataFrame) -> go.Figure:
     figure = _figure("Energies predicted before labelling", "Reference (eV/atom)", "Predicted (eV/atom)", TALL)
     if not known.empty:
         ends = known[["energy_per_atom", "predicted_energy_per_atom"]].to_numpy()
-        limits = [float(ends.min()), float(ends.max())]
+        limits = [max(float(ends.min()), known["energy_per_atom"].min() - GHOST), float(ends.max())]
         line = {"color": GREY, "width": 1}
         figure.add_scatter(x=limits, y=limits, mode="lines", line=line, showlegend=False, hoverinfo="skip")
     for colour, (cycle, rows) in zip(_shades(known["cycle"].nunique()), known.groupby("cycle"), strict=True):
@@ -81,6 +86,8 @@ def parity(labels: pd.DataFrame) -> go.Figure:
             customdata=rows[["id", "predicted_sigma_per_atom"]],
             hovertemplate="%{customdata[0]}: %{x:.3f}, predicted %{y:.3f} ± %{customdata[1]:.3f} eV/atom",
         )
+    reference, predicted = known["energy_per_atom"], known["predicted_energy_per_atom"]
+    _name_ghosts(figure, reference, predicted, reference)
     figure.update_yaxes(scaleanchor="x", constrain="domain")
     figure.update_xaxes(constrain="domain")
     return figure
@@ -175,6 +182,20 @@ def _figure(title: str, x: str, y: str, height: int = 460) -> go.Figure:
             "legend": {"orientation": "h", "yanchor": "bottom", "y": 1.0, "x": 0},
         }
     )
+
+
+def _name_ghosts(figure: go.Figure, x: pd.Series, predicted: pd.Series, truth: pd.Series) -> None:
+    """End the energy axis a little below the truth where predictions go far below it, and write those at its end."""
+    floor = truth.min() - GHOST
+    ghosts = predicted < floor
+    if not ghosts.any():
+        return
+    top = max(truth.max(), predicted.max())
+    figure.update_yaxes(range=[floor, top + 0.05 * (top - floor)])
+    for place, energy in zip(x[ghosts], predicted[ghosts], strict=True):
+        figure.add_annotation(
+            x=place, y=floor, yanchor="bottom", text=f"{energy:.1f} ↓", showarrow=False, font={"color": BLUE}
+        )
 
 
 def _shades(count: int) -> list[str]:
