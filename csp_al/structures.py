@@ -214,7 +214,7 @@ def take(batch: T, rows: Ints, structures: Structures) -> T:
 _PER_ATOM = frozenset({"positions", "numbers", "forces", "forces_sigma"})
 
 
-def spread(batch: T, mask: NDArray[np.bool_], structures: Structures) -> T:
+def scatter(batch: T, mask: NDArray[np.bool_], structures: Structures) -> T:
     """The reverse of `take` for a mask: the rows of a batch of floats where it holds, and NaN elsewhere."""
     parts: dict[str, Any] = {}
     for field in fields(batch):  # type: ignore[arg-type]

@@ -275,6 +275,7 @@ def test_an_open_run_sees_what_is_published_later(copy):
 
 def test_map_of_the_pool_is_a_principal_component_analysis(run, finished_run):
     features = load(finished_run / "cycle-01" / "relax" / "relaxed.h5", Relaxed).prediction.features
+    features = features[np.isfinite(features).all(axis=1)]  # one candidate is thinner than a relaxation may make it
     scaled = StandardScaler().fit_transform(features)
     analysis = PCA(2).fit(scaled)
     points, shares = principal_components(features)
@@ -660,6 +661,16 @@ def test_parity_shows_every_label_that_was_predicted(run):
     np.testing.assert_array_equal(np.concatenate([trace.x for trace in points]), known["energy_per_atom"])
     bars = np.concatenate([trace.error_y.array for trace in points])
     np.testing.assert_array_equal(bars, known["predicted_sigma_per_atom"])
+
+
+def test_ghosts_leave_parity_as_wide_as_the_truth(run):
+    known = run.labels.dropna(subset=["energy_per_atom", "predicted_energy_per_atom"]).copy()
+    known.loc[known.index[:2], "predicted_energy_per_atom"] = -1e3
+    figure = figures.parity(known)
+    lowest = known["energy_per_atom"].min() - figures.GHOST
+    assert [note.text for note in figure.layout.annotations] == ["-1000.0 ↓"] * 2
+    assert min(figure.data[0].x) == pytest.approx(lowest)
+    assert figure.layout.yaxis.range[0] == pytest.approx(lowest)
 
 
 def test_pool_map_rings_the_picks(run):

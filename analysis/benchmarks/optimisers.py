@@ -40,6 +40,10 @@ OPTIMISERS: dict[str, Callable[[Atoms], Any]] = {
 }
 
 
+class TooManyError(Exception):
+    """More evaluations than are allowed."""
+
+
 class Counting(Calculator):  # type: ignore[misc]
     """The mean of an ensemble, and how often it was asked."""
 
@@ -54,7 +58,7 @@ class Counting(Calculator):  # type: ignore[misc]
         super().calculate(atoms, properties, system_changes)
         self.evaluations += 1
         if self.evaluations > relaxation.MOST:
-            raise StopIteration
+            raise TooManyError
         said = self.ensemble.predict(Structures.from_atoms([atoms]))
         stress = said.stress[0][[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
         energy = said.energy[0]
@@ -67,7 +71,7 @@ def alone(atoms: Atoms, ensemble: Ensemble, optimiser: Callable[[Atoms], Any]) -
     try:
         converged = bool(optimiser(atoms).run(fmax=relaxation.FMAX, steps=relaxation.MOST))
         return atoms.calc.evaluations, atoms.get_potential_energy(), converged
-    except StopIteration:
+    except TooManyError:
         return relaxation.MOST, np.nan, False
     except (RuntimeError, ValueError, np.linalg.LinAlgError) as error:
         print(f"# {type(error).__name__}: {error}")

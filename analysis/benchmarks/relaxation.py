@@ -6,17 +6,17 @@ All relax silicon by the same ensemble (five SchNets, 64 features, 3 interaction
 atoms and cell, to 0.05 eV/Å in at most 300 steps:
 
 - control: each structure alone, by ASE's LBFGS with a cell filter, the members one after the other through
-  schnetpack's own calculator, as the authors of the method describe it. Of the pool it relaxes a few; the time for all
-  follows from its structure-steps.
+  schnetpack's own calculator, as the authors of the method describe it. Of the pool it relaxes a few, and the time for
+  all follows from theirs.
 - ours: `csp_al.relax`, nothing stopped for uncertainty.
 - torch-sim: its FIRE with a cell filter, all at once, converged ones leave. It asks our ensemble for energies, forces
-  and stress, so that it is its optimiser and its batches that are compared.
+  and stress, so that it is its optimiser and its batches that are compared; when converged ones leave, the neighbour
+  lists of the others are built anew.
 """
 
 from __future__ import annotations
 
 import argparse
-import resource
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -229,10 +229,9 @@ def row(name: str, outcome: Outcome, of_pool: int, reference: float | None) -> f
     per = len(outcome.steps)
     seconds = outcome.seconds * of_pool / per
     ratio = "" if reference is None else f"{reference / seconds:8.1f}"
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
     print(
         f"{name:28s} {per:6d} {outcome.steps.mean():8.1f} {outcome.converged.mean():10.0%} {outcome.rate:10.1f}"
-        f" {seconds:10.1f} {ratio:>8s} {memory:8.1f}",
+        f" {seconds:10.1f} {ratio:>8s}",
         flush=True,
     )
     return seconds
@@ -256,7 +255,7 @@ def main() -> None:
         structures = silicon.pool(atoms, size)
         print(f"\nSi{atoms}, {size} candidates\n"
               f"{'':28s} {'number':>6s} {'steps':>8s} {'converged':>10s} {'steps/s':>10s}"
-              f" {'all (s)':>10s} {'ratio':>8s} {'GiB':>8s}")  # fmt: skip
+              f" {'all (s)':>10s} {'ratio':>8s}")  # fmt: skip
         reference = row("control", control(structures.take(np.arange(asked.control)), ensemble), size, None)
         row("ours, one at a time", ours(structures.take(np.arange(asked.control)), ensemble, 1), size, reference)
         row("ours", ours(structures, ensemble), size, reference)

@@ -6,25 +6,14 @@ follow from the derivative with respect to the edge vectors alone.
 
 from __future__ import annotations
 
-import sys
 from typing import Any, NamedTuple
 
+import schnetpack as spk
 import torch
+from schnetpack import properties as keys
 from torch import Tensor, nn
 
 from csp_al.campaign.models import Potential
-
-if sys.version_info < (3, 12):
-    # schnetpack 2.0.4, the newest that runs on Python 3.11 beside a current torch, imports this type variable under
-    # the name that it had before torch 2.11.
-    import torch.utils.data.dataloader as _dataloader
-
-    if not hasattr(_dataloader, "T_co"):
-        _dataloader.T_co = _dataloader._T_co  # type: ignore[attr-defined]  # noqa: SLF001
-
-import schnetpack as spk
-from schnetpack import properties as keys
-
 from csp_al.potential.schnet import POINTER, SchNet
 from csp_al.potential.so3net import SO3net
 

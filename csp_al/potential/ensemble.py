@@ -26,15 +26,14 @@ from csp_al.potential.repulsion import repel
 from csp_al.potential.schnet import SchNet
 from csp_al.structures import Ints, Prediction, Structures, concatenate
 
-NUMBERS_AT_ONCE = 20_000_000
-"""Members times edges times numbers per edge in one pass: about 1 GB of intermediate results, gradient included."""
+ROOM = 1_000_000_000
+"""Bytes of intermediate results in one pass on a CPU; on a GPU it is half of what is free."""
 
-BYTES_PER_NUMBER = 200
-"""Of intermediate results, gradient included."""
+BYTES = {"schnet": 80, "painn": 320, "so3net": 820}
+"""Of intermediate results for each edge, feature, member and interaction: twice what a pass keeps for its gradient."""
 
-NUMBERS_PER_FEATURE = {"schnet": 1, "painn": 16, "so3net": 160}
-"""Intermediate numbers per edge and feature, relative to SchNet, which keeps none but those of its atoms: messages and
-vectors in PaiNN, products of harmonics in SO3net."""
+BYTES_COMPILED = 10
+"""Likewise of SchNet in compiled kernels, which keep nothing but what belongs to atoms."""
 
 FORMAT = 2
 State = dict[str, Tensor]
@@ -44,7 +43,7 @@ State = dict[str, Tensor]
 class Ensemble:
     """Trained potentials; keeps `csp_al.interfaces.Ensemble`.
 
-    ``state`` holds the weights and buffers of all members, stacked along the first axis.
+    ``state`` holds the weights and buffers of all members, stacked along the first axis; it is final once asked.
     """
 
     section: Potential
@@ -105,14 +104,25 @@ class Ensemble:
 
 
 def load_ensemble(folder: Path, device: torch.device) -> Ensemble:
-    """Read what `Ensemble.save` wrote. Only tensors are unpickled. Raises ValueError for another format."""
+    """Read what `Ensemble.save` wrote. Only tensors are unpickled.
+
+    Raises ValueError for another format, and for weights that are not those of the architecture.
+    """
     about = json.loads((folder / "potential.json").read_text())
     if about["format"] != FORMAT:
-        msg = f"{folder}: weights of format {about['format']}, this version of csp_al reads format {FORMAT}"
+        msg = (
+            f"{folder}: weights of format {about['format']}, this version of csp_al reads format {FORMAT}; begin the "
+            "campaign again under a new name, or go on with the version that wrote it"
+        )
         raise ValueError(msg)
     section = Potential(**about["potential"])
     state = torch.load(folder / "weights.pt", map_location=device, weights_only=True)
-    return Ensemble(section, skeleton(section, device), state, device)
+    member = skeleton(section, device)
+    expected = {name for name, _ in [*member.named_parameters(), *member.named_buffers()]}
+    if state.keys() != expected:
+        msg = f"{folder}: weights that are not those of {section.kind}: {', '.join(sorted(state.keys() ^ expected))}"
+        raise ValueError(msg)
+    return Ensemble(section, member, state, device)
 
 
 def new_ensemble(section: Potential, seed: list[int], device: torch.device) -> Ensemble:
@@ -128,16 +138,20 @@ def new_ensemble(section: Potential, seed: list[int], device: torch.device) -> E
 
 
 def edges_at_once(section: Potential, device: torch.device) -> int:
-    """Edges that one pass may hold, so that memory is bounded whatever the pool: by half of what a GPU has left."""
-    numbers = NUMBERS_AT_ONCE
+    """Edges that one pass may hold, so that memory is bounded whatever the pool."""
+    room, each = ROOM, BYTES[section.kind]
     if device.type == "cuda":
-        numbers = torch.cuda.mem_get_info(device)[0] // 2 // BYTES_PER_NUMBER
-    return numbers // (section.members * section.features * NUMBERS_PER_FEATURE[section.kind])
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        room = (torch.cuda.mem_get_info(device)[0] + unused) // 2
+    if device.type == "cpu" and section.kind == "schnet":
+        each = BYTES_COMPILED
+    return room // (section.members * section.features * section.interactions * each)
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """Whether memory ran out, for which there is an error of its own on GPUs only."""
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
+    """Whether memory ran out, for which there is an error of its own on some devices only."""
+    known = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
+    return isinstance(error, MemoryError) or any(words in str(error) for words in known)
 
 
 def skeleton(section: Potential, device: torch.device) -> Member:

@@ -109,7 +109,7 @@ class _List:
     inverse: Floats
     source: NDArray[np.int32]
     target: NDArray[np.int32]
-    shifts: NDArray[np.int16]
+    shifts: NDArray[np.int32]
 
 
 def _build(structures: Structures, row: int, cutoff: float) -> _List:
@@ -126,7 +126,7 @@ def _build(structures: Structures, row: int, cutoff: float) -> _List:
         np.linalg.inv(cell),
         source[once].astype(np.int32),
         target[once].astype(np.int32),
-        shifts[once].astype(np.int16),
+        shifts[once].astype(np.int32),
     )
 
 

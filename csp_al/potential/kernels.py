@@ -13,6 +13,8 @@ beyond the last one it is zero.
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -21,9 +23,21 @@ from numba import njit, prange
 CHUNKS = 4
 """Parts of a batch whose gradients of the table are summed apart; fixed, so that no sum depends on the machine."""
 
-_REORDERED = {"reassoc", "contract", "arcp", "nsz"}  # sums may be reordered; numbers that are none stay so
-_compiled: Any = njit(parallel=True, fastmath=_REORDERED, cache=True, nogil=True, error_model="numpy")
-_inlined: Any = njit(fastmath=_REORDERED, inline="always", error_model="numpy")
+REORDERED = {"reassoc", "contract", "arcp", "nsz"}
+"""Liberties of the compiler: the order of sums, but not the assumption that no number is NaN."""
+
+_inlined: Any = njit(fastmath=REORDERED, inline="always", error_model="numpy")
+
+
+def _compiled(function: Callable[..., Any]) -> Any:
+    """Compile at the first call, and keep the result for the next process where there is a place to write."""
+    options: dict[str, Any] = {"parallel": True, "fastmath": REORDERED, "nogil": True, "error_model": "numpy"}
+    try:
+        return njit(cache=True, **options)(function)
+    except RuntimeError:
+        name = function.__name__
+        warnings.warn(f"no writable folder for compiled {name}, set NUMBA_CACHE_DIR; compiled anew now", stacklevel=2)
+        return njit(**options)(function)
 
 
 @_inlined

@@ -85,7 +85,7 @@ def _with_slope(function: Callable[[Tensor], Tensor], at: Tensor, slope: Tensor)
 
 
 def _linear(layer: nn.Linear, at: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
-    """Likewise of a linear layer."""
+    """Value of a linear layer and its slope, along a distance along which its argument has this slope."""
     return nn.functional.linear(at, layer.weight, layer.bias), nn.functional.linear(slope, layer.weight)
 
 
@@ -138,9 +138,9 @@ class _Convolution(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         x, table, distance = ctx.saved_tensors
-        if torch.is_grad_enabled():  # the slope of an energy, which a loss will be made of; the table has none then
+        if torch.is_grad_enabled():  # forces, which a loss will be made of; nobody asks for the table's gradient then
             by_x, by_distance = _Slopes.apply(x, table, distance, g, ctx.spacing, ctx.pairs)
-            return by_x, None, by_distance, None, None
+            return by_x, _unknown(table), by_distance, None, None
         by_x, by_distance = _run(kernels.slopes, x, table, distance, ctx.spacing, ctx.pairs, g)
         by_table = None
         if ctx.needs_input_grad[1]:
@@ -162,8 +162,12 @@ class _Slopes(torch.autograd.Function):
     def backward(ctx: Any, u: Tensor, v: Tensor) -> tuple[Tensor | None, ...]:
         x, table, distance, g = ctx.saved_tensors
         by_x, by_table, by_g = _run(kernels.curvatures, x, table, distance, ctx.spacing, ctx.pairs, g, u, v)
-        unknown = distance.new_full((), torch.nan).expand_as(distance)
-        return by_x, by_table, unknown, by_g, None, None
+        return by_x, by_table, _unknown(distance), by_g, None, None
+
+
+def _unknown(tensor: Tensor) -> Tensor:
+    """The gradient by a tensor that nothing here needs: whoever does is not to take it for zero."""
+    return tensor.new_full((), torch.nan).expand_as(tensor)
 
 
 def _run(kernel: Any, x: Tensor, table: Tensor, distance: Tensor, spacing: float, pairs: Pairs, *others: Tensor) -> Any:

@@ -21,7 +21,7 @@ from csp_al.campaign.models import Relax
 from csp_al.interfaces import Ensemble
 from csp_al.relax import lbfgs
 from csp_al.relax.limits import Limits, broken_limit
-from csp_al.structures import Floats, Ints, Prediction, Relaxed, Strings, Structures, choose, concatenate, spread, take
+from csp_al.structures import Floats, Ints, Prediction, Relaxed, Strings, Structures, choose, concatenate, scatter, take
 
 LONGEST_STEP = 0.2
 """Å, of any atom in one step."""
@@ -141,7 +141,7 @@ def _predict_within(structures: Structures, within: NDArray[np.bool_], ensemble:
 
     The neighbour list of a collapsed cell may not fit into any memory.
     """
-    return spread(ensemble.predict(structures.take(within)), within, structures)
+    return scatter(ensemble.predict(structures.take(within)), within, structures)
 
 
 def _retire(active: _Active | None, finished: list[tuple[Ints, Relaxed]]) -> _Active | None:

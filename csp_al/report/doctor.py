@@ -70,7 +70,7 @@ def _torch() -> Line:
         return False, f"torch: cannot be imported ({_first_line(error)})", "pip install --force-reinstall torch"
     if device.type == "cuda":
         return True, f"{what}; SchNet by plain torch there, its compiled convolutions are for CPUs", ""
-    return True, f"{what}; no CUDA GPU seen, pools of thousands relax faster on one", ""
+    return True, f"{what}; no CUDA GPU seen", ""
 
 
 def _gpaw() -> Line:
