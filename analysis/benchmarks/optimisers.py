@@ -1,6 +1,6 @@
 """Evaluations that optimisers need for atoms and cell together, on the same candidates and the same ensemble.
 
-python analysis/benchmarks/optimisers.py [--candidates 30] [--atoms 8] [--only LBFGS]
+python analysis/benchmarks/optimisers.py [--candidates 30] [--atoms 8] [--only LBFGS] [--half-way 0.5]
 
 Ours against those of ASE with its cell filters, each structure alone, to 0.05 eV/Å in at most 300 evaluations. Means
 are over the candidates that converge with every optimiser; "same minimum" counts those whose energy is within
@@ -99,14 +99,15 @@ def main() -> None:
     parser.add_argument("--candidates", type=int, default=30)
     parser.add_argument("--atoms", type=int, default=8)
     parser.add_argument("--only", nargs="+", choices=list(OPTIMISERS), default=list(OPTIMISERS))
+    parser.add_argument("--half-way", type=float, default=0.5, help="eV/Å")
     asked = parser.parse_args()
     warnings.simplefilter("ignore")
     ensemble = silicon.trained(relaxation.POTENTIAL)
     structures = silicon.pool(asked.atoms, asked.candidates, seed=4)
     print(f"Si{asked.atoms}, as generated: ", end="")
     compare(structures, ensemble, asked.only)
-    section = Relax(fmax=0.5, uncertainty=1e6)
-    print("Half way: ", end="")
+    section = Relax(fmax=asked.half_way, uncertainty=1e6)
+    print(f"From {asked.half_way} eV/Å: ", end="")
     compare(relax(structures, ensemble, section, silicon.LIMITS).structures, ensemble, asked.only)
 
 

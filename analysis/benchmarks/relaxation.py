@@ -210,7 +210,7 @@ def bounds(structures: Structures, ensemble: Ensemble) -> None:
     flops = 4 * per_atom * section.members * float(outcome.steps @ structures.counts)  # forward and backward
     shares = {"compiled kernels": kernels, "matrix products": products, "torch, the rest": sum(spent.values())}
     shares["torch, the rest"] -= kernels + products
-    shares["lists, steps, limits"] = wall - sum(shares.values())
+    shares["Python, lists, steps, limits"] = wall - sum(shares.values())
     print("Where it goes: " + ", ".join(f"{name} {seconds / wall:.0%}" for name, seconds in shares.items()))
     print(f"Matrix products reach {flops / products / peak:.0%} of the {peak / 1e9:.0f} GFLOP/s of one large product")
 

@@ -148,7 +148,7 @@ class Relax(Section):
     uncertainty: Positive = Field(0.5, description="stop when the largest sigma_F exceeds this share of max F")
     uncertainty_floor: Positive = Field(0.25, description="eV/Å, a sigma_F below this stops nothing")
     energy_patience: Count = Field(20, description="stop when the energy has not fallen for so many steps")
-    batch_atoms: Count = Field(2000, description="atoms relaxed side by side")
+    batch_atoms: Count = Field(20_000, description="atoms relaxed side by side")
 
 
 class Select(Section):
