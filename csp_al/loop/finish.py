@@ -20,8 +20,9 @@ from csp_al.select.identity import distinct, times_reached
 from csp_al.store.run import cycles
 from csp_al.structures import Structures
 
-SYMPREC = 0.02
-"""Å, within which spglib takes the atoms of a winner to be related by symmetry: it is relaxed to fmax, not further."""
+SYMPREC = 0.1
+"""Å, within which spglib takes the atoms of a winner to be related by symmetry: it is relaxed to fmax, not further.
+With 0.02 a diamond that came to rest at 0.05 eV/Å was called I4_1/amd."""
 
 
 COLUMNS = (

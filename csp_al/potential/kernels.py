@@ -30,7 +30,7 @@ _inlined: Any = njit(fastmath=REORDERED, inline="always", error_model="numpy")
 
 
 def _compiled(function: Callable[..., Any]) -> Any:
-    """Compile at the first call, and keep the result for the next process where there is a place to write."""
+    """Compile at the first call, and keep the result for the next process; where nothing can be written, say so."""
     options: dict[str, Any] = {"parallel": True, "fastmath": REORDERED, "nogil": True, "error_model": "numpy"}
     try:
         return njit(cache=True, **options)(function)
