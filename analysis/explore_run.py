@@ -29,7 +29,8 @@ print(describe(status(path)))
 # ## Did the search converge?
 #
 # The blue line is what the potential calls the best crystal after each cycle: once it stays level, more labels would
-# change little. In early cycles it may lie far off, when the potential still believes in crystals that do not exist.
+# change little. In early cycles it may lie far off, when the potential still believes in crystals that do not exist;
+# energies far below any truth are written at the lower edge.
 # The star, the best crystal relaxed by the reference method, is the truth: it should lie close to the end of the line.
 # Grey squares are the lowest single points of the reference method, of structures that were not relaxed with it.
 

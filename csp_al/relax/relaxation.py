@@ -137,7 +137,7 @@ def _enter(
 
 
 def _predict_within(structures: Structures, within: NDArray[np.bool_], ensemble: Ensemble) -> Prediction:
-    """Predictions for the structures in this mask (n,); for the others numbers that are none, unasked.
+    """Predictions for the structures in this mask (n,), NaN for the others, which the ensemble is not asked about.
 
     The neighbour list of a collapsed cell may not fit into any memory.
     """
