@@ -1,8 +1,7 @@
 """Crystals in batches: what flows between the rooms of the loop.
 
-Everything is flat and ragged: the atoms of n structures lie in one array of N
-rows, and ``ptr`` (n+1) says where each structure begins. Units are ASE's: eV,
-Å, eV/Å, eV/Å^3; cells hold their vectors in rows; stress is positive under
+Everything is flat and ragged: the atoms of n structures lie in one array of N rows, and ``ptr`` (n+1) says where each
+structure begins. Units are ASE's: eV, Å, eV/Å, eV/Å^3; cells hold their vectors in rows; stress is positive under
 tension, as in ASE.
 
     structures = Structures.from_atoms([bulk("Si"), bulk("Al")])
@@ -58,13 +57,11 @@ class Structures:
     @property
     def volumes(self) -> Floats:
         """Cell volumes, (n,), Å^3."""
-        volumes: Floats = np.abs(np.linalg.det(self.cells))
-        return volumes
+        return np.abs(np.linalg.det(self.cells))
 
     def largest(self, of_atoms: Floats) -> Floats:
         """The largest of a number per atom (N,) in each structure, (n,); NaN where one is."""
-        largest: Floats = np.maximum.reduceat(of_atoms, self.ptr[:-1]) if len(self) else np.zeros(0)
-        return largest
+        return np.maximum.reduceat(of_atoms, self.ptr[:-1]) if len(self) else np.zeros(0)
 
     def atoms_of(self, rows: ArrayLike) -> Ints:
         """Indices of the atoms of the structures in these rows, in their order."""
@@ -266,8 +263,7 @@ def load(path: Path, kind: type[T]) -> T:
     """Read what `save` wrote. Raises ValueError for a file of another format."""
     with h5py.File(path, "r") as file:
         if file.attrs.get("format") != FORMAT:
-            msg = f"{path}: format {file.attrs.get('format')}, this version of csp_al reads format {FORMAT}"
-            raise ValueError(msg)
+            raise ValueError(f"{path}: format {file.attrs.get('format')}, this version of csp_al reads format {FORMAT}")
         return _read(file, kind)
 
 

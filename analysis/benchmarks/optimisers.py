@@ -23,6 +23,7 @@ from ase.calculators.calculator import Calculator, all_changes
 from ase.filters import FrechetCellFilter, UnitCellFilter
 from ase.optimize import BFGS, FIRE, FIRE2, LBFGS, CellAwareBFGS
 from ase.optimize.precon import Exp, PreconLBFGS
+from ase.stress import full_3x3_to_voigt_6_stress
 
 from csp_al.campaign.models import Relax
 from csp_al.potential.ensemble import Ensemble
@@ -60,7 +61,7 @@ class Counting(Calculator):  # type: ignore[misc]
         if self.evaluations > relaxation.MOST:
             raise TooManyError
         said = self.ensemble.predict(Structures.from_atoms([atoms]))
-        stress = said.stress[0][[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
+        stress = full_3x3_to_voigt_6_stress(said.stress[0])
         energy = said.energy[0]
         self.results = {"energy": energy, "free_energy": energy, "forces": said.forces, "stress": stress}
 

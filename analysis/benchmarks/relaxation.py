@@ -30,6 +30,7 @@ from ase.calculators.calculator import Calculator, all_changes
 from ase.data import covalent_radii
 from ase.filters import FrechetCellFilter
 from ase.optimize import LBFGS
+from ase.stress import full_3x3_to_voigt_6_stress
 
 from csp_al.campaign.models import Potential, Relax
 from csp_al.interfaces import CONVERGED
@@ -92,7 +93,7 @@ class Control(Calculator):  # type: ignore[misc]
         for member in self.members:
             member.calculate(atoms.copy(), ["energy", "forces", "stress"])
         mean = {key: np.mean([m.results[key] for m in self.members], axis=0) for key in ("energy", "forces", "stress")}
-        stress = mean["stress"][[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
+        stress = full_3x3_to_voigt_6_stress(mean["stress"])
         self.results = {"energy": mean["energy"] + self.shift * len(atoms), "forces": mean["forces"], "stress": stress}
 
 

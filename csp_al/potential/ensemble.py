@@ -33,7 +33,7 @@ BYTES = {"schnet": 80, "painn": 320, "so3net": 820}
 """Of intermediate results for each edge, feature, member and interaction: twice what a pass keeps for its gradient."""
 
 BYTES_COMPILED = 10
-"""Likewise of SchNet in compiled kernels, which keep nothing but what belongs to atoms."""
+"""Of SchNet in compiled kernels, with room to spare: a pass keeps one byte, of what belongs to atoms."""
 
 FORMAT = 2
 State = dict[str, Tensor]

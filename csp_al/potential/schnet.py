@@ -22,7 +22,7 @@ from torch.func import jvp
 from csp_al.potential import kernels
 
 KNOTS_PER_WIDTH = 8
-"""Of a radial basis function. Largest errors, in shares of the largest value of a filter: 5e-5 with 4, 4e-6 with 8,
+"""Of a radial basis function. Largest errors, in shares of the largest value of a filter: 7e-5 with 4, 4e-6 with 8,
 3e-7 with 16 (of trained ones a fifth of that); single precision resolves 1e-7, and a sum over neighbours less."""
 
 POINTER = "pair_pointer"
