@@ -5,7 +5,7 @@ A room is replaced by anything that keeps its Protocol. Shapes and units are tho
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -17,6 +17,8 @@ from csp_al.structures import Floats, Ints, Labels, Prediction, Relaxed, Structu
 if TYPE_CHECKING:
     from ase import Atoms
     from ase.calculators.calculator import BaseCalculator
+
+    from csp_al.campaign.models import AnyReference
 
 CONVERGED: Final = "converged"
 UNCERTAIN: Final = "uncertain"
@@ -51,20 +53,19 @@ class ReferenceFailedError(Exception):
 
 
 class Reference(Protocol):
-    """The method whose labels are the truth of a campaign: a source of ASE calculators with a retry ladder."""
+    """The method whose labels are the truth of a campaign: a source of ASE calculators."""
 
     @property
     def name(self) -> str:
         """What it is called in tables and messages."""
         ...
 
-    @property
-    def remedies(self) -> Sequence[str]:
-        """What each attempt after the first does differently, in words; its length bounds the retries."""
+    def calculator(self, atoms: Atoms, directory: Path) -> BaseCalculator:
+        """A fresh calculator for these atoms that writes only below ``directory``."""
         ...
 
-    def calculator(self, atoms: Atoms, directory: Path, attempt: int) -> BaseCalculator:
-        """A fresh calculator for these atoms that writes only below ``directory``; attempt 0 is the plain set-up."""
+    def kpoints(self, atoms: Atoms) -> list[int] | None:
+        """Divisions of the mesh that a calculator made for these atoms keeps; None where there is none or unknown."""
         ...
 
     def check(self) -> list[tuple[str, str]]:
@@ -72,6 +73,18 @@ class Reference(Protocol):
 
         Each is a key of the reference section, such as "calculator", and what is wrong there.
         """
+        ...
+
+    def doubts(self) -> list[tuple[str, str]]:
+        """What may be meant, but should be known: keys and words as of `check`."""
+        ...
+
+    def pinned(self) -> AnyReference:
+        """Its section with everything written out that a result depends on, such as checksums of files."""
+        ...
+
+    def versions(self) -> dict[str, str]:
+        """Programs that it runs, and their versions."""
         ...
 
 

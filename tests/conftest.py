@@ -35,7 +35,7 @@ def finished_run(tmp_path_factory) -> Path:
     run.mkdir(parents=True)
     campaign = read_campaign(source)
     with locked(run):
-        prepare(run, campaign, source)
+        prepare(run, campaign, source, {})
         log(run, "started")
         engine = LocalEngine(run / "tasks", slots=2)
         try:

@@ -115,7 +115,7 @@ def test_the_shipped_campaigns_are_those_of_the_readme():
         ("[7, 12]", "12", "5:20: pool.volume_per_atom: a list in [ ] is expected, not 12"),
         ("[7, 12]", "[7, .inf]", "5:24: pool.volume_per_atom[1]: a finite number is expected, not inf"),
         ("kind: ase", "kind: asse", "7:9: reference.kind: unknown word asse, did you mean ase?"),
-        ("kind: ase", "# none", "6:1: reference.kind: missing; allowed: gpaw, ase"),
+        ("kind: ase", "# none", "6:1: reference.kind: missing; allowed: gpaw, espresso, ase"),
         ("some.module.Calculator", "EMT", "8:15: reference.calculator: 'EMT' is no import path; write module.name"),
         ("  calculator: some.module.Calculator\n", "", "6:1: reference.calculator: missing (import path"),
         ('{depth: 2, table: {1: "one"}}', "deep", "9:15: reference.parameters: a section of keys is expected, not "),
@@ -392,7 +392,7 @@ def test_a_template_that_could_not_be_read_is_refused_in_plain_words():
         campaign_template("a", "Sj8", "gpaw")
     with pytest.raises(ValueError, match=r'^name: "a b" does not fit'):
         campaign_template("a b", "Si8", "gpaw")
-    with pytest.raises(ValueError, match=r"no reference is called 'vasp'; allowed: gpaw, ase"):
+    with pytest.raises(ValueError, match=r"no reference is called 'vasp'; allowed: gpaw, espresso, ase"):
         campaign_template("a", "Si8", "vasp")
 
 

@@ -16,7 +16,8 @@ from ase import Atoms
 from ase.build import bulk
 from ase.calculators.emt import EMT
 
-from csp_al.campaign.models import AseReference, GpawReference
+from csp_al.campaign.machine import Machine
+from csp_al.campaign.models import AseReference, GpawReference, Remedy
 from csp_al.engine import attempt, claim, worker
 from csp_al.engine.local import MOST_DEATHS, LocalEngine
 from csp_al.engine.tasks import create_task, is_done, label_task, read_result, relax_task, task_id
@@ -174,7 +175,7 @@ def test_result_survives_the_way_into_a_file_and_back_exactly(root):
     atoms = aluminium()
     name = create_task(root, label_task(atoms, EMT_SECTION))
     assert create_task(root, label_task(atoms, EMT_SECTION)) == name
-    worker.run_task(root, name)
+    worker.run_task(root, name, Machine())
     assert read_result(root, name)["positions"] == atoms.positions.tolist()
 
 
@@ -190,7 +191,7 @@ def test_result_survives_the_way_into_a_file_and_back_exactly(root):
 )
 def test_every_way_to_fail_is_named_and_ends_the_task(root, notes, does, reason):
     name = create_task(root, label_task(aluminium(), odd(notes, does)))
-    worker.run_task(root, name)
+    worker.run_task(root, name, Machine())
     result = read_result(root, name)
     assert result["status"] == "failed"
     assert reason in result["reason"]
@@ -202,7 +203,7 @@ def test_every_way_to_fail_is_named_and_ends_the_task(root, notes, does, reason)
 
 def test_label_over_its_time_limit_fails_and_leaves_no_process(root, notes):
     name = create_task(root, label_task(aluminium(), odd(notes, "breed", seconds=1000, time_limit=0.5)))
-    worker.run_task(root, name)
+    worker.run_task(root, name, Machine())
     result = read_result(root, name)
     assert (result["status"], result["evaluations"]) == ("failed", 1)
     assert "longer than 0.5 s (reference.time_limit)" in result["reason"]
@@ -213,7 +214,7 @@ def test_label_over_its_time_limit_fails_and_leaves_no_process(root, notes):
 
 def test_time_limit_is_for_each_evaluation_of_a_relaxation(root, notes):
     name = create_task(root, relax_task(aluminium(), odd(notes, seconds=0.15, time_limit=1.0), 0.001, 12))
-    worker.run_task(root, name)
+    worker.run_task(root, name, Machine())
     result = read_result(root, name)
     assert result["status"] == "done"
     assert result["evaluations"] * 0.15 > 1.0
@@ -224,7 +225,7 @@ def test_bad_geometry_is_rejected_before_and_strong_forces_after_the_calculation
     before = create_task(root, label_task(close, odd(notes)))
     after = create_task(root, label_task(aluminium(), odd(notes, max_force=1e-3)))
     for name in (before, after):
-        worker.run_task(root, name)
+        worker.run_task(root, name, Machine())
     assert "atoms too close: Al-Al 0.50 Å" in read_result(root, before)["reason"]
     assert read_result(root, before)["evaluations"] == 0
     assert "reference.max_force" in read_result(root, after)["reason"]
@@ -233,36 +234,46 @@ def test_bad_geometry_is_rejected_before_and_strong_forces_after_the_calculation
 
 
 def test_remedies_are_tried_in_their_order_until_one_helps(root, notes, monkeypatch):
-    rungs = notes.with_name("rungs")
+    patience = notes.with_name("patience")
 
-    class Ladder(AseCalculator):
-        def calculator(self, atoms, directory, attempt):
-            with rungs.open("a") as file:
-                file.write(f"{attempt}\n")
-            if attempt < 2:
-                msg = f"rung {attempt} breaks"
-                raise ValueError(msg)
+    class Fussy(AseCalculator):
+        def calculator(self, atoms, directory):
+            given = self.section.parameters
+            with patience.open("a") as file:
+                file.write(f"{json.dumps(given).replace(' ', '')}\n")
+            if given != {"gently": True, "by_hand": {"left": 1, "right": 2}}:
+                raise ValueError("this breaks: 7 times")
             return EMT()
 
-    monkeypatch.setattr(attempt, "build_reference", lambda section: Ladder(section, ("gently", "by hand", "never")))
-    name = create_task(root, label_task(aluminium(), EMT_SECTION))
-    worker.run_task(root, name)
+    monkeypatch.setattr(attempt, "build_reference", lambda section, machine: Fussy(section))
+    remedies = [
+        Remedy(when="7 times", say="gently", set={"parameters": {"gently": True, "by_hand": {"left": 1}}}),
+        Remedy(when="8 times", say="for another reason", set={"parameters": {"wrong": True}}),
+        Remedy(when="^ValueError", say="by hand", set={"parameters": {"by_hand": {"right": 2}}}),
+        Remedy(when="7 times", say="never", set={"time_limit": 1}),
+    ]
+    name = create_task(root, label_task(aluminium(), EMT_SECTION.model_copy(update={"remedies": tuple(remedies)})))
+    worker.run_task(root, name, Machine())
     result = read_result(root, name)
-    assert lines(rungs) == ["0", "1", "2"]
+    assert [json.loads(line) for line in lines(patience)] == [
+        {},
+        {"gently": True, "by_hand": {"left": 1}},
+        {"gently": True, "by_hand": {"left": 1, "right": 2}},
+    ]
     assert result["status"] == "done"
     assert [(a["attempt"], a["status"], a["remedy"]) for a in result["attempts"]] == [
         (1, "failed", ""),
         (2, "failed", "gently"),
         (3, "done", "by hand"),
     ]
-    assert result["attempts"][0]["reason"] == "ValueError: rung 0 breaks"
+    assert result["attempts"][0]["reason"] == "ValueError: this breaks: 7 times"
 
 
 def test_gpaw_that_does_not_converge_is_saved_by_its_remedy(root):
     pytest.importorskip("gpaw")
     section = GpawReference(cutoff=200, kspacing=2.5, parameters={"maxiter": 2})
     name = create_task(root, label_task(bulk("Si", "diamond", a=5.43), section))
-    worker.run_task(root, name)
+    worker.run_task(root, name, Machine())
     result = read_result(root, name)
     assert [a["status"] for a in result["attempts"]] == ["failed", "done"]
     assert "KohnShamConvergenceError" in result["attempts"][0]["reason"]
@@ -329,7 +340,7 @@ def test_killed_worker_takes_its_label_with_it_and_the_task_is_done_again(engine
 
 def test_terminated_worker_exits_143_and_leaves_neither_claim_nor_process(root, notes):
     name = create_task(root, label_task(aluminium(), odd(notes, "breed", seconds=1000)))
-    process = subprocess.Popen([sys.executable, "-m", "csp_al.engine.worker", str(root)], stdin=subprocess.PIPE)
+    process = subprocess.Popen([sys.executable, "-m", "csp_al.engine.worker", str(root), "{}"], stdin=subprocess.PIPE)
     process.stdin.write(f"{name}\n".encode())
     process.stdin.flush()
     wait_until(lambda: len(lines(notes)) == 2)

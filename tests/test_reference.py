@@ -15,12 +15,14 @@ from ase.filters import FrechetCellFilter
 from ase.optimize import LBFGS
 
 from csp_al.campaign import AseReference, CampaignError, GpawReference
+from csp_al.campaign.machine import Machine
 from csp_al.cli.checks import checked_campaign
 from csp_al.interfaces import ReferenceFailedError
 from csp_al.reference.ase_calculator import find_callable
 from csp_al.reference.classical import lennard_jones, tersoff
 from csp_al.reference.evaluate import TRAJECTORY, relax, single_point
-from csp_al.reference.gpaw import GENTLE, monkhorst_pack
+from csp_al.reference.kpoints import monkhorst_pack
+from csp_al.reference.ladder import GPAW, in_force
 from csp_al.reference.references import build_reference
 from csp_al.reference.sanity import why_insane
 
@@ -86,7 +88,7 @@ def test_lennard_jones_of_a_pair_is_the_force_shifted_formula():
 def test_lennard_jones_ground_state_is_hcp_five_mev_below_fcc(tmp_path):
     results = {}
     for name, atoms in {"hcp": bulk("Ar", "hcp", a=2.2, c=3.6), "fcc": bulk("Ar", "fcc", a=3.1)}.items():
-        results[name] = relax(LJ_REFERENCE, atoms, attempt(tmp_path / name, 1), 0, fmax=1e-4, max_steps=200)
+        results[name] = relax(LJ_REFERENCE, atoms, attempt(tmp_path / name, 1), fmax=1e-4, max_steps=200)
         assert results[name]["converged"]
     assert results["hcp"]["energy"] / 2 == pytest.approx(-6.659, abs=1e-3)
     assert np.linalg.det(results["hcp"]["cell"]) / 2 == pytest.approx(7.561, abs=2e-3)
@@ -203,7 +205,7 @@ def test_wrong_keywords_and_non_calculators_are_found_by_the_check():
         ("calculator: ase.calculators.emt.Emt", "3:36: reference.calculator: ase.calculators.emt.Emt: ase"),
         (
             "calculator: csp_al.reference.classical.lennard_jones, parameters: {sigm: 1}",
-            "3:90: reference.parameters: csp_al.reference.classical.lennard_jones(**{'sigm': 1}) failed",
+            "3:90: reference.parameters: csp_al.reference.classical.lennard_jones(sigm=1) failed",
         ),
         ("calculator: csp_al.reference.classical.lennard_jones", "3:1: reference.parameters: "),
     ],
@@ -212,7 +214,7 @@ def test_what_the_reference_lacks_is_said_once_at_its_place_in_the_file(tmp_path
     path = tmp_path / "campaign.yaml"
     path.write_text(f"name: a\npool: {{formula: Si8}}\nreference: {{kind: ase, {reference}}}\n")
     with pytest.raises(CampaignError) as caught:
-        checked_campaign(path)
+        checked_campaign(path, Machine())
     (problem,) = caught.value.problems
     assert str(problem).removeprefix(f"{path}:").startswith(said)
     assert str(problem).splitlines()[0].count("reference.") == str(problem.message).count("reference.") + 1
@@ -223,12 +225,12 @@ def test_import_path_may_name_a_class_method(tmp_path):
     file.write_text("Si Si Si " + " ".join(str(value) for value in SILICON.values()))
     reference = ase_reference("ase.calculators.tersoff.Tersoff.from_lammps", potential_file=str(file))
     atoms = bulk("Si", "diamond", a=5.432)
-    assert single_point(reference, atoms, tmp_path, 0)["energy"] / 2 == pytest.approx(-4.6289, abs=2e-4)
+    assert single_point(reference, atoms, tmp_path)["energy"] / 2 == pytest.approx(-4.6289, abs=2e-4)
 
 
 def test_single_point_is_plain_json_and_equals_ase(tmp_path):
     atoms = shaken(bulk("Al", cubic=True))
-    result = single_point(EMT_REFERENCE, atoms, tmp_path, 0)
+    result = single_point(EMT_REFERENCE, atoms, tmp_path)
     assert json.loads(json.dumps(result)) == result
     atoms.calc = EMT()
     assert result["energy"] == atoms.get_potential_energy()
@@ -240,7 +242,7 @@ def test_single_point_is_plain_json_and_equals_ase(tmp_path):
 
 def test_relaxation_equals_ases_and_counts_every_evaluation(tmp_path):
     atoms = shaken(bulk("Al", cubic=True))
-    result = relax(EMT_REFERENCE, atoms, attempt(tmp_path, 1), 0, fmax=0.02, max_steps=100)
+    result = relax(EMT_REFERENCE, atoms, attempt(tmp_path, 1), fmax=0.02, max_steps=100)
     other = atoms.copy()
     other.calc = EMT()
     optimizer = LBFGS(FrechetCellFilter(other), logfile=None)
@@ -255,19 +257,19 @@ def test_relaxation_equals_ases_and_counts_every_evaluation(tmp_path):
 
 def test_relaxation_out_of_steps_is_a_result(tmp_path):
     atoms = shaken(bulk("Al", cubic=True))
-    result = relax(EMT_REFERENCE, atoms, attempt(tmp_path, 1), 0, fmax=1e-6, max_steps=3)
+    result = relax(EMT_REFERENCE, atoms, attempt(tmp_path, 1), fmax=1e-6, max_steps=3)
     assert not result["converged"]
     assert (result["steps"], result["evaluations"]) == (3, 4)
 
 
 def test_interrupted_relaxation_goes_on_and_ends_where_an_undisturbed_one_ends(tmp_path):
     atoms = shaken(bulk("Al", cubic=True))
-    whole = relax(EMT_REFERENCE, atoms, attempt(tmp_path / "whole", 1), 0, fmax=0.01, max_steps=100)
+    whole = relax(EMT_REFERENCE, atoms, attempt(tmp_path / "whole", 1), fmax=0.01, max_steps=100)
     lines = (tmp_path / "whole" / "attempt-1" / TRAJECTORY).read_text().splitlines(keepends=True)
     cut = tmp_path / "cut"
     (attempt(cut, 1) / TRAJECTORY).write_text("".join(lines[:4]) + lines[4][:50])
     (attempt(cut, 2) / TRAJECTORY).write_text("".join(lines[4:6]))
-    rest = relax(EMT_REFERENCE, atoms, attempt(cut, 3), 0, fmax=0.01, max_steps=100)
+    rest = relax(EMT_REFERENCE, atoms, attempt(cut, 3), fmax=0.01, max_steps=100)
     assert rest["evaluations"] == whole["evaluations"] - 6
     assert {**rest, "evaluations": 0} == {**whole, "evaluations": 0}
 
@@ -293,13 +295,15 @@ class Given:
     """A reference of one calculator."""
 
     name = "given"
-    remedies = ()
 
     def __init__(self, calculator):
         self.made = calculator
 
-    def calculator(self, atoms, directory, attempt):
+    def calculator(self, atoms, directory):
         return self.made
+
+    def kpoints(self, atoms):
+        return None
 
     def check(self):
         return []
@@ -317,9 +321,9 @@ class Given:
 def test_failure_of_the_calculator_has_one_line_as_its_reason(calculator, reason, tmp_path):
     atoms = bulk("Al", cubic=True)
     with pytest.raises(ReferenceFailedError, match=reason):
-        single_point(Given(calculator), atoms, tmp_path, 0)
+        single_point(Given(calculator), atoms, tmp_path)
     with pytest.raises(ReferenceFailedError, match=reason):
-        relax(Given(calculator), atoms, attempt(tmp_path, 1), 0, fmax=0.05, max_steps=5)
+        relax(Given(calculator), atoms, attempt(tmp_path, 1), fmax=0.05, max_steps=5)
 
 
 def test_calculator_without_stress_is_refused(tmp_path):
@@ -327,7 +331,7 @@ def test_calculator_without_stress_is_refused(tmp_path):
         implemented_properties = ("energy", "forces")
 
     with pytest.raises(ReferenceFailedError, match="a reference must give energy, forces and stress"):
-        single_point(Given(Stressless()), bulk("Al"), tmp_path, 0)
+        single_point(Given(Stressless()), bulk("Al"), tmp_path)
 
 
 def test_insane_labels_are_named():
@@ -335,13 +339,13 @@ def test_insane_labels_are_named():
     still, strong = np.zeros((4, 3)), np.full((4, 3), 100.0)
     close = Atoms([13, 8], positions=[[0, 0, 0], [0.5, 0, 0]], cell=[5, 5, 5], pbc=True)
     across = Atoms("Al", cell=[0.9, 5, 5], pbc=True)  # too close to its own image
-    assert why_insane(atoms, -1.0, still, np.zeros((3, 3)), 100) == ""
-    assert "energy, stress" in why_insane(atoms, np.inf, still, np.full((3, 3), np.nan), 100)
-    assert "force of 173.2 eV/Å, allowed up to 100" in why_insane(atoms, 0.0, strong, np.zeros((3, 3)), 100)
+    assert why_insane(atoms, -1.0, still, np.zeros((3, 3)), 100, 20) == ""
+    assert "energy, stress" in why_insane(atoms, np.inf, still, np.full((3, 3), np.nan), 100, 20)
+    assert "force of 173.2 eV/Å, allowed up to 100" in why_insane(atoms, 0.0, strong, np.zeros((3, 3)), 100, 20)
     assert "atoms too close: Al-O 0.50 Å apart, allowed from 0.75 Å" in why_insane(
-        close, 0.0, still[:2], np.zeros((3, 3)), 100
+        close, 0.0, still[:2], np.zeros((3, 3)), 100, 20
     )
-    assert "Al-Al 0.90 Å" in why_insane(across, 0.0, still[:1], np.zeros((3, 3)), 100)
+    assert "Al-Al 0.90 Å" in why_insane(across, 0.0, still[:1], np.zeros((3, 3)), 100, 20)
 
 
 def test_k_points_are_no_further_apart_than_asked_and_no_closer_than_needed():
@@ -367,12 +371,13 @@ def test_gpaw_check_names_missing_datasets_and_functionals():
 
 def test_gpaw_forces_and_stress_are_derivatives_of_its_energy_and_its_remedy_gives_the_same(tmp_path):
     pytest.importorskip("gpaw")
-    reference = build_reference(GpawReference(cutoff=250, kspacing=3, parameters={"convergence": {"density": 1e-6}}))
+    section = GpawReference(cutoff=250, kspacing=3, parameters={"convergence": {"density": 1e-6}})
+    references = [build_reference(in_force(section, remedies)) for remedies in ([], [0])]
     atoms = bulk("Si", "diamond", a=5.43)
     atoms.positions[1] += [0.15, 0.05, -0.1]
 
     def label(atoms, number=0):
-        return single_point(reference, atoms, tmp_path, number)
+        return single_point(references[number], atoms, tmp_path)
 
     plain, gentle = label(atoms), label(atoms, 1)
     assert gentle["energy"] == pytest.approx(plain["energy"], abs=2e-4)
@@ -396,4 +401,8 @@ def test_gpaw_forces_and_stress_are_derivatives_of_its_energy_and_its_remedy_giv
 
 
 def test_gpaw_remedy_leaves_the_physics_alone():
-    assert set(GENTLE).isdisjoint({"mode", "xc", "kpts", "occupations", "setups", "charge", "spinpol"})
+    (gentle,) = GPAW
+    assert set(gentle.set) == {"parameters"}
+    assert set(gentle.set["parameters"]).isdisjoint(
+        {"mode", "xc", "kpts", "occupations", "setups", "charge", "spinpol"}
+    )

@@ -57,7 +57,7 @@ def labels(finished_run):
 def begun(tmp_path, finished_run):
     """A run directory in which nothing has been done."""
     source = finished_run / "campaign.yaml"
-    prepare(tmp_path / "begun", read_campaign(source), source)
+    prepare(tmp_path / "begun", read_campaign(source), source, {})
     return tmp_path / "begun"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -32,11 +32,11 @@ _EXPECTED = {  # by the beginning of pydantic's name of the error; the field's d
 }
 
 
-def findings(error: ValidationError) -> Iterator[Finding]:
-    """Every error of a campaign's validation, in plain words."""
+def findings(error: ValidationError, root: type[BaseModel] = Campaign) -> Iterator[Finding]:
+    """Every error of the validation of a campaign, or of another section, in plain words."""
     for details in error.errors(include_url=False):
         cause = details.get("ctx", {}).get("error")
-        place = _follow(details["loc"])
+        place = _follow(details["loc"], root)
         if isinstance(cause, Misfit):
             yield from (Finding((*place.key, *f.key), f.message, f.at_key) for f in cause.findings)
         else:
@@ -57,9 +57,8 @@ class _Place:
         return f" ({self.field.description})" if self.field and self.field.description else ""
 
 
-def _follow(loc: tuple[int | str, ...]) -> _Place:
+def _follow(loc: tuple[int | str, ...], section: type[BaseModel]) -> _Place:
     """Pydantic's location without the tags of unions, which are no keys of the file."""
-    section: type[BaseModel] = Campaign
     key: KeyPath = ()
     while loc:
         field = section.model_fields.get(str(loc[0]))
@@ -67,6 +66,8 @@ def _follow(loc: tuple[int | str, ...]) -> _Place:
         inner: Any = field.annotation if field else None
         if field and loc and _choices(field):
             inner, loc = _choices(field)[str(loc[0])], loc[1:]
+        elif loc and (entry := _entry(inner)):
+            inner, key, loc = entry, (*key, loc[0]), loc[1:]
         if not loc or not _is_section(inner):
             return _Place((*key, *loc), section, field)
         section = inner
@@ -126,6 +127,12 @@ def _choices(field: FieldInfo) -> dict[str, type[BaseModel]]:
     if not field.discriminator:
         return {}
     return {get_args(section.model_fields["kind"].annotation)[0]: section for section in get_args(field.annotation)}
+
+
+def _entry(kind: Any) -> type[BaseModel] | None:
+    """The section that each entry of a list is, if the list is one of sections."""
+    entries = get_args(kind)[:1] if get_origin(kind) is tuple else ()
+    return next((entry for entry in entries if _is_section(entry)), None)
 
 
 def _is_section(kind: Any) -> bool:

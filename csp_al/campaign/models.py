@@ -6,13 +6,16 @@ Every field carries its unit and meaning in its description, which `csp-al init`
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator, Mapping
 from itertools import combinations_with_replacement
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from ase.formula import Formula
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from csp_al.campaign.errors import Finding, Misfit, shown
+from csp_al.campaign.namelists import wrong_keys
 from csp_al.campaign.spelling import is_element, meant_formula, nearest_element
 
 # strict: true is no number and 2.5 no count; a string of digits is text
@@ -79,14 +82,52 @@ class Pool(Section):
         return self
 
 
+class Remedy(Section):
+    """One row of a retry ladder: what a failed calculation is tried again with."""
+
+    when: str = Field(description="regular expression, looked for in the reason")
+    say: Annotated[str, Field(min_length=1)] = Field(description="what is done, in words")
+    set: dict[str, Any] = Field(default_factory=dict, description="keys of the reference section that change")
+
+    @field_validator("when")
+    @classmethod
+    def _is_pattern(cls, value: str) -> str:
+        try:
+            re.compile(value)
+        except re.error as error:
+            msg = f"{shown(value)!r} is no regular expression ({error})"
+            raise ValueError(msg) from error
+        return value
+
+
 class ReferenceSection(Section):
     """What every reference has."""
 
-    time_limit: Positive = Field(3600, description="s, wall time of one label; a longer one has failed")
+    time_limit: Positive = Field(3600, description="s, wall time of one evaluation; a longer one has failed")
     max_force: Positive = Field(100, description="eV/Å, a label with a larger force trains nothing")
+    max_stress: Positive = Field(20, description="eV/Å^3 (160 GPa are 1), a label with a larger one trains nothing")
     max_fail_fraction: Fraction = Field(
         0.5, description="the campaign stops when a larger share of a cycle's labels has failed"
     )
+    remedies: tuple[Remedy, ...] = Field(
+        (), description="what to try again with, before our own, e.g. {when: time, say: coarser, set: {kspacing: 0.5}}"
+    )
+
+    @model_validator(mode="after")
+    def _remedies_fit(self) -> Self:
+        findings = [
+            Finding(("remedies", row, "set", *found.key), found.message, found.at_key)
+            for row, remedy in enumerate(self.remedies)
+            for found in _misfits(self, remedy)
+        ]
+        if findings:
+            raise Misfit(findings)
+        return self
+
+    def with_remedy(self, remedy: Remedy) -> Self:
+        """The section with the keys that a remedy sets; mappings are merged, other values replaced."""
+        bare = self.model_dump() | {"remedies": ()}
+        return type(self).model_validate(_merged(bare, remedy.set)).model_copy(update={"remedies": self.remedies})
 
 
 class GpawReference(ReferenceSection):
@@ -103,6 +144,42 @@ class GpawReference(ReferenceSection):
     parameters: dict[str, Any] = Field(default_factory=dict, description="further keywords of gpaw.GPAW")
 
 
+class EspressoReference(ReferenceSection):
+    """Quantum ESPRESSO's pw.x."""
+
+    kind: Literal["espresso"]
+    pseudo_dir: str | None = Field(
+        None,
+        description="folder of the pseudopotentials, seen from this file; null: the machine file's, or ESPRESSO_PSEUDO",
+    )
+    pseudopotentials: dict[str, str] = Field(
+        default_factory=dict,
+        description="files by element, e.g. {Si: Si.upf}; the others: the one file whose name begins with the element",
+    )
+    checksums: dict[str, str] = Field(
+        default_factory=dict, description="SHA-256 of the files by element; the others: as found when a campaign begins"
+    )
+    ecutwfc: Positive | None = Field(None, description="Ry; null: the highest that a pseudopotential suggests")
+    ecutrho: Positive | None = Field(None, description="Ry; null: as suggested, at least 4 x ecutwfc, 8 x if ultrasoft")
+    kspacing: Positive = Field(0.3, description="1/Å (2 pi included), largest distance between k-points")
+    smearing: Positive = Field(0.1, description="eV, of Marzari and Vanderbilt")
+    bands: Positive | None = Field(None, description="bands for each pair of valence electrons; null: pw.x decides")
+    namelists: dict[str, dict[str, Any]] = Field(
+        default_factory=dict,
+        description="further input, e.g. {system: {nspin: 2, starting_magnetization(Fe): 0.5}, electrons: {...}}",
+    )
+    cards: tuple[str, ...] = Field((), description="further lines below the namelists, e.g. of HUBBARD (7.1 or newer)")
+
+    @model_validator(mode="after")
+    def _pw_knows_the_keys(self) -> Self:
+        findings = [
+            Finding(("namelists", *found.key), found.message, found.at_key) for found in wrong_keys(self.namelists)
+        ]
+        if findings:
+            raise Misfit(findings)
+        return self
+
+
 class AseReference(ReferenceSection):
     """Any ASE calculator."""
 
@@ -114,7 +191,7 @@ class AseReference(ReferenceSection):
     parameters: dict[str, Any] = Field(default_factory=dict, description="its keywords")
 
 
-AnyReference = Annotated[GpawReference | AseReference, Field(discriminator="kind")]
+AnyReference = Annotated[GpawReference | EspressoReference | AseReference, Field(discriminator="kind")]
 
 
 class Potential(Section):
@@ -221,3 +298,24 @@ def species_counts(formula: str) -> dict[str, int]:
 def species_pairs(formula: str) -> list[str]:
     """The pairs of species of a formula, each once, in its order: Al-Al, Al-O, O-O."""
     return ["-".join(pair) for pair in combinations_with_replacement(species_counts(formula), 2)]
+
+
+def _merged(before: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(before)
+    for key, value in changes.items():
+        old = merged.get(key)
+        merged[key] = _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _misfits(section: ReferenceSection, remedy: Remedy) -> Iterator[Finding]:
+    """What the section would not take of what a remedy sets."""
+    from csp_al.campaign.messages import findings  # which needs the models
+
+    for key in ("kind", "remedies"):
+        if key in remedy.set:
+            yield Finding((key,), f"a remedy cannot change {key}", at_key=True)
+    try:
+        section.with_remedy(remedy)
+    except ValidationError as error:
+        yield from findings(error, type(section))

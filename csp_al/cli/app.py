@@ -26,6 +26,9 @@ File = Annotated[Path, typer.Argument(metavar="FILE", help="campaign file")]
 RunDirectory = Annotated[Path, typer.Argument(metavar="DIR", help="run directory")]
 Json = Annotated[bool, typer.Option("--json", help="print JSON, for programs")]
 Slots = Annotated[int | None, typer.Option(min=1, help="labels computed side by side; default: one per core")]
+MachineName = Annotated[
+    str | None, typer.Option("--machine", help="machine file: a name, or a path ending in .yaml; default: default")
+]
 Device = Annotated[str, typer.Option(help="where the potentials run: auto, cpu, cuda, cuda:1, mps")]
 
 
@@ -33,6 +36,7 @@ class ReferenceKind(StrEnum):
     """Kinds of reference that `init` writes."""
 
     GPAW = "gpaw"
+    ESPRESSO = "espresso"
     ASE = "ase"
 
 
@@ -66,11 +70,12 @@ def init(
 
 @app.command()
 @in_words
-def validate(path: File) -> None:
-    """Check a campaign file: keys, values, elements, programs. Starts nothing."""
+def validate(path: File, machine: MachineName = None) -> None:
+    """Check a campaign file: keys, values, elements, programs, pseudopotentials. Starts nothing."""
+    from csp_al.campaign.machine import read_machine
     from csp_al.cli.checks import checked_campaign
 
-    campaign = checked_campaign(path).campaign
+    campaign = checked_campaign(path, read_machine(machine)).campaign
     typer.echo(f"{path}: fine. {campaign.pool.size} candidates of {campaign.pool.formula}. Next: csp-al run {path}")
 
 
@@ -92,26 +97,32 @@ def plan(path: File, directory: Annotated[Path | None, typer.Option(help="run di
 def run(
     path: File,
     directory: Annotated[Path | None, typer.Option(help="run directory; default: runs/NAME here")] = None,
+    machine: MachineName = None,
     slots: Slots = None,
     device: Device = "auto",
 ) -> None:
     """Start a campaign, or continue it where it stopped."""
+    from csp_al.campaign.machine import read_machine
     from csp_al.cli.checks import checked_campaign
     from csp_al.cli.driver import drive
 
-    campaign = checked_campaign(path).campaign
-    raise typer.Exit(drive(campaign, path, directory or default_directory(campaign.name), slots, device))
+    here = read_machine(machine)
+    campaign = checked_campaign(path, here).campaign
+    raise typer.Exit(drive(campaign, path, directory or default_directory(campaign.name), here, slots, device))
 
 
 @app.command()
 @in_words
-def resume(directory: RunDirectory, slots: Slots = None, device: Device = "auto") -> None:
+def resume(directory: RunDirectory, machine: MachineName = None, slots: Slots = None, device: Device = "auto") -> None:
     """Continue the campaign of a run directory."""
+    from csp_al.campaign.machine import read_machine
+    from csp_al.cli.checks import checked_again
     from csp_al.cli.driver import drive
     from csp_al.store.run import read_campaign_of
 
-    campaign = read_campaign_of(directory)
-    raise typer.Exit(drive(campaign, directory / "campaign.yaml", directory, slots, device))
+    here = read_machine(machine)
+    campaign = checked_again(read_campaign_of(directory), here, directory)
+    raise typer.Exit(drive(campaign, directory / "campaign.yaml", directory, here, slots, device))
 
 
 @app.command()

@@ -1,19 +1,61 @@
-"""A campaign file, checked against what is installed here."""
+"""A campaign, checked against what is installed here, and pinned to it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from csp_al.campaign import CampaignError, CampaignFile, open_campaign, species_counts
+import typer
+
+from csp_al.campaign import Campaign, CampaignError, CampaignFile, open_campaign, species_counts
+from csp_al.campaign.machine import Machine
+from csp_al.campaign.models import EspressoReference
+from csp_al.interfaces import Reference
 
 
-def checked_campaign(path: Path) -> CampaignFile:
-    """Read a campaign file and ask the reference whether it can run here. Raises CampaignError."""
-    from csp_al.reference.references import build_reference
+def checked_campaign(path: Path, machine: Machine) -> CampaignFile:
+    """Read a campaign file and ask the reference whether it can run here; doubts go to standard error.
 
+    Raises CampaignError.
+    """
     file = open_campaign(path)
-    reference = build_reference(file.campaign.reference, list(species_counts(file.campaign.pool.formula)))
+    reference = reference_of(file.campaign, machine, path.parent)
     problems = [file.problem(("reference", key), message) for key, message in reference.check()]
     if problems:
         raise CampaignError(problems)
+    for key, message in reference.doubts():
+        typer.echo(f"Warning: {file.problem(('reference', key), message)}", err=True)
     return file
+
+
+def checked_again(campaign: Campaign, machine: Machine, directory: Path) -> Campaign:
+    """The campaign of a run directory, if its reference can still run here. Raises ValueError with what lacks."""
+    section = campaign.reference
+    if isinstance(section, EspressoReference) and not (directory / (section.pseudo_dir or ".")).is_dir():
+        # the folder was seen from the campaign file; checksums tell whether another one holds the same
+        section = section.model_copy(update={"pseudo_dir": None})
+        campaign = campaign.model_copy(update={"reference": section})
+    wrong = reference_of(campaign, machine, directory).check()
+    if wrong:
+        raise ValueError("\n".join(f"{directory}: reference.{key}: {message}" for key, message in wrong))
+    return campaign
+
+
+def pinned(campaign: Campaign, machine: Machine, base: Path) -> Campaign:
+    """The campaign with everything written out that its labels depend on, e.g. checksums of pseudopotentials."""
+    return campaign.model_copy(update={"reference": reference_of(campaign, machine, base).pinned()})
+
+
+def for_workers(machine: Machine, campaign: Campaign, base: Path) -> Machine:
+    """The machine as workers are told of it: no file name depends on where they are."""
+    section = campaign.reference
+    if not isinstance(section, EspressoReference) or section.pseudo_dir is None:
+        return machine
+    folder = base / Path(section.pseudo_dir).expanduser()
+    return machine.model_copy(update={"pseudo_dir": str(folder.resolve())})
+
+
+def reference_of(campaign: Campaign, machine: Machine, base: Path) -> Reference:
+    """The reference method of a campaign here."""
+    from csp_al.reference.references import build_reference
+
+    return build_reference(campaign.reference, list(species_counts(campaign.pool.formula)), machine, base)

@@ -11,6 +11,7 @@ from types import FrameType
 
 import typer
 
+from csp_al.campaign.machine import Machine
 from csp_al.campaign.models import Campaign
 from csp_al.cli.panel import Panel
 from csp_al.cli.tables import results_table
@@ -26,8 +27,9 @@ class Interrupted(BaseException):
         super().__init__(signal.Signals(number).name)
 
 
-def drive(campaign: Campaign, source: Path, directory: Path, slots: int | None, device: str) -> int:
+def drive(campaign: Campaign, source: Path, directory: Path, machine: Machine, slots: int | None, device: str) -> int:
     """Run or continue a campaign and return the exit status. Raises InUseError and ChangedError."""
+    from csp_al.cli.checks import for_workers, pinned, reference_of
     from csp_al.engine.local import LocalEngine
     from csp_al.loop.finish import NoResultError
     from csp_al.loop.search import search
@@ -39,12 +41,16 @@ def drive(campaign: Campaign, source: Path, directory: Path, slots: int | None, 
     from csp_al.store.run import forget_stop_request, log, prepare
 
     torch_device = resolve_device(device)
+    machine = machine.model_copy(update={"slots": slots or machine.slots})
+    slots = machine.slots_on(usable_cores())
+    reference = reference_of(campaign, machine, source.parent)
+    campaign = pinned(campaign, machine, source.parent)
     directory.mkdir(parents=True, exist_ok=True)
     with locked(directory), _interruptible(), Panel(campaign, directory) as panel:
-        prepare(directory, campaign, source)
+        prepare(directory, campaign, source, reference.versions())
         forget_stop_request(directory)
         log(directory, "started")
-        engine = LocalEngine(directory / "tasks", slots or os.cpu_count() or 1)
+        engine = LocalEngine(directory / "tasks", slots, for_workers(machine, campaign, source.parent))
         try:
             verdict = search(Drive(campaign, directory, source.parent, engine, torch_device, panel.tell))
         except (Interrupted, StoppedError) as end:
@@ -62,6 +68,11 @@ def drive(campaign: Campaign, source: Path, directory: Path, slots: int | None, 
     results_table(open_run(directory).result_rows)
     typer.echo(f"Structures and tables: {directory / 'winners'}")
     return DONE
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager

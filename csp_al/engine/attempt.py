@@ -13,36 +13,42 @@ import json
 import os
 import resource
 import select
+import shutil
 import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from pydantic import TypeAdapter
 
+from csp_al.campaign.machine import Machine
 from csp_al.campaign.models import AnyReference
 from csp_al.engine.tasks import RELAX, atoms_of
 from csp_al.files import write_atomically
-from csp_al.interfaces import Reference, ReferenceFailedError, Task
+from csp_al.interfaces import ReferenceFailedError, Task
 from csp_al.reference.evaluate import TRAJECTORY, frames, relax, single_point
+from csp_al.reference.ladder import in_force
 from csp_al.reference.references import build_reference
 from csp_al.reference.sanity import too_close, why_insane
 
 LOOK: Final = 0.2  # s between two looks at a running attempt
 REAP: Final = 0.005  # s between two looks at one that has closed its end of the pipe
+SCRATCH: Final = "scratch"  # folder of an attempt that does not outlive it
 PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 
 
-def run_attempt(task: Task, directory: Path, rung: int, heartbeat: Callable[[], None]) -> None:
+def run_attempt(
+    task: Task, directory: Path, remedies: Sequence[int], machine: Machine, heartbeat: Callable[[], None]
+) -> None:
     """Run the task in a new process inside the directory (made here) and wait for its ``outcome.json``.
 
-    Rung 0 is the plain set-up, rung r the reference's r-th remedy. The limit is the reference section's
-    ``time_limit`` (s) for each evaluation. ``heartbeat`` is called at every look. Whatever happens, an exception
-    included, no process of the attempt is left when this returns.
+    ``remedies`` are the rows of the reference's ladder in force. The limit is the reference section's ``time_limit``
+    (s) for each evaluation. ``heartbeat`` is called at every look. Whatever happens, an exception included, no process
+    of the attempt is left when this returns, nor its ``scratch`` folder.
     """
     directory.mkdir()
     started = time.monotonic()
@@ -52,7 +58,7 @@ def run_attempt(task: Task, directory: Path, rung: int, heartbeat: Callable[[], 
     child = os.fork()
     if child == 0:
         os.close(ours)
-        _be_the_attempt(task, directory, rung, parent)
+        _be_the_attempt(task, directory, remedies, machine, parent)
     os.close(theirs)
     try:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
@@ -60,17 +66,19 @@ def run_attempt(task: Task, directory: Path, rung: int, heartbeat: Callable[[], 
     finally:
         os.close(ours)
         _kill(child)
+        shutil.rmtree(directory / SCRATCH, ignore_errors=True)
     if read_outcome(directory) is None:
         _write_outcome(directory, {
-            "status": "failed", "reason": reason, "rung": rung, "seconds": time.monotonic() - started, "cost": cost,
-            "evaluations": _begun(directory), "values": None,
+            "status": "failed", "reason": reason, "remedies": list(remedies), "seconds": time.monotonic() - started,
+            "cost": cost, "evaluations": _begun(directory), "values": None,
         })  # fmt: skip
 
 
 def read_outcome(directory: Path) -> dict[str, Any] | None:
     """How an attempt ended, or None if it was interrupted (or runs).
 
-    Keys: status, reason, rung, seconds, cost (core seconds), evaluations, values (those of `relax`, or None).
+    Keys: status, reason, remedies (rows of the ladder), seconds, cost (core seconds), evaluations, values (those of
+    `relax`, or None).
     """
     path = directory / "outcome.json"
     if not path.exists():
@@ -82,15 +90,15 @@ def read_outcome(directory: Path) -> dict[str, Any] | None:
 def interrupted(directory: Path) -> dict[str, Any]:
     """The outcome of an attempt whose process and watcher died."""
     return {
-        "status": "interrupted", "reason": "its worker was stopped", "rung": None, "seconds": 0.0, "cost": 0.0,
-        "evaluations": _begun(directory), "values": None,
+        "status": "interrupted", "reason": "its worker was stopped", "remedies": [], "seconds": 0.0,
+        "cost": 0.0, "evaluations": _begun(directory), "values": None,
     }  # fmt: skip
 
 
-def reference_of(task: Task) -> tuple[AnyReference, Reference]:
-    """The reference section of a task, and the method that it describes."""
+def reference_section(task: Task) -> AnyReference:
+    """The reference section of a task."""
     section: AnyReference = TypeAdapter(AnyReference).validate_python(task.inputs["reference"])
-    return section, build_reference(section)
+    return section
 
 
 def _watch(child: int, pipe: int, directory: Path, limit: float, heartbeat: Callable[[], None]) -> tuple[str, float]:
@@ -151,13 +159,13 @@ def _begun(directory: Path) -> int:
     return sum(1 for _ in frames(directory)) + 1
 
 
-def _be_the_attempt(task: Task, directory: Path, rung: int, parent: int) -> NoReturn:
+def _be_the_attempt(task: Task, directory: Path, remedies: Sequence[int], machine: Machine, parent: int) -> NoReturn:
     """What the child does; it never returns into the watcher's code."""
     status = 1
     gc.freeze()  # what was there before the fork is not looked at, and so not copied, by the collection at the end
     try:
         _stand_alone(directory, parent)
-        _write_outcome(directory, _compute(task, directory, rung))
+        _write_outcome(directory, _compute(task, directory, remedies, machine))
         status = 0
     except BaseException:  # noqa: BLE001 - a process of its own: nothing else can tell what happened
         traceback.print_exc()
@@ -188,38 +196,44 @@ def _stand_alone(directory: Path, parent: int) -> None:
     faulthandler.enable()
 
 
-def _compute(task: Task, directory: Path, rung: int) -> dict[str, Any]:
+def _compute(task: Task, directory: Path, remedies: Sequence[int], machine: Machine) -> dict[str, Any]:
     started = time.monotonic()
     values: dict[str, Any] | None = None
     try:
-        status, reason, values = _judged(task, directory, rung)
+        status, reason, values = _judged(task, directory, remedies, machine)
         evaluations = values["evaluations"] if values else 0
     except (Exception, SystemExit) as error:  # noqa: BLE001 - a user's calculator may raise anything
         traceback.print_exc()
         known = isinstance(error, ReferenceFailedError)
         status, reason = "failed", str(error) if known else f"{type(error).__name__}: {error}"
         evaluations = _begun(directory)
+    gc.collect()  # a program that a calculator keeps running ends with it, and only then is its time told
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
     return {
-        "status": status, "reason": reason, "rung": rung, "seconds": time.monotonic() - started,
+        "status": status, "reason": reason, "remedies": list(remedies), "seconds": time.monotonic() - started,
         "cost": time.process_time() + children.ru_utime + children.ru_stime,
         "evaluations": evaluations, "values": values,
     }  # fmt: skip
 
 
-def _judged(task: Task, directory: Path, rung: int) -> tuple[str, str, dict[str, Any] | None]:
+def _judged(
+    task: Task, directory: Path, remedies: Sequence[int], machine: Machine
+) -> tuple[str, str, dict[str, Any] | None]:
     """Status, reason and values of the calculation. A geometry that is not sane is not worth calculating."""
     atoms = atoms_of(task.inputs["structure"])
     if reason := too_close(atoms):
         return "rejected", reason, None
-    section, reference = reference_of(task)
+    section = in_force(reference_section(task), remedies)
+    reference = build_reference(section, machine=machine)
     if task.kind == RELAX:
-        values = relax(reference, atoms, directory, rung, fmax=task.inputs["fmax"], max_steps=task.inputs["max_steps"])
+        values = relax(reference, atoms, directory, fmax=task.inputs["fmax"], max_steps=task.inputs["max_steps"])
     else:
-        values = single_point(reference, atoms, directory, rung)
+        values = single_point(reference, atoms, directory)
     atoms.set_cell(values["cell"])
     atoms.set_positions(values["positions"])
-    reason = why_insane(atoms, values["energy"], values["forces"], values["stress"], section.max_force)
+    reason = why_insane(
+        atoms, values["energy"], values["forces"], values["stress"], section.max_force, section.max_stress
+    )
     return "rejected" if reason else "done", reason, values
 
 

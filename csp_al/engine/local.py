@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
+from csp_al.campaign.machine import Machine
 from csp_al.engine import claim
 from csp_al.engine.tasks import is_done
 
@@ -35,13 +36,12 @@ class _Worker:
 class LocalEngine:
     """A `csp_al.interfaces.Engine` on this machine; workers start when there is work for them."""
 
-    def __init__(self, root: Path, slots: int, cores_per_slot: int = 1) -> None:
-        if slots < 1 or cores_per_slot < 1:
-            msg = f"slots {slots}, cores per slot {cores_per_slot}: both must be at least 1"
-            raise ValueError(msg)
+    def __init__(self, root: Path, slots: int, machine: Machine | None = None) -> None:
+        if slots < 1:
+            raise ValueError(f"slots {slots}: there must be at least 1")
         self.root = root
         self.slots = slots
-        self.cores_per_slot = cores_per_slot
+        self.machine = machine or Machine()
         self._workers: dict[int, _Worker] = {}
         self._queue: deque[str] = deque()
         self._unfinished: dict[str, None] = {}
@@ -101,13 +101,13 @@ class LocalEngine:
         self.root.mkdir(parents=True, exist_ok=True)
         with self._log(slot).open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "csp_al.engine.worker", str(self.root)],
+                [sys.executable, "-m", "csp_al.engine.worker", str(self.root), self.machine.model_dump_json()],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
                 start_new_session=True,  # a key pressed in the terminal is for the driver alone
                 bufsize=0,
-                env=os.environ | dict.fromkeys(THREADS, str(self.cores_per_slot)),
+                env=os.environ | dict.fromkeys(THREADS, str(self.machine.cores_per_label)),
             )
         os.set_blocking(_pipe(process.stdout).fileno(), False)
         return process

@@ -26,13 +26,17 @@ if TYPE_CHECKING:
 FORMAT: Final = 1  # version of task.json and result.json
 LABEL: Final = "label"
 RELAX: Final = "relax"
-LIMITS: Final = ("time_limit", "max_force", "max_fail_fraction")
+LIMITS: Final = ("time_limit", "max_force", "max_stress", "max_fail_fraction", "remedies")
 """Keys of the reference section that say when to give up; they change no result and are no part of the id."""
+
+PLACES: Final = ("pseudo_dir",)
+"""Keys of the reference section that say where something is: no task tells them, each machine has its own."""
 
 
 def label_task(atoms: Atoms, reference: AnyReference) -> Task:
     """A single point of these atoms."""
-    return Task(LABEL, {"structure": _structure(atoms), "reference": reference.model_dump(mode="json")})
+    section = reference.model_dump(mode="json", exclude=set(PLACES))
+    return Task(LABEL, {"structure": _structure(atoms), "reference": section})
 
 
 def relax_task(atoms: Atoms, reference: AnyReference, fmax: float, max_steps: int) -> Task:

@@ -1,6 +1,6 @@
 """The worker: takes task ids from standard input, one a line, and says each on standard output when it is through.
 
-    python -m csp_al.engine.worker runs/si8/tasks
+    python -m csp_al.engine.worker runs/si8/tasks '{"cores_per_label": 4}'
 
 A task that is finished, or that another living worker has, is passed over. Every attempt runs in a process forked
 from this one, which has imported already what the attempt needs. At the end of its input, as when its driver was
@@ -14,6 +14,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -21,17 +22,20 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final, NoReturn
 
+from csp_al.campaign.machine import Machine
+from csp_al.campaign.models import Remedy
 from csp_al.engine import claim
-from csp_al.engine.attempt import interrupted, read_outcome, reference_of, run_attempt
+from csp_al.engine.attempt import interrupted, read_outcome, reference_section, run_attempt
 from csp_al.engine.tasks import is_done, publish_result, read_task
 from csp_al.interfaces import Task
+from csp_al.reference.ladder import ladder, next_remedy
 from csp_al.reference.references import import_reference
 
 MOST_INTERRUPTIONS: Final = 20
 """Attempts of one task that may be cut off before it counts as the cause."""
 
 
-def run_task(root: Path, name: str) -> None:
+def run_task(root: Path, name: str, machine: Machine) -> None:
     """Give the task of this id its result, unless it has one or a living process has the task."""
     folder = root / name
     if is_done(root, name):
@@ -41,22 +45,23 @@ def run_task(root: Path, name: str) -> None:
         return
     try:
         if not is_done(root, name):
-            _climb(read_task(root, name), folder, mine)
+            _climb(read_task(root, name), folder, mine, machine)
         claim.clear(folder)
     finally:
         claim.release(mine)
 
 
-def _climb(task: Task, folder: Path, mine: Path) -> None:
-    """Attempt after attempt, each on the next rung of the reference's ladder, until there is a result to publish."""
+def _climb(task: Task, folder: Path, mine: Path, machine: Machine) -> None:
+    """Attempt after attempt, each with one more remedy of the ladder, until there is a result to publish."""
     started = _now()
-    section, reference = reference_of(task)
+    section = reference_section(task)
     import_reference(section)
-    while (verdict := _verdict(attempts := _attempts(folder), len(reference.remedies))) is None:
-        rung = sum(attempt["status"] == "failed" for attempt in attempts)
-        run_attempt(task, folder / f"attempt-{len(attempts) + 1}", rung, partial(claim.touch, mine))
+    rungs = ladder(section)
+    while (verdict := _verdict(attempts := _attempts(folder), rungs)) is None:
+        directory = folder / f"attempt-{len(attempts) + 1}"
+        run_attempt(task, directory, _remedies(attempts, rungs) or (), machine, partial(claim.touch, mine))
     status, reason = verdict
-    told = _told(attempts, ["", *reference.remedies])
+    told = _told(attempts, rungs)
     publish_result(folder, (attempts[-1]["values"] or {}) | {
         "id": folder.name, "kind": task.kind, "status": status, "reason": reason,
         "cost": sum(attempt["cost"] for attempt in told),
@@ -73,24 +78,38 @@ def _attempts(folder: Path) -> list[dict[str, Any]]:
     return outcomes
 
 
-def _verdict(attempts: list[dict[str, Any]], remedies: int) -> tuple[str, str] | None:
+def _remedies(attempts: list[dict[str, Any]], rungs: Sequence[Remedy]) -> list[int] | None:
+    """Rows of the ladder in force for the next attempt: those of the last failed one, and one for its reason.
+
+    None where no row is left for it.
+    """
+    failed = [attempt for attempt in attempts if attempt["status"] == "failed"]
+    if not failed:
+        return []
+    tried: list[int] = failed[-1]["remedies"]
+    another = next_remedy(rungs, tried, failed[-1]["reason"])
+    return None if another is None else [*tried, another]
+
+
+def _verdict(attempts: list[dict[str, Any]], rungs: Sequence[Remedy]) -> tuple[str, str] | None:
     """Status and reason of the task after these attempts; None while another attempt is due."""
     if not attempts:
         return None
     status, reason = attempts[-1]["status"], attempts[-1]["reason"]
     statuses = [attempt["status"] for attempt in attempts]
-    if status in {"done", "rejected"} or statuses.count("failed") > remedies:
+    if status in {"done", "rejected"} or (status == "failed" and _remedies(attempts, rungs) is None):
         return status, reason
     if statuses.count("interrupted") >= MOST_INTERRUPTIONS:
         return "failed", f"{statuses.count('interrupted')} attempts were cut off with their workers"
     return None
 
 
-def _told(attempts: list[dict[str, Any]], ladder: list[str]) -> list[dict[str, Any]]:
-    """The attempts as a result tells them."""
+def _told(attempts: list[dict[str, Any]], rungs: Sequence[Remedy]) -> list[dict[str, Any]]:
+    """The attempts as a result tells them; ``remedy`` is the one that was new."""
     keys = ("status", "reason", "seconds", "cost", "evaluations")
     return [
-        {"attempt": number, "remedy": ladder[attempt["rung"] or 0]} | {key: attempt[key] for key in keys}
+        {"attempt": number, "remedy": rungs[attempt["remedies"][-1]].say if attempt["remedies"] else ""}
+        | {key: attempt[key] for key in keys}
         for number, attempt in enumerate(attempts, start=1)
     ]
 
@@ -104,15 +123,15 @@ def _on_sigterm(signum: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG0
     raise SystemExit(128 + signal.SIGTERM)
 
 
-def main(root: Path) -> None:
+def main(root: Path, machine: Machine) -> None:
     """Run every task whose id comes in, until the input ends."""
     signal.signal(signal.SIGTERM, _on_sigterm)
     while line := sys.stdin.readline():
         name = line.strip()
-        run_task(root, name)
+        run_task(root, name, machine)
         with suppress(BrokenPipeError):  # the driver is gone; the end of the input is next
             os.write(1, f"{name}\n".encode())
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), Machine.model_validate_json(sys.argv[2]))

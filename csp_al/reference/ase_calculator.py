@@ -11,12 +11,13 @@ import difflib
 import importlib
 import pkgutil
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from csp_al.campaign.errors import shown
 from csp_al.campaign.models import AseReference
 
 if TYPE_CHECKING:
@@ -34,22 +35,25 @@ class WrongValueError(ValueError):
 
 @dataclass(frozen=True)
 class AseCalculator:
-    """An ASE calculator as a `csp_al.interfaces.Reference`; it knows no remedies."""
+    """An ASE calculator as a `csp_al.interfaces.Reference`."""
 
     section: AseReference
-    remedies: Sequence[str] = ()
 
     @property
     def name(self) -> str:
         """The import path."""
         return self.section.calculator
 
-    def calculator(self, atoms: Atoms, directory: Path, attempt: int) -> BaseCalculator:  # noqa: ARG002
+    def calculator(self, atoms: Atoms, directory: Path) -> BaseCalculator:  # noqa: ARG002
         """A fresh calculator; one that writes files is told the directory. Raises WrongValueError as `make` does."""
         calculator = self.make()
         if hasattr(calculator, "directory"):
-            calculator.directory = str(directory)
+            calculator.directory = directory
         return calculator
+
+    def kpoints(self, atoms: Atoms) -> list[int] | None:  # noqa: ARG002
+        """What mesh the calculator takes, if any, is not known here."""
+        return None
 
     def check(self) -> list[tuple[str, str]]:
         """What is wrong with the import path or the keywords; makes one calculator to find out."""
@@ -59,6 +63,18 @@ class AseCalculator:
             return [(error.key, error.message)]
         return []
 
+    def doubts(self) -> list[tuple[str, str]]:
+        """None."""
+        return []
+
+    def pinned(self) -> AseReference:
+        """The section as it is: what else the calculator depends on is not known here."""
+        return self.section
+
+    def versions(self) -> dict[str, str]:
+        """None beside the packages'."""
+        return {}
+
     def make(self) -> Any:
         """Call what the import path names with the keywords. Raises WrongValueError if it cannot be found or called."""
         factory = find_callable(self.name)
@@ -66,7 +82,7 @@ class AseCalculator:
             calculator = factory(**self.section.parameters)
         except (Exception, SystemExit) as error:
             msg = (
-                f"{self.name}(**{self.section.parameters}) failed: {type(error).__name__}: {error}; "
+                f"{self.name}({_shown(self.section.parameters)}) failed: {type(error).__name__}: {error}; "
                 f"give the keywords that it takes"
             )
             raise WrongValueError("parameters", msg) from error
@@ -126,6 +142,11 @@ def _import_longest(path: str) -> tuple[ModuleType, list[str]]:
             raise WrongValueError("calculator", msg) from error
     msg = f"{path} is a module; name a class or a function in it"
     raise WrongValueError("calculator", msg)
+
+
+def _shown(keywords: Mapping[str, Any]) -> str:
+    """Keywords as they are written in a call, long values cut."""
+    return ", ".join(f"{key}={shown(value)}" for key, value in keywords.items())
 
 
 def _submodules(module: ModuleType) -> list[str]:

@@ -39,27 +39,26 @@ class Evaluation(NamedTuple):
     stress: Floats
 
 
-def single_point(reference: Reference, atoms: Atoms, directory: Path, attempt: int) -> dict[str, Any]:
+def single_point(reference: Reference, atoms: Atoms, directory: Path) -> dict[str, Any]:
     """Energy, forces and stress of these atoms, as plain JSON; keys as in `relax`.
 
-    The attempt (0, 1, ...) chooses the remedy. Raises ReferenceFailedError with the reason in one line.
+    Raises ReferenceFailedError with the reason in one line.
     """
-    return _as_json(atoms, _evaluate(_make(reference, atoms, directory, attempt), atoms)) | {
+    return _as_json(atoms, _evaluate(_make(reference, atoms, directory), atoms)) | {
         "evaluations": 1, "converged": True, "steps": 0,
     }  # fmt: skip
 
 
-def relax(
-    reference: Reference, atoms: Atoms, directory: Path, attempt: int, *, fmax: float, max_steps: int
-) -> dict[str, Any]:
+def relax(reference: Reference, atoms: Atoms, directory: Path, *, fmax: float, max_steps: int) -> dict[str, Any]:
     """Atoms and cell brought to rest by ASE's LBFGS on a FrechetCellFilter, fmax in eV/Å.
 
     Plain JSON: energy (eV), forces (eV/Å), stress (3x3, eV/Å^3), positions, cell (Å), fmax (largest norm of a force,
     eV/Å), evaluations (of this attempt alone), steps (of the whole relaxation), converged. Out of steps is a result,
-    not a failure. Raises ReferenceFailedError with the reason in one line.
+    not a failure. Where the cell that came out asks for another mesh of k-points than the one it began with, a last
+    single point gives energy, forces and stress of that mesh. Raises ReferenceFailedError with the reason in one line.
     """
     moving = atoms.copy()
-    recorder = Recorder(_make(reference, atoms, directory, attempt), directory)
+    recorder = Recorder(_make(reference, atoms, directory), directory)
     moving.calc = recorder
     optimizer = LBFGS(FrechetCellFilter(moving), logfile=str(directory / "optimizer.log"))
     try:
@@ -68,6 +67,9 @@ def relax(
         raise
     except Exception as error:  # the optimiser's own: a singular cell, a step to infinity
         raise ReferenceFailedError(f"optimiser: {_one_line(error)}") from error
+    if reference.kpoints(moving) != reference.kpoints(atoms):
+        recorder.inner = _make(reference, moving, directory)
+        recorder.calculate(moving)
     return _as_json(moving, recorder.last) | {
         "evaluations": recorder.evaluations, "converged": converged, "steps": int(optimizer.nsteps),
     }  # fmt: skip
@@ -144,9 +146,11 @@ def _number(directory: Path) -> int:
     return int(digits[1]) if digits else 0
 
 
-def _make(reference: Reference, atoms: Atoms, directory: Path, attempt: int) -> BaseCalculator:
+def _make(reference: Reference, atoms: Atoms, directory: Path) -> BaseCalculator:
     try:
-        return reference.calculator(atoms, directory, attempt)
+        return reference.calculator(atoms, directory)
+    except ReferenceFailedError:
+        raise
     except Exception as error:
         raise ReferenceFailedError(_one_line(error)) from error
 
@@ -161,6 +165,8 @@ def _evaluate(calculator: BaseCalculator, atoms: Atoms) -> Evaluation:
     try:
         energy = _force_consistent_energy(atoms)
         evaluation = Evaluation(energy, np.array(atoms.get_forces()), np.array(atoms.get_stress(voigt=False)))
+    except ReferenceFailedError:
+        raise
     except PropertyNotImplementedError as error:
         msg = f"{_one_line(error)}; a reference must give energy, forces and stress"
         raise ReferenceFailedError(msg) from error

@@ -9,29 +9,20 @@ the cell; the plane waves are chosen anew for every cell, at the same cutoff.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-
+from csp_al.campaign.machine import Machine
 from csp_al.campaign.models import GpawReference
+from csp_al.reference.kpoints import monkhorst_pack
 
 if TYPE_CHECKING:
     from ase import Atoms
     from ase.calculators.calculator import BaseCalculator
 
 INSTALL: Final = 'pip install "csp_al[gpaw]"'
-
-GENTLE: Final[dict[str, Any]] = {
-    "mixer": {"name": "pulay", "beta": 0.02, "nmaxold": 8, "weight": 100.0},
-    "maxiter": 1000,
-    "eigensolver": {"name": "davidson", "niter": 3},
-    "symmetry": {"point_group": False},  # almost symmetric cells: the group may break between two steps
-}
-"""How to iterate to the same answer more carefully; cutoff, smearing and k-points are not touched."""
 
 
 @dataclass(frozen=True)
@@ -40,24 +31,25 @@ class Gpaw:
 
     section: GpawReference
     species: tuple[str, ...] = ()
+    machine: Machine = field(default_factory=Machine)
     name: str = "gpaw"
-    remedies: Sequence[str] = ("slower density mixing, more SCF steps, no point-group symmetry",)
 
-    def calculator(self, atoms: Atoms, directory: Path, attempt: int) -> BaseCalculator:
-        """GPAW for these atoms, its log in the directory; attempt 1 iterates gently.
-
-        Keywords of the section's ``parameters`` override ours; those of the remedy override them in turn.
-        """
+    def calculator(self, atoms: Atoms, directory: Path) -> BaseCalculator:
+        """GPAW for these atoms, its log in the directory; keywords of the section's ``parameters`` override ours."""
         from gpaw import GPAW
 
         keywords: dict[str, Any] = {
             "mode": {"name": "pw", "ecut": self.section.cutoff},
             "xc": self.section.xc,
-            "kpts": {"size": monkhorst_pack(atoms, self.section.kspacing), "gamma": True},
+            "kpts": {"size": self.kpoints(atoms), "gamma": True},
             "occupations": {"name": "fermi-dirac", "width": self.section.smearing},
             "txt": str(directory / "gpaw.txt"),
         }
-        return GPAW(**keywords | self.section.parameters | (GENTLE if attempt > 0 else {}))
+        return GPAW(**keywords | self.section.parameters)
+
+    def kpoints(self, atoms: Atoms) -> list[int]:
+        """Divisions of the mesh of k-points for this cell."""
+        return monkhorst_pack(atoms, self.section.kspacing)
 
     def check(self) -> list[tuple[str, str]]:
         """Which of GPAW, its datasets, and the datasets of the species are missing, with what installs them."""
@@ -70,6 +62,18 @@ class Gpaw:
         if "setups" in self.section.parameters:
             return []  # the user names the datasets
         return self._missing_datasets()
+
+    def doubts(self) -> list[tuple[str, str]]:
+        """None."""
+        return []
+
+    def pinned(self) -> GpawReference:
+        """The section as it is: GPAW's version and its datasets' are among the packages'."""
+        return self.section
+
+    def versions(self) -> dict[str, str]:
+        """None beside the packages'."""
+        return {}
 
     def _missing_datasets(self) -> list[tuple[str, str]]:
         from gpaw.setup_data import search_for_file
@@ -90,13 +94,3 @@ class Gpaw:
                 )
                 missing.append(("kind", message))
         return missing
-
-
-def monkhorst_pack(atoms: Atoms, kspacing: float) -> list[int]:
-    """Divisions (3,) of a Gamma-centred mesh: ceil(|b| / kspacing) along each reciprocal vector b, 2 pi included.
-
-    The spacing is in 1/Å. H. J. Monkhorst, J. D. Pack, Phys. Rev. B 13, 5188 (1976).
-    """
-    lengths = 2 * np.pi * np.linalg.norm(atoms.cell.reciprocal(), axis=1)
-    # 1e-9: a length that is a multiple of the spacing stays one when rounded
-    return [max(1, int(np.ceil(length / kspacing - 1e-9))) for length in lengths]

@@ -41,6 +41,21 @@ def too_strong(forces: ArrayLike, max_force: float) -> str:
     )
 
 
-def why_insane(atoms: Atoms, energy: float, forces: ArrayLike, stress: ArrayLike, max_force: float) -> str:
+def too_stressed(stress: ArrayLike, max_stress: float) -> str:
+    """The largest component of the stress (eV/Å^3) if it exceeds the cap; empty if not."""
+    largest = float(np.abs(np.asarray(stress, dtype=float)).max())
+    if largest <= max_stress:
+        return ""
+    return f"stress of {largest:.4g} eV/Å^3, allowed up to {max_stress:g} (reference.max_stress)"
+
+
+def why_insane(
+    atoms: Atoms, energy: float, forces: ArrayLike, stress: ArrayLike, max_force: float, max_stress: float
+) -> str:
     """Why a label is not to be believed, in words; empty if it is sane. Forces (N, 3) eV/Å, stress (3, 3) eV/Å^3."""
-    return not_finite(energy, forces, stress) or too_close(atoms) or too_strong(forces, max_force)
+    return (
+        not_finite(energy, forces, stress)
+        or too_close(atoms)
+        or too_strong(forces, max_force)
+        or too_stressed(stress, max_stress)
+    )

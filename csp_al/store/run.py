@@ -41,10 +41,11 @@ class NoRunError(Exception):
     """There is no run directory there; the message says where and what to do."""
 
 
-def prepare(run: Path, campaign: Campaign, source: Path) -> None:
+def prepare(run: Path, campaign: Campaign, source: Path, programs: dict[str, str]) -> None:
     """Make the run directory for this campaign, or check that it is the same campaign's.
 
-    ``source`` is the campaign file, which is kept as given. Raises ChangedError.
+    ``source`` is the campaign file, which is kept as given; ``programs`` are the versions of what the reference runs.
+    Raises ChangedError.
     """
     if (run / "resolved.json").exists():
         _refuse_changes(read_campaign_of(run), campaign, run)
@@ -52,7 +53,7 @@ def prepare(run: Path, campaign: Campaign, source: Path) -> None:
     run.mkdir(parents=True, exist_ok=True)
     (run / "tasks").mkdir(exist_ok=True)
     shutil.copyfile(source, run / "campaign.yaml")
-    write_atomically(run / "provenance.json", json.dumps(provenance(), indent=1) + "\n")
+    write_atomically(run / "provenance.json", json.dumps(provenance() | {"programs": programs}, indent=1) + "\n")
     resolved = {"format": FORMAT, "campaign": campaign.model_dump(mode="json")}
     write_atomically(run / "resolved.json", json.dumps(resolved, indent=1) + "\n")
 
@@ -136,7 +137,9 @@ def _version(package: str) -> str | None:
 
 
 def _refuse_changes(before: Campaign, now: Campaign, run: Path) -> None:
-    changes = _differences(before.model_dump(mode="json"), now.model_dump(mode="json"))
+    # where something is, each machine has its own answer
+    asides = {"reference": {"pseudo_dir"}}
+    changes = _differences(before.model_dump(mode="json", exclude=asides), now.model_dump(mode="json", exclude=asides))
     if changes:
         lines = "\n".join(f"  {change}" for change in changes)
         msg = (

@@ -1,0 +1,104 @@
+"""The machine file: where a campaign runs, apart from the science that the campaign file says.
+
+    # ~/.config/csp-al/machines/workstation.yaml, then: csp-al run si8.yaml --machine workstation
+    slots: 2
+    cores_per_label: 8
+
+`csp-al run` without ``--machine`` takes ``default.yaml`` of that folder where there is one.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pydantic import Field, ValidationError, field_validator
+
+from csp_al.campaign.document import read_document
+from csp_al.campaign.errors import CampaignError, Finding
+from csp_al.campaign.messages import findings
+from csp_al.campaign.models import Count, Section
+
+DEFAULT = "default"
+CORES = "{cores}"
+
+
+class Machine(Section):
+    """What a machine offers to the calculations of the reference method."""
+
+    slots: Count | None = Field(None, description="labels computed side by side; null: as many as the cores allow")
+    cores_per_label: Count = Field(1, description="cores of one label; above 1 its program is started by the launcher")
+    launcher: tuple[str, ...] = Field(
+        ("mpirun", "-n", CORES), description="what starts a program on several cores; {cores} becomes their number"
+    )
+    programs: dict[str, str] = Field(
+        default_factory=dict, description="where programs are, e.g. {pw.x: /opt/qe/bin/pw.x}; the others: on PATH"
+    )
+    pseudo_dir: str | None = Field(None, description="folder of pseudopotentials; null: ESPRESSO_PSEUDO")
+
+    @field_validator("launcher")
+    @classmethod
+    def _tells_cores(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not any(CORES in word for word in value):
+            msg = f"{CORES} must stand where the number of cores belongs, e.g. [mpirun, -n, '{CORES}']"
+            raise ValueError(msg)
+        return value
+
+    def command(self, program: str) -> list[str]:
+        """The argument list that starts a program on the cores of one label."""
+        found = self.programs.get(program, program)
+        if "/" in found:  # it is started in another folder
+            found = str(Path(found).expanduser().absolute())
+        if self.cores_per_label == 1:
+            return [found]
+        return [*(word.replace(CORES, str(self.cores_per_label)) for word in self.launcher), found]
+
+    def slots_on(self, cores: int) -> int:
+        """Labels side by side on so many cores. Raises ValueError where they would need more."""
+        slots = self.slots or max(1, cores // self.cores_per_label)
+        if slots * self.cores_per_label > cores:
+            msg = (
+                f"{slots} labels side by side on {self.cores_per_label} cores each need {slots * self.cores_per_label} "
+                f"cores, this machine has {cores}: give fewer slots or cores_per_label"
+            )
+            raise ValueError(msg)
+        return slots
+
+
+def read_machine(name: str | None) -> Machine:
+    """The machine of this name, or of this file; None: the default one.
+
+    Raises ValueError where there is no such file, CampaignError with line and column for what is wrong in it.
+    """
+    if name is None:
+        path = machine_folder() / f"{DEFAULT}.yaml"
+        return _read(path) if path.is_file() else Machine()
+    path = Path(name) if name.endswith((".yaml", ".yml")) else machine_folder() / f"{name}.yaml"
+    if not path.is_file():
+        known = sorted(file.stem for file in machine_folder().glob("*.yaml"))
+        there = f"there are {', '.join(known)}" if known else "there is none yet"
+        raise ValueError(f"machine {name}: no file {path}; in {machine_folder()} {there}")
+    return _read(path)
+
+
+def machine_folder() -> Path:
+    """Where the user's machine files are."""
+    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "csp-al" / "machines"
+
+
+def _read(path: Path) -> Machine:
+    document = read_document(path)
+    if document.value is not None and not isinstance(document.value, dict):
+        raise CampaignError([document.problem(Finding((), "no keys and values; allowed: " + _keys()))])
+    try:
+        machine = Machine.model_validate(document.value or {})
+    except ValidationError as error:
+        problems = (document.problem(finding) for finding in findings(error, Machine))
+        raise CampaignError([*document.problems, *problems]) from None
+    if document.problems:
+        raise CampaignError(document.problems)
+    return machine
+
+
+def _keys() -> str:
+    return ", ".join(Machine.model_fields)

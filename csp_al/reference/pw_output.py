@@ -1,0 +1,117 @@
+"""Why pw.x gave no result, in one line, from what it left: output, error stream, exit status.
+
+Reasons begin with the words that the ladder goes by: "SCF not converged: ...", "diagonalisation: ...", "symmetry: ...".
+Messages are those of Quantum ESPRESSO 6.7 to 7.4.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+SIGNS: Final[Mapping[str, Sequence[str]]] = {
+    "disk full": ("No space left on device", "Disk quota exceeded", "disk is full"),
+    "out of memory": (
+        "insufficient virtual memory", "insufficient memory", "[Cc]annot allocate", "[Oo]ut of memory",
+        "Error allocating", "oom-kill",
+    ),
+    "cannot run": ("error while loading shared libraries", "not executable"),
+    "out of time": ("Maximum CPU time exceeded",),
+}  # fmt: skip
+"""What is looked for in all that was written, before pw.x's own errors, which may only follow from it."""
+
+ROUTINES: Final[Mapping[str, Sequence[str]]] = {
+    "charge is wrong": ("charge is wrong", "imaginary charge"),
+    "diagonalisation": (
+        "S matrix not positive definite", "too many bands", "problems computing cholesky", "failed to converge",
+        "eigenvectors", "zhegv", "zheev", "dsyev", "cdiaghg", "rdiaghg", "pdiaghg", "c_bands", "cegterg", "regterg",
+    ),
+    "symmetry": (
+        "sgam_", "sgama", "symmetr", "smallg", "irrek", "s_axis", "scale_sym", "inverse_s", "cryst_to_car",
+        "checkallsym", "not a group", "not orthogonal",
+    ),
+    "disk full": ("error writing",),
+    "input refused": ("read_namelists", "read_cards", "card_", "namelist", "readpp", "read_upf", "input"),
+}  # fmt: skip
+"""What is looked for in the name of the routine and the message of pw.x's own error."""
+
+ERROR: Final = re.compile(r"Error in routine\s+(\S+)\s+\(\s*(-?\d+)\s*\):\s*\n\s*([^\n]*)")
+NOT_CONVERGED: Final = re.compile(r"convergence NOT achieved after\s+(\d+)\s+iterations")
+ACCURACY: Final = re.compile(r"estimated scf accuracy\s+<\s*(\S+)\s+Ry")
+LAUNCHER: Final = re.compile(r".*(?:not enough slots|mpi_init.* failed|MPI_ABORT was invoked|ORTE was unable).*")
+VERSION: Final = re.compile(r"Program PWSCF v\.(\S+)")
+DONE: Final = "JOB DONE"
+
+
+def why_no_result(output: str, errors: str, status: int) -> str:
+    """The reason in one line; empty if pw.x says that all went well. A status below 0 is the signal that ended it."""
+    return (
+        _by_sign(f"{output}\n{errors}")
+        or _by_error(f"{output}\n{errors}")
+        or _not_converged(output)
+        or _launcher(errors)
+        or _killed(status)
+        or _incomplete(output, errors, status)
+    )
+
+
+def version_in(output: str) -> str | None:
+    """The version of pw.x that wrote this output."""
+    found = VERSION.search(output)
+    return found[1] if found else None
+
+
+def _by_sign(written: str) -> str:
+    for kind, signs in SIGNS.items():
+        if found := re.search(f".*(?:{'|'.join(signs)}).*", written):
+            return f"{kind}: {_tidy(found[0])}"
+    return ""
+
+
+def _by_error(written: str) -> str:
+    error = ERROR.search(written)
+    if not error:
+        return ""
+    routine, _, message = error.groups()
+    kinds = (kind for kind, signs in ROUTINES.items() if re.search("|".join(signs), f"{routine} {message}"))
+    return f"{next(kinds, 'error')}: {_tidy(message)} (pw.x, {routine})"
+
+
+def _not_converged(output: str) -> str:
+    found = NOT_CONVERGED.search(output)
+    if not found:
+        return ""
+    accuracy = ACCURACY.findall(output)
+    reached = f", accuracy {accuracy[-1]} Ry" if accuracy else ""
+    return f"SCF not converged: {found[1]} steps{reached}"
+
+
+def _launcher(errors: str) -> str:
+    found = LAUNCHER.search(errors)
+    return f"MPI: {_tidy(found[0])}" if found else ""
+
+
+def _killed(status: int) -> str:
+    """Launchers report a signal as 128 + its number."""
+    number = -status if status < 0 else status - 128
+    name = next((known.name for known in signal.Signals if known == number), "")
+    return name and f"killed by {name}{', by the kernel if memory ran out' if name == 'SIGKILL' else ''}"
+
+
+def _incomplete(output: str, errors: str, status: int) -> str:
+    if not output.strip():
+        return f"no output: pw.x ended with exit status {status}{_after(errors)}"
+    if DONE not in output:
+        return f"output ends early: exit status {status}{_after(output)}"
+    return f"exit status {status}: pw.x says that the job is done, and that it failed" if status else ""
+
+
+def _after(text: str) -> str:
+    lines = [line for line in text.splitlines() if line.strip()]
+    return f", after: {_tidy(lines[-1])}" if lines else ""
+
+
+def _tidy(line: str) -> str:
+    return "".join(letter if letter.isprintable() else "?" for letter in " ".join(line.split()))[:200]
