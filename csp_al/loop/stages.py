@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -229,7 +229,8 @@ def select(drive: Drive, cycle: int, progress: Progress, ensemble: Ensemble, rel
         origin = relaxed.structures.take(rows_of(relaxed.structures, chosen))
         shaken = _shaken(drive, origin, cycle, SHAKE)
         save(folder / "picks.h5", Picks(shaken, origin))
-        save(folder / "predicted.h5", ensemble.predict(shaken))
+        # as read back: neighbour lists remembered from the relaxation would change the last bits
+        save(folder / "predicted.h5", replace(ensemble).predict(shaken))
 
     return load(drive.stage(cycle_folder(drive.run, cycle) / "select", write) / "picks.h5", Picks)
 
