@@ -118,7 +118,8 @@ class Labels:
     Energy (n,) eV, forces (N, 3) eV/Å, stress (n, 3, 3) eV/Å^3; NaN where the status is not "done".
     Status (n,) is "done", "failed" (no result) or "rejected" (a result that is not to be believed), with its reason
     in words. Cost (n,) is in core seconds, evaluations (n,) counts calls of the reference method, cycle (n,) says
-    when it was asked for. The ids of the structures are those of the candidates that they came from.
+    when it was asked for. The ids of the structures are those of the candidates that they came from, and negative
+    for labels from elsewhere; several labels of one crystal have one id.
     """
 
     structures: Structures
@@ -142,6 +143,11 @@ class Labels:
     def usable(self) -> Labels:
         """The labels that a potential may learn from."""
         return self.take(self.status == "done")
+
+    @property
+    def asked_for(self) -> Labels:
+        """The labels that the campaign asked for itself: those of its candidates."""
+        return self.take(self.structures.ids >= 0)
 
 
 @dataclass(frozen=True)

@@ -311,7 +311,7 @@ def test_status_of_a_new_run(begun):
     now = status(begun)
     assert list(now) == FIELDS
     assert (now["state"], now["cycle"], now["stage"], now["best"], now["top_k"]) == ("new", None, None, None, None)
-    assert now["labels"] == {"done": 0, "failed": 0, "pending": 0}
+    assert now["labels"] == {"done": 0, "failed": 0, "pending": 0, "from_elsewhere": 0}
     assert (now["reference_evaluations"], now["elapsed_s"], now["eta_s"]) == (0, 0, None)
     assert "al4: new" in describe(now)
 
@@ -322,7 +322,7 @@ def test_status_of_a_finished_run(finished_run, run, labels):
     assert json.loads(json.dumps(now)) == now
     assert (now["state"], now["cycle"], now["stage"], now["eta_s"]) == ("finished", 2, "winners", None)
     done = int((labels.status == "done").sum())
-    assert now["labels"] == {"done": done, "failed": len(labels) - done, "pending": 0}
+    assert now["labels"] == {"done": done, "failed": len(labels) - done, "pending": 0, "from_elsewhere": 0}
     assert now["reference_evaluations"] == run.reference_evaluations
     best = run.result_rows[0]
     assert now["best"] == {"id": best["id"], "energy_per_atom": best["energy_per_atom"], "by": "reference"}
@@ -342,7 +342,7 @@ def test_status_of_a_run_interrupted_while_labelling(labelling, labels):
     old = labels.take(labels.cycle < 2)
     done = int((old.status == "done").sum()) + sum(result["status"] == "done" for result in fresh)
     assert (now["state"], now["cycle"], now["stage"]) == ("interrupted", 2, "label")
-    assert now["labels"] == {"done": done, "failed": len(old) + len(fresh) - done, "pending": 3}
+    assert now["labels"] == {"done": done, "failed": len(old) + len(fresh) - done, "pending": 3, "from_elsewhere": 0}
     assert now["reference_evaluations"] == old.evaluations.sum() + sum(result["evaluations"] for result in fresh)
     assert now["best"]["by"] == "potential"
     assert now["stop"] == {"reason": None}

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from csp_al.campaign.constraints import conflicts, distance_key, min_distances
 from csp_al.campaign.errors import Finding, KeyPath, shown
 from csp_al.campaign.models import AseReference, Budget, Pool, Potential, Section, Select
 
 
-def check(sections: dict[str, Section], folder: Path) -> Iterator[Finding]:
-    """What is wrong with the sections that are sound in themselves; file names are relative to the folder."""
+def check(values: dict[str, Any], folder: Path) -> Iterator[Finding]:
+    """What is wrong with the values that are sound in themselves, by key; file names are relative to the folder."""
     names = ("pool", "reference", "potential", "select", "budget")
-    pool, reference, potential, select, budget = (sections.get(name) for name in names)
+    pool, reference, potential, select, budget = (values.get(name) for name in names)
+    yield from _labels(values.get("labels", ()), folder)
     if isinstance(pool, Pool):
         yield from conflicts(pool)
         yield from _seeds(pool, folder)
@@ -35,6 +37,15 @@ def _seeds(pool: Pool, folder: Path) -> Iterator[Finding]:
         if not _is_file(folder / name):
             message = f"there is no file {folder / name}; the path is relative to the campaign file"
             yield Finding(("pool", "seeds", row), message)
+
+
+def _labels(names: tuple[str, ...], folder: Path) -> Iterator[Finding]:
+    for row, name in enumerate(names):
+        if name in names[:row]:
+            yield Finding(("labels", row), f"{shown(name)} is there already; remove one of them")
+        elif not _exists(folder / name):
+            message = f"there is no file or folder {folder / name}; the path is relative to the campaign file"
+            yield Finding(("labels", row), message)
 
 
 def _import_path(reference: AseReference) -> Iterator[Finding]:
@@ -76,4 +87,11 @@ def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
     except (OSError, ValueError):  # a name that is too long, or that no file can have
+        return False
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):
         return False

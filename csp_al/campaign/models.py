@@ -257,7 +257,9 @@ class Finish(Section):
 class Budget(Section):
     """What the campaign may cost."""
 
-    labels: Count = Field(1500, description="single points in the cycles; the final relaxations are told apart")
+    labels: Count = Field(
+        1500, description="single points in the cycles; labels from elsewhere and the final relaxations are told apart"
+    )
     hours: Positive | None = Field(None, description="h, wall time of the cycles; null: no limit")
 
 
@@ -269,6 +271,11 @@ class Campaign(Section):
     )
     seed: Annotated[int, Field(strict=True, ge=0)] = Field(1, description="everything random follows from it")
     pool: Pool
+    labels: tuple[str, ...] = Field(
+        (),
+        description="labels from elsewhere, by the same reference, to begin with instead of a random draw: run "
+        "directories, files that ASE reads (extxyz, databases, outputs), folders of pw.x and VASP outputs",
+    )
     reference: AnyReference
     potential: Potential = Field(default_factory=Potential)
     relax: Relax = Field(default_factory=Relax)

@@ -11,6 +11,7 @@ Whoever finds something wrong later, when programs are asked, says it at the sam
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,7 +22,7 @@ from csp_al.campaign.checks import check
 from csp_al.campaign.document import Document, read_document
 from csp_al.campaign.errors import CampaignError, Finding, KeyPath, Location, Problem
 from csp_al.campaign.messages import findings
-from csp_al.campaign.models import Campaign, Section
+from csp_al.campaign.models import Campaign
 
 
 @dataclass(frozen=True)
@@ -75,21 +76,17 @@ def _problems(document: Document, error: ValidationError) -> Iterator[Problem]:
 
 
 def _senseless(document: Document) -> Iterator[Finding]:
-    return check(_sound_sections(document.value), document.path.parent)
+    return check(_sound_values(document.value), document.path.parent)
 
 
-def _sound_sections(value: dict[str, Any]) -> dict[str, Section]:
-    """The sections that are valid in themselves, so that an error in one does not hide those of the others."""
-    sections: dict[str, Section] = {}
+def _sound_values(value: dict[str, Any]) -> dict[str, Any]:
+    """The values that are valid in themselves, so that an error in one section does not hide those of the others."""
+    sound: dict[str, Any] = {}
     for name, field in Campaign.model_fields.items():
         annotation: Any = Annotated[field.annotation, field]  # with its discriminator
         adapter: TypeAdapter[Any] = TypeAdapter(annotation)
-        try:
-            section = (
+        with suppress(ValidationError):
+            sound[name] = (
                 adapter.validate_python(value[name]) if name in value else field.get_default(call_default_factory=True)
             )
-        except ValidationError:
-            continue
-        if isinstance(section, Section):
-            sections[name] = section
-    return sections
+    return sound

@@ -7,21 +7,25 @@ from pathlib import Path
 import typer
 
 from csp_al.campaign import Campaign, CampaignError, CampaignFile, open_campaign, species_counts
+from csp_al.campaign.errors import Finding, Misfit
 from csp_al.campaign.machine import Machine
 from csp_al.campaign.models import EspressoReference
 from csp_al.interfaces import Reference
 
 
 def checked_campaign(path: Path, machine: Machine) -> CampaignFile:
-    """Read a campaign file and ask the reference whether it can run here; doubts go to standard error.
+    """Read a campaign file and the labels that it names, and ask the reference whether it can run here.
 
-    Raises CampaignError.
+    Doubts go to standard error. Raises CampaignError.
     """
     file = open_campaign(path)
     reference = reference_of(file.campaign, machine, path.parent)
-    problems = [file.problem(("reference", key), message) for key, message in reference.check()]
-    if problems:
-        raise CampaignError(problems)
+    wrong = [file.problem(("reference", key), message) for key, message in reference.check()]
+    if not wrong:
+        campaign = pinned(file.campaign, machine, path.parent)
+        wrong = [file.problem(finding.key, finding.message) for finding in _labels(campaign, path.parent)]
+    if wrong:
+        raise CampaignError(wrong)
     for key, message in reference.doubts():
         typer.echo(f"Warning: {file.problem(('reference', key), message)}", err=True)
     return file
@@ -59,3 +63,16 @@ def reference_of(campaign: Campaign, machine: Machine, base: Path) -> Reference:
     from csp_al.reference.references import build_reference
 
     return build_reference(campaign.reference, list(species_counts(campaign.pool.formula)), machine, base)
+
+
+def _labels(campaign: Campaign, folder: Path) -> tuple[Finding, ...]:
+    """What is wrong with the labels from elsewhere, as far as can be said without the reference method."""
+    if not campaign.labels:
+        return ()
+    from csp_al.loop.gathered import read_labels
+
+    try:
+        read_labels(campaign, folder)
+    except Misfit as misfit:
+        return misfit.findings
+    return ()

@@ -14,6 +14,7 @@ from rich.table import Table
 from csp_al.campaign.models import Campaign
 
 DOING = {
+    "elsewhere": "reading labels from elsewhere",
     "pool": "generating candidates",
     "label": "labelling by the reference",
     "train": "training the ensemble",
@@ -56,7 +57,7 @@ class Panel:
             self.live.__exit__(kind, error, trace)
 
     def tell(self, event: str, **details: Any) -> None:
-        """Hear of a "stage" begun, of "progress" in it, or of a "cycle" judged."""
+        """Hear of a "stage" begun, of "progress" in it, of labels from "elsewhere", or of a "cycle" judged."""
         if event == "stage":
             where = f"cycle {details['cycle']}: " if details["cycle"] is not None else ""
             self.progress.reset(self.task, description=where + DOING[details["stage"]], total=None)
@@ -64,6 +65,9 @@ class Panel:
                 self.console.print(where + DOING[details["stage"]])
         elif event == "progress":
             self.progress.update(self.task, completed=details["done"], total=details["all"])
+        elif event == "elsewhere":
+            why = " (elsewhere/table.csv says why)" if details["rejected"] else ""
+            self.note(f"{details['usable']} usable labels from elsewhere, {details['rejected']} rejected{why}")
         elif event == "cycle":
             self.cycles.add_row(*(_shown(details[key]) for key in _COLUMNS))
             if self.live is None:

@@ -48,10 +48,12 @@ def finish(drive: Drive, progress: Progress) -> Path:
         rows, groups = _ranked(drive, progress, done)
         _write(folder, rows, [done[row["id"]] for row in rows])
         labels = int(progress.all_labels.evaluations.sum())
+        asked_for = len(progress.all_labels.asked_for)
         relaxations = sum(int(result["evaluations"]) for result in results.values())
         summary = {
             "stop": progress.verdict.reason if progress.verdict else None,
             "evaluations": {"labels": labels, "final_relaxations": relaxations, "all": labels + relaxations},
+            "labels": {"asked_for": asked_for, "from_elsewhere": len(progress.all_labels) - asked_for},
             "failed": [{"id": candidate, "reason": reason} for candidate, reason in failed.items()],
             "merged": [group for group in groups if len(group) > 1],
         }

@@ -109,8 +109,13 @@ class Progress:
 
     @property
     def all_labels(self) -> Labels:
-        """Every label so far, failed ones included."""
+        """Every label so far, failed ones and those from elsewhere included."""
         return concatenate(self.labels)
+
+    @property
+    def labelled(self) -> Structures:
+        """Every candidate that was labelled so far, as it stood before it was shaken."""
+        return concatenate([self.pool.take([]), *self.origins])
 
 
 def generate(drive: Drive) -> Structures:
@@ -205,8 +210,7 @@ def judge(drive: Drive, cycle: int, relaxed: Relaxed, table: pd.DataFrame, progr
         top = Top(relaxed.structures.take(rows), leaders["energy_per_atom"].to_numpy())
 
     def write(partial: Path) -> None:
-        labels = sum(len(labels) for labels in progress.labels)
-        spent = Spent(labels, seconds_spent(drive.run) / 3600)
+        spent = Spent(len(progress.all_labels.asked_for), seconds_spent(drive.run) / 3600)
         per_cycle = drive.campaign.select.per_cycle
         said = verdict(
             cycle, top, progress.verdict, progress.top, table, spent, rules, drive.campaign.budget, per_cycle
@@ -225,7 +229,7 @@ def select(drive: Drive, cycle: int, progress: Progress, ensemble: Ensemble, rel
 
     def write(folder: Path) -> None:
         per_cycle = drive.campaign.select.per_cycle
-        chosen = pick(progress.table, relaxed.structures, concatenate(progress.origins), per_cycle)
+        chosen = pick(progress.table, relaxed.structures, progress.labelled, per_cycle)
         origin = relaxed.structures.take(rows_of(relaxed.structures, chosen))
         shaken = _shaken(drive, origin, cycle, SHAKE)
         save(folder / "picks.h5", Picks(shaken, origin))
@@ -269,9 +273,10 @@ def _tell_of_cycle(drive: Drive, cycle: int, progress: Progress) -> None:
     """One line on the cycle, for the panel and the log."""
     foreseen = cycle_folder(drive.run, cycle) / "label" / "walk_forward.json"
     errors = json.loads(foreseen.read_text(encoding="utf-8")) if foreseen.exists() else {}
-    labels, said = progress.all_labels, progress.verdict
+    labels, said = progress.all_labels.asked_for, progress.verdict
     line = {
         "cycle": cycle,
+        "from_elsewhere": len(progress.all_labels) - len(labels),
         "labels": len(labels),
         "failed": int((labels.status != "done").sum()),
         "best": said.energies[0] if said and said.energies else None,

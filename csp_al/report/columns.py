@@ -18,7 +18,7 @@ POOL: Final[Columns] = {
 LABELS: Final[Columns] = {
     "cycle": "int64", "id": "int64", "task": "str", "status": "str", "reason": "str", "energy_per_atom": "float64",
     "max_force": "float64", "max_stress_gpa": "float64", "cost_s": "float64", "evaluations": "int64",
-    "predicted_energy_per_atom": "float64", "predicted_sigma_per_atom": "float64",
+    "predicted_energy_per_atom": "float64", "predicted_sigma_per_atom": "float64", "source": "str",
 }  # fmt: skip
 FORESEEN: Final = (
     "energy_mae_mev_per_atom", "energy_rmse_mev_per_atom", "energy_within_1_sigma", "energy_within_2_sigma",
@@ -26,7 +26,8 @@ FORESEEN: Final = (
 )  # fmt: skip
 """Errors of `csp_al.select.walk_forward` that the table of cycles shows."""
 CYCLES: Final[Columns] = {
-    "cycle": "int64", "labels_done": "int64", "labels_failed": "int64", "reference_evaluations": "int64",
+    "cycle": "int64", "labels_done": "int64", "labels_failed": "int64", "labels_from_elsewhere": "int64",
+    "reference_evaluations": "int64",
     "best_predicted_energy_per_atom": "float64", "best_labelled_energy_per_atom": "float64",
     **dict.fromkeys(FORESEEN, "float64"),
     "stable_cycles": "Int64", "stop": "boolean", "reason": "str", "unseen": "float64",

@@ -63,7 +63,8 @@ def _labels(run: Run) -> list[Atoms]:
     structures = labels.structures.to_atoms()
     for row, atoms in enumerate(structures):
         identity, cycle = int(labels.structures.ids[row]), int(labels.cycle[row])
-        atoms.info |= {"id": identity, "cycle": cycle, "name": f"cycle-{cycle:02d}-{identity:05d}"}
+        name = f"cycle-{cycle:02d}-{identity:05d}" if identity >= 0 else f"elsewhere-{row:05d}"
+        atoms.info |= {"id": identity, "cycle": cycle, "name": name}
         atoms.calc = SinglePointCalculator(
             atoms,
             energy=float(labels.energy[row]),

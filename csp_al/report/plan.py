@@ -24,6 +24,8 @@ GPAW_CUTOFF, GPAW_KSPACING, GPAW_ATOMS = 325.0, 0.42, 16
 
 BYTES_PER_TASK: Final = {"gpaw": 20_000, "ase": 8_000}
 """Of a label's directory with all its output, seen for cells of 4 to 16 atoms."""
+CHECKS: Final = 2
+"""Labels of a source from elsewhere that are computed again at most, before it is trusted."""
 WEIGHTS: Final = 10
 """Numbers per member, interaction and squared width of the features, in SchNet, PaiNN and SO3net alike, within 3x."""
 
@@ -48,6 +50,7 @@ def plan(campaign: Campaign, run: Path | None) -> dict[str, Any]:
     opened = open_run(run) if run is not None else None
     candidates = campaign.pool.size if opened is None or opened.pool.empty else len(opened.pool)
     labels = schedule(campaign, candidates)
+    checks = CHECKS * len(campaign.labels)
     final = campaign.stop.top_k * (campaign.finish.max_steps + 1)
     measured = _measured(opened) if opened is not None else None
     seconds, basis = _core_seconds(campaign, measured)
@@ -60,10 +63,12 @@ def plan(campaign: Campaign, run: Path | None) -> dict[str, Any]:
         "cycles_at_most": len(labels),
         "labels_at_most": sum(labels),
         "labels_done": measured.labels if measured else 0,
+        "sources_elsewhere": len(campaign.labels),
+        "checks_at_most": checks,
         "final_relaxations_at_most": campaign.stop.top_k,
         "final_evaluations_at_most": final,
         "core_hours": {
-            "labels": seconds and [sum(labels) * one / 3600 for one in seconds],
+            "labels": seconds and [(sum(labels) + checks) * one / 3600 for one in seconds],
             # a relaxation that starts near a minimum may need few steps; how many, nobody knows beforehand
             "final_relaxations": seconds and [campaign.stop.top_k * seconds[0] / 3600, final * seconds[1] / 3600],
             "basis": basis,
@@ -82,6 +87,7 @@ def describe_plan(planned: dict[str, Any]) -> str:
         f"stages            {', '.join(planned['stages'])}; all but the first and the last in every cycle",
         f"cycles            at most {planned['cycles_at_most']}",
         f"labels            at most {planned['labels_at_most']} single points, {planned['labels_done']} done",
+        *_elsewhere(planned),
         f"final relaxations at most {planned['final_relaxations_at_most']}",
         f"                  with at most {planned['final_evaluations_at_most']} evaluations, together",
         f"core time         labels {_core_time(hours['labels'])},",
@@ -100,6 +106,12 @@ def describe_plan(planned: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _elsewhere(planned: dict[str, Any]) -> list[str]:
+    sources, checks = planned["sources_elsewhere"], planned["checks_at_most"]
+    told = f"{sources} {'source' if sources == 1 else 'sources'} instead of a first draw; at most {checks} are computed"
+    return [f"from elsewhere    {told} again, to check them"] if sources else []
+
+
 def duration(seconds: float) -> str:
     """A time in the unit that suits: 0.4 s, 42 s, 3.5 min, 2.1 h."""
     if seconds < 100:
@@ -112,22 +124,22 @@ def schedule(campaign: Campaign, candidates: int, cycles: int = 0, asked: int = 
     per_cycle, budget = campaign.select.per_cycle, campaign.budget.labels
     coming = []
     if cycles == 0:  # the first draw takes what the budget has, as little as it may be
-        coming.append(min(per_cycle, budget, candidates))
+        coming.append(0 if campaign.labels else min(per_cycle, budget, candidates))
     while cycles + len(coming) < campaign.stop.max_cycles and asked + sum(coming) + per_cycle <= budget:
         coming.append(min(per_cycle, candidates))
     return coming
 
 
 def _measured(run: Run) -> Measured | None:
-    """None before the first cycle has been judged."""
+    """None before the first cycle that labelled candidates has been judged."""
     cycles, labels = run.cycles, run.labels
-    judged = cycles[cycles["seconds_verdict"].notna()]
+    judged = cycles[cycles["seconds_verdict"].notna() & (cycles["labels_done"] + cycles["labels_failed"] > 0)]
     if judged.empty:
         return None
     means = judged[[f"seconds_{stage}" for stage in STAGES]].mean()
     used = sum(path.stat().st_size for path in run.path.rglob("*") if path.is_file())
     return Measured(
-        labels=len(labels),
+        labels=int((labels["id"] >= 0).sum()),
         core_seconds=float(labels["cost_s"].sum() / max(1, labels["evaluations"].sum())),
         seconds={stage: float(means.fillna(0.0)[f"seconds_{stage}"]) for stage in STAGES},
         bytes_per_cycle=used / len(judged),

@@ -12,19 +12,18 @@ from csp_al.engine.tasks import read_result
 from csp_al.report.plan import duration, schedule
 from csp_al.report.tables import Run, open_run
 from csp_al.store.lock import holder
-from csp_al.store.run import STAGES, cycle_folder, cycles, published_stages, seconds_spent
+from csp_al.store.run import STAGES, Place, cycles, places, published_stages, seconds_spent
 from csp_al.store.stages import is_published, partial
 
 State = Literal["new", "running", "interrupted", "finished", "failed"]
-Place = tuple[int | None, str, Path]
-"""Cycle (None outside the cycles), name and folder of a stage."""
 
 
 def status(run: Path) -> dict[str, Any]:
     """State of a run directory, as `csp-al status --json` prints it. Raises NoRunError if there is none.
 
     - name, state ("new", "running", "interrupted", "finished", "failed"), cycle, stage (under way, or the last one)
-    - labels: done, failed (rejected ones included), pending (asked for in the stage under way, without a result)
+    - labels: done, failed (rejected ones included), pending (asked for in the stage under way, without a result),
+      from_elsewhere (usable ones that the campaign began with, which are not among those done)
     - reference_evaluations: calls of the reference method so far, final relaxations included
     - best: id, energy_per_atom (eV) and by ("reference" or "potential"); None before the first ranking
     - top_k: ids, energies_per_atom, stable_cycles, patience, unseen, verdict; None before the first ranking
@@ -39,9 +38,12 @@ def status(run: Path) -> dict[str, Any]:
     place = _under_way(opened.path)
     results = [result for task in _tasks(place) if (result := read_result(opened.path / "tasks", task))]
     pending = len(_tasks(place)) - len(results)
-    in_cycles = place is not None and place[1] == "label"
+    # the first cycle of a campaign with labels from elsewhere checks some of them, and labels nothing
+    checking = bool(opened.campaign.labels) and place is not None and place[0] == 0
+    in_cycles = place is not None and place[1] == "label" and not checking
     fresh = results if in_cycles else []
-    done = int((opened.labels["status"] == "done").sum())
+    own = opened.labels[opened.labels["id"] >= 0]
+    done = int((own["status"] == "done").sum())
     here = sum(result["status"] == "done" for result in fresh)
     state = _state(opened.path, events)
     under_way = _seconds_under_way(events) if state == "running" and place else 0.0
@@ -54,8 +56,9 @@ def status(run: Path) -> dict[str, Any]:
         "stage": stage,
         "labels": {
             "done": done + here,
-            "failed": len(opened.labels) - done + len(fresh) - here,
+            "failed": len(own) - done + len(fresh) - here,
             "pending": pending if in_cycles else 0,
+            "from_elsewhere": int((opened.labels["status"] == "done").sum()) - done,
         },
         "reference_evaluations": opened.reference_evaluations + sum(int(result["evaluations"]) for result in results),
         "best": _best(opened),
@@ -82,7 +85,8 @@ def describe(status: dict[str, Any]) -> str:
     where = f", cycle {status['cycle']}" if status["cycle"] is not None else ""
     lines = [
         f"{status['name']}: {status['state']}{where}{', ' + status['stage'] if status['stage'] else ''}",
-        f"labels      {labels['done']} done, {labels['failed']} failed, {labels['pending']} pending",
+        f"labels      {labels['done']} done, {labels['failed']} failed, {labels['pending']} pending"
+        + (f"; {labels['from_elsewhere']} from elsewhere" if labels["from_elsewhere"] else ""),
         f"evaluations {status['reference_evaluations']} by the reference method",
     ]
     if best:
@@ -126,10 +130,7 @@ def _events(run: Path) -> list[dict[str, Any]]:
 
 def _under_way(run: Path) -> Place | None:
     """The stage that was begun and is not published."""
-    places: list[Place] = [(None, "pool", run / "pool")]
-    places += [(cycle, name, cycle_folder(run, cycle) / name) for cycle in cycles(run) for name in STAGES]
-    places.append((None, "winners", run / "winners"))
-    return next((place for place in places if partial(place[2]).is_dir() and not is_published(place[2])), None)
+    return next((place for place in places(run) if partial(place[2]).is_dir() and not is_published(place[2])), None)
 
 
 def _where(run: Path, place: Place | None) -> tuple[int | None, str | None]:
@@ -182,8 +183,11 @@ def _eta(run: Run, state: State, place: Place | None, under_way: float, done: in
         return None
     seconds = table[[f"seconds_{stage}" for stage in STAGES]].sum(axis=1)
     judged = table["seconds_verdict"].notna()
-    mean = float(seconds[judged].mean())
-    asked = int(table.loc[judged, ["labels_done", "labels_failed"]].iloc[-1].sum())
+    labels = table[["labels_done", "labels_failed"]].sum(axis=1)
+    labelled = judged & (labels > 0)  # a cycle that began with labels from elsewhere took less than one with its own
+    if not labelled.any():
+        return None
+    mean, asked = float(seconds[labelled].mean()), int(labels[judged].iloc[-1])
     left = len(schedule(campaign, len(run.pool), int(judged.sum()), asked))
     if campaign.budget.hours is not None:
         left = min(left, max(1, math.ceil((3600 * campaign.budget.hours - float(seconds[judged].sum())) / mean)))

@@ -76,7 +76,9 @@ class Run:
         """Every label asked for, in order, failed ones included, columns `LABELS`.
 
         Forces and stress are the largest norm over the atoms and the largest component. What was predicted is what
-        the ensemble said before it had seen the label; there is nothing of the kind in cycle 0.
+        the ensemble said before it had seen the label; there is nothing of the kind in cycle 0. Labels from elsewhere
+        stand there with a negative id and their ``source``; those that were computed again to check them have the
+        cost and the evaluations of that.
         """
         parts = [self._labels_of(cycle) for cycle in self.published("label")]
         return typed(pd.concat(parts, ignore_index=True) if parts else None, LABELS)
@@ -92,8 +94,9 @@ class Run:
         """How the search went: a row for each cycle that has its labels, columns `CYCLES`.
 
         Labels, reference evaluations and the best labelled energy are totals up to and including the cycle; the best
-        predicted energy is that of the cycle's own ranking; failed labels include rejected ones. The final
-        relaxations are not among the evaluations. Missing: what that cycle has not come to.
+        predicted energy is that of the cycle's own ranking; failed labels include rejected ones. Usable labels from
+        elsewhere are counted by themselves and are not among the labelled energies. The final relaxations are not
+        among the evaluations. Missing: what that cycle has not come to.
         """
         labels = self.labels
         rows = [self._cycle(cycle, labels[labels["cycle"] <= cycle]) for cycle in self.published("label")]
@@ -251,6 +254,7 @@ class Run:
             "max_stress_gpa": np.abs(labels.stress).max(axis=(1, 2)) / GPa,
             "cost_s": labels.cost,
             "evaluations": labels.evaluations,
+            "source": listed["source"].to_numpy() if "source" in listed else "",
         }
         predicted = cycle_folder(self.path, cycle - 1) / "select" / "predicted.h5"
         if cycle > 0:
@@ -260,13 +264,14 @@ class Run:
         return pd.DataFrame(table)
 
     def _cycle(self, cycle: int, labels: pd.DataFrame) -> dict[str, Any]:
-        done = labels["status"] == "done"
+        done, own = labels["status"] == "done", labels["id"] >= 0
         row: dict[str, Any] = {
             "cycle": cycle,
-            "labels_done": int(done.sum()),
-            "labels_failed": int((~done).sum()),
+            "labels_done": int((done & own).sum()),
+            "labels_failed": int((~done & own).sum()),
+            "labels_from_elsewhere": int((done & ~own).sum()),
             "reference_evaluations": int(labels["evaluations"].sum()),
-            "best_labelled_energy_per_atom": labels.loc[done, "energy_per_atom"].min(),
+            "best_labelled_energy_per_atom": labels.loc[done & own, "energy_per_atom"].min(),
         }
         errors = self.walk_forward(cycle) or {}
         row |= {name: errors.get(name) for name in FORESEEN}

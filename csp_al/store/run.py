@@ -2,7 +2,8 @@
 
     runs/si8/
       campaign.yaml  resolved.json  provenance.json  LOCK  log.jsonl
-      pool/  cycle-00/label/ train/ relax/ rank/ verdict/ select/  cycle-01/...  winners/
+      elsewhere/ (if labels come from there)  pool/  winners/
+      cycle-00/label/ train/ relax/ rank/ verdict/ select/  cycle-01/...
       tasks/<id>/
 
 Nothing inside knows where the directory is, so it can be moved.
@@ -31,6 +32,8 @@ STAGES = ("label", "train", "relax", "rank", "verdict", "select")
 PACKAGES = ("csp_al", "ase", "gpaw", "gpaw-data", "matscipy", "numpy", "pymatgen", "pyxtal", "schnetpack",
             "scikit-learn", "scipy", "spglib", "torch")  # fmt: skip
 STOP_REQUEST = "STOP"
+Place = tuple[int | None, str, Path]
+"""Cycle (None outside the cycles), name and folder of a stage."""
 
 
 class ChangedError(Exception):
@@ -94,12 +97,16 @@ def cycles(run: Path) -> list[int]:
     return sorted(int(name.removeprefix("cycle-")) for name in names if re.fullmatch(r"cycle-\d{2,}", name))
 
 
-def published_stages(run: Path) -> list[tuple[int | None, str, Path]]:
-    """Cycle (None outside the cycles), name and folder of every published stage, in the order of the loop."""
-    stages: list[tuple[int | None, str, Path]] = [(None, "pool", run / "pool")]
-    stages += [(cycle, name, cycle_folder(run, cycle) / name) for cycle in cycles(run) for name in STAGES]
-    stages.append((None, "winners", run / "winners"))
-    return [entry for entry in stages if is_published(entry[2])]
+def published_stages(run: Path) -> list[Place]:
+    """Every published stage, in the order of the loop."""
+    return [place for place in places(run) if is_published(place[2])]
+
+
+def places(run: Path) -> list[Place]:
+    """Every stage that was begun, or may be next, in the order of the loop."""
+    found: list[Place] = [(None, name, run / name) for name in ("elsewhere", "pool")]
+    found += [(cycle, name, cycle_folder(run, cycle) / name) for cycle in cycles(run) for name in STAGES]
+    return [*found, (None, "winners", run / "winners")]
 
 
 def seconds_spent(run: Path) -> float:
@@ -129,6 +136,16 @@ def forget_stop_request(run: Path) -> None:
     (run / STOP_REQUEST).unlink(missing_ok=True)
 
 
+def differences(before: Any, now: Any, where: str = "") -> list[str]:
+    """What differs between two sections as JSON, a line for each key: what it was then, what it is now."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = [*before, *(key for key in now if key not in before)]
+        return [
+            line for key in keys for line in differences(before.get(key), now.get(key), f"{where}.{key}".lstrip("."))
+        ]
+    return [] if before == now else [f"{where}: {before!r} then, {now!r} now"]
+
+
 def _version(package: str) -> str | None:
     try:
         return version(package)
@@ -139,7 +156,7 @@ def _version(package: str) -> str | None:
 def _refuse_changes(before: Campaign, now: Campaign, run: Path) -> None:
     # where something is, each machine has its own answer
     asides = {"reference": {"pseudo_dir"}}
-    changes = _differences(before.model_dump(mode="json", exclude=asides), now.model_dump(mode="json", exclude=asides))
+    changes = differences(before.model_dump(mode="json", exclude=asides), now.model_dump(mode="json", exclude=asides))
     if changes:
         lines = "\n".join(f"  {change}" for change in changes)
         msg = (
@@ -147,12 +164,3 @@ def _refuse_changes(before: Campaign, now: Campaign, run: Path) -> None:
             "Give the new campaign another name (or --directory), or take the changes back."
         )
         raise ChangedError(msg)
-
-
-def _differences(before: Any, now: Any, where: str = "") -> list[str]:
-    if isinstance(before, dict) and isinstance(now, dict):
-        keys = [*before, *(key for key in now if key not in before)]
-        return [
-            line for key in keys for line in _differences(before.get(key), now.get(key), f"{where}.{key}".lstrip("."))
-        ]
-    return [] if before == now else [f"{where}: {before!r} then, {now!r} now"]

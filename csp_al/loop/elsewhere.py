@@ -1,0 +1,148 @@
+"""Labels from elsewhere as the labels of the first cycle, once some of them have been computed again.
+
+Labels of other settings poison a training set: the potential learns the difference as if it were physics. The settings
+of a run directory are known and compared; those of a file are not, so of each such source the label of lowest energy
+per atom and the one in the middle are computed again before any is trusted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+from ase.units import GPa
+
+from csp_al.engine.tasks import label_task
+from csp_al.files import write_json
+from csp_al.loop.gathered import read_labels
+from csp_al.loop.stages import Drive
+from csp_al.loop.tasks import run_all
+from csp_al.store.run import cycle_folder, log
+from csp_al.structures import Ints, Labels, load, save
+
+ENERGY: Final = 0.005
+"""eV/atom that a label from elsewhere may differ from the reference's own."""
+
+FORCE: Final = 0.1
+"""eV/Å, likewise for each component of a force."""
+
+STRESS: Final = 1.0
+"""GPa, likewise for each component of the stress: less than settings change it, far less than another sign does."""
+
+
+class UntrustedLabelsError(Exception):
+    """Labels from elsewhere are not what the reference method says; the message has both values and what to do."""
+
+
+def gather(drive: Drive) -> Labels | None:
+    """The labels from elsewhere, copied into the run directory; None if the campaign names none. Raises `Misfit`."""
+    if not drive.campaign.labels:
+        return None
+
+    def write(folder: Path) -> None:
+        labels, table = read_labels(drive.campaign, drive.base)
+        save(folder / "labels.h5", labels)
+        table.to_csv(folder / "table.csv", index=False)
+        counts = {"usable": len(labels.usable), "rejected": len(labels) - len(labels.usable)}
+        log(drive.run, "labels from elsewhere", **counts)
+        drive.tell("elsewhere", **counts)
+
+    return load(drive.stage(_folder(drive), write) / "labels.h5", Labels)
+
+
+def trust(drive: Drive, given: Labels) -> Labels:
+    """The labels from elsewhere as those of the first cycle. Raises `UntrustedLabelsError`.
+
+    A label that was computed again keeps the values it came with, and has the cost and the evaluations of that.
+    """
+
+    def write(folder: Path) -> None:
+        table = pd.read_csv(_folder(drive) / "table.csv", keep_default_na=False)
+        rows = rows_to_check(given, table)
+        tasks = [label_task(atoms, drive.campaign.reference) for atoms in given.structures.take(rows).to_atoms()]
+        names, results = run_all(drive.run, drive.engine, folder, tasks, drive.report)
+        _refuse_others(given.take(rows), table["place"].to_numpy()[rows].tolist(), results)
+        labels = replace(given, cost=given.cost.copy(), evaluations=given.evaluations.copy())
+        labels.cost[rows] = [result["cost"] for result in results]
+        labels.evaluations[rows] = [result["evaluations"] for result in results]
+        save(folder / "labels.h5", labels)
+        listed = table[["id", "status", "reason", "place"]].rename(columns={"id": "candidate", "place": "source"})
+        task = dict(zip(rows.tolist(), names, strict=True))
+        listed.insert(1, "task", [task.get(row, "") for row in range(len(listed))])
+        listed.assign(cost_s=labels.cost).to_csv(folder / "labels.csv", index=False)
+        checked = [
+            {"place": table["place"][row], "task": name, **_apart(given.take([row]), result)}
+            for row, name, result in zip(rows.tolist(), names, results, strict=True)
+        ]
+        write_json(folder / "checks.json", checked)
+
+    return load(drive.stage(cycle_folder(drive.run, 0) / "label", write) / "labels.h5", Labels)
+
+
+def rows_to_check(labels: Labels, table: pd.DataFrame) -> Ints:
+    """Of each source whose settings are not known: the label of lowest energy per atom, and the one in the middle."""
+    per_atom = labels.energy / labels.structures.counts
+    chosen: list[int] = []
+    for source in table.loc[~table["known"], "source"].unique():
+        rows = np.flatnonzero((table["source"] == source).to_numpy() & (labels.status == "done"))
+        ascending = rows[np.argsort(per_atom[rows], kind="stable")]
+        chosen += dict.fromkeys([*ascending[:1].tolist(), *ascending[len(ascending) // 2 :][:1].tolist()])
+    return np.array(chosen, dtype=np.int64)
+
+
+def _folder(drive: Drive) -> Path:
+    return drive.run / "elsewhere"
+
+
+def _refuse_others(labels: Labels, places: list[str], results: list[dict[str, Any]]) -> None:
+    lines = [
+        f"  {place}: {wrong}"
+        for row, (place, result) in enumerate(zip(places, results, strict=True))
+        if (wrong := _what_is_wrong(labels.take([row]), result))
+    ]
+    if lines:
+        found = "\n".join(lines)
+        msg = (
+            f"labels from elsewhere are not those of this reference, by what it says of the same structures:\n{found}\n"
+            "Leave the source out, or give the reference section the settings that it was computed with, and start the "
+            "campaign under a new name."
+        )
+        raise UntrustedLabelsError(msg)
+
+
+def _what_is_wrong(label: Labels, result: dict[str, Any]) -> str:
+    """What differs by more than it may, there and here; empty if nothing."""
+    if result["status"] != "done":
+        return f"it cannot be computed again ({result['reason']})"
+    apart, count = _apart(label, result), len(label.forces)
+    words = []
+    if apart["energy_mev_per_atom"] > 1000 * ENERGY:
+        words.append(
+            f"{float(label.energy[0]) / count:.4f} eV/atom there, {result['energy'] / count:.4f} here "
+            f"({apart['energy_mev_per_atom']:.1f} meV/atom apart, allowed {1000 * ENERGY:g})"
+        )
+    if apart["force_ev_per_angstrom"] > FORCE:
+        worst = np.unravel_index(np.argmax(np.abs(label.forces - result["forces"])), label.forces.shape)
+        words.append(
+            f"force along {'xyz'[worst[1]]} on atom {worst[0]} {label.forces[worst]:.3f} eV/Å there, "
+            f"{result['forces'][worst[0]][worst[1]]:.3f} here (allowed {FORCE:g} apart)"
+        )
+    if apart["stress_gpa"] > STRESS:
+        i, j = np.unravel_index(np.argmax(np.abs(label.stress[0] - result["stress"])), (3, 3))
+        words.append(
+            f"stress {'xyz'[i]}{'xyz'[j]} {label.stress[0, i, j] / GPa:.2f} GPa there, "
+            f"{result['stress'][i][j] / GPa:.2f} here (allowed {STRESS:g} apart; positive under tension)"
+        )
+    return "; ".join(words)
+
+
+def _apart(label: Labels, result: dict[str, Any]) -> dict[str, float]:
+    """How far a label and what the reference says of it are apart."""
+    return {
+        "energy_mev_per_atom": 1000 * abs(float(label.energy[0]) - result["energy"]) / len(label.forces),
+        "force_ev_per_angstrom": float(np.abs(label.forces - result["forces"]).max()),
+        "stress_gpa": float(np.abs(label.stress[0] - result["stress"]).max() / GPa),
+    }
