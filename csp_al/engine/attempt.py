@@ -116,8 +116,8 @@ def _watch(child: int, pipe: int, directory: Path, limit: float, heartbeat: Call
         if grown != progress:
             progress, deadline = grown, time.monotonic() + limit
         if time.monotonic() > deadline:
-            _signal_group(child)
-            os.kill(child, signal.SIGKILL)  # it may not have made its group yet
+            _kill_session(child)
+            os.kill(child, signal.SIGKILL)  # it may not have made its session yet
             _, _, usage = os.wait4(child, 0)
             reason = f"one evaluation took longer than {limit:g} s (reference.time_limit)"
             return reason, usage.ru_utime + usage.ru_stime
@@ -134,17 +134,22 @@ def _cause(status: int, directory: Path) -> str:
 
 
 def _kill(child: int) -> None:
-    """End the child's whole process group, and the child if it has not yet made its group; reap it."""
-    _signal_group(child)
+    """End the child's whole session, and the child if it has not yet made its session; reap it."""
+    _kill_session(child)
     with suppress(ChildProcessError, ProcessLookupError):  # reaped
         if os.waitpid(child, os.WNOHANG)[0] == 0:
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
 
 
-def _signal_group(child: int) -> None:
+def _kill_session(child: int) -> None:
+    """End everything that the child has started: its process group, and the groups that a launcher made in it."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(child, signal.SIGKILL)
+    for process in Path("/proc").glob("[0-9]*"):  # there is none but on Linux
+        with suppress(OSError):  # it ends while it is looked at
+            if os.getsid(int(process.name)) == child:
+                os.kill(int(process.name), signal.SIGKILL)
 
 
 def _size(path: Path) -> int:

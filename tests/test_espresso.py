@@ -1,0 +1,418 @@
+"""Quantum ESPRESSO as the reference: what it is given, what it answers, and what becomes of its failures.
+
+A pw.x of our own (fake_pw.py) breaks in every way that the real one does; the real one is asked where it is installed
+and ESPRESSO_PSEUDO names a folder of pseudopotentials.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase.build import bulk
+from ase.calculators.emt import EMT
+from ase.io import read
+from ase.units import Ry
+
+from csp_al.campaign import CampaignError, open_campaign
+from csp_al.campaign.machine import Machine
+from csp_al.campaign.models import EspressoReference
+from csp_al.cli.checks import checked_campaign, pinned
+from csp_al.engine import claim, worker
+from csp_al.engine.tasks import create_task, label_task, read_result, relax_task, task_id
+from csp_al.interfaces import ReferenceFailedError
+from csp_al.reference.evaluate import single_point
+from csp_al.reference.ladder import ESPRESSO
+from csp_al.reference.pw_output import why_no_result
+from csp_al.reference.references import build_reference
+
+HEADER = '<UPF version="2.0.1">\n<PP_HEADER element="{}" pseudo_type="{}" functional="{}" z_valence="{}" {}/>\n</UPF>\n'
+
+
+def pseudo(folder, element, name="", kind="NC", functional="PBE", valence=3.0, more=""):
+    folder.mkdir(exist_ok=True)
+    path = folder / (name or f"{element}.upf")
+    path.write_text(HEADER.format(element, kind, functional, valence, more))
+    return path
+
+
+@pytest.fixture
+def pseudos(tmp_path):
+    """Headers of a soft and a hard pseudopotential; a fake pw.x reads no more."""
+    pseudo(tmp_path / "pseudos", "Al", more='wfc_cutoff="20" rho_cutoff="80"')
+    pseudo(tmp_path / "pseudos", "Ni", kind="US", valence=8, more='wfc_cutoff="45" rho_cutoff="400"')
+    return tmp_path / "pseudos"
+
+
+@pytest.fixture
+def machine(tmp_path, pseudos, monkeypatch):
+    """A machine whose pw.x is the fake one."""
+    program = tmp_path / "bin" / "pw.x"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} {Path(__file__).with_name("fake_pw.py")} "$@"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("FAKE_PW_NOTES", str(tmp_path / "notes"))
+    monkeypatch.delenv("ESPRESSO_PSEUDO", raising=False)
+    return Machine(programs={"pw.x": str(program)}, pseudo_dir=str(pseudos))
+
+
+@pytest.fixture
+def root(tmp_path):
+    (tmp_path / "tasks").mkdir()
+    return tmp_path / "tasks"
+
+
+def aluminium():
+    atoms = bulk("Al", cubic=True)
+    atoms.rattle(0.1, seed=1)
+    return atoms
+
+
+def section(**keys):
+    return EspressoReference(kind="espresso", **{"ecutwfc": 20, "time_limit": 60} | keys)
+
+
+def label(root, machine, way="", monkeypatch=None, **keys):
+    """The result of labelling aluminium by a pw.x that breaks in this way."""
+    if monkeypatch:
+        monkeypatch.setenv("FAKE_PW", way)
+    name = create_task(root, label_task(aluminium(), section(**keys)))
+    worker.run_task(root, name, machine)
+    return read_result(root, name)
+
+
+def noted(tmp_path):
+    return [int(pid) for pid in (tmp_path / "notes").read_text().split()]
+
+
+def test_label_is_what_pw_says_in_units_of_ase(root, machine):
+    result = label(root, machine)
+    atoms = aluminium()
+    atoms.calc = EMT()
+    assert result["status"] == "done"
+    assert result["energy"] == pytest.approx(
+        atoms.get_potential_energy() - 400, rel=1e-6
+    )  # ASE reads Ry and bohr of CODATA 2006
+    np.testing.assert_allclose(result["forces"], atoms.get_forces(), atol=1e-5)
+    np.testing.assert_allclose(result["stress"], atoms.get_stress(voigt=False), atol=1e-5)
+    assert not list(root.rglob("scratch"))
+
+
+def test_input_has_cutoffs_mesh_smearing_and_what_the_user_adds(tmp_path, machine):
+    given = section(
+        kspacing=0.4, smearing=0.2, bands=1.5,
+        namelists={"system": {"nspin": 2, "starting_magnetization(Ni)": 0.5, "Hubbard_U(Ni)": 4.0},
+                   "electrons": {"mixing_beta": 0.3}},
+        cards=("HUBBARD (ortho-atomic)", "U Ni-3d 4.0"),
+    )  # fmt: skip
+    atoms = bulk("AlNi", "cesiumchloride", a=2.88)
+    single_point(build_reference(given, ["Al", "Ni"], machine), atoms, tmp_path)
+    text = " ".join((tmp_path / "espresso.pwi").read_text().split())
+    for words in (
+        "ecutwfc = 20.0", "ecutrho = 400.0", f"degauss = {0.2 / Ry:.6g}"[:14], "nbnd = 9", "nspin = 2",
+        "starting_magnetization(2) = 0.5", "hubbard_u(2) = 4.0", "mixing_beta = 0.3", "tstress = .true.",
+        "K_POINTS automatic 6 6 6 0 0 0", "HUBBARD (ortho-atomic) U Ni-3d 4.0",
+    ):  # fmt: skip
+        assert words in text
+    assert "starting_magnetization(1) = 0.0" in text
+    assert len(read(tmp_path / "espresso.pwi")) == 2
+
+
+@pytest.mark.parametrize(
+    ("way", "reason"),
+    [
+        ("garbage", "output cannot be read"),
+        ("truncated", "output ends early: exit status 0, after: "),
+        ("nan", "not finite: energy"),
+        ("stars", "output cannot be read: ValueError"),
+        ("hopeless", "SCF not converged: 100 steps, accuracy 0.03904423 Ry"),
+        ("davcio", "disk full: error writing file scratch/pw.wfc1 (pw.x, davcio)"),
+        ("input", "input refused: bad line in namelist &system"),
+    ],
+)
+def test_failure_that_nothing_cures_is_recorded_with_its_reason(root, machine, way, reason, monkeypatch):
+    result = label(root, machine, way, monkeypatch)
+    assert result["status"] == "failed"
+    assert result["reason"].startswith(reason)
+    assert result["evaluations"] == len(result["attempts"])
+    assert [a["status"] for a in result["attempts"]] == ["failed"] * len(result["attempts"])
+    assert len({a["remedy"] for a in result["attempts"]}) == len(result["attempts"])
+
+
+@pytest.mark.parametrize(
+    ("way", "reason", "remedies"),
+    [
+        ("scf", "SCF not converged", ["slower mixing, more steps"]),
+        ("local-TF", "SCF not converged", ["slower mixing, more steps", "local Thomas-Fermi mixing of more steps"]),
+        ("S matrix", "diagonalisation: S matrix not positive definite (pw.x, cdiaghg)", ["more bands"]),
+        ("bands", "diagonalisation: too many bands", ["more bands", "conjugate gradients"]),
+        ("cholesky", "diagonalisation: problems computing cholesky", ["more bands", "conjugate gradients"]),
+        ("charge", "charge is wrong", ["more bands", "conjugate gradients"]),
+        ("symmetry", "symmetry: some of the original symmetry", ["no symmetry"]),
+        ("memory", "out of memory: insufficient virtual memory", ["a smaller workspace"]),
+        ("disk", "disk full: forrtl: No space left on device", ["once more: others may have made room"]),
+        ("crash", "killed by SIGSEGV", ["once more, as it was"]),
+        ("killed", "killed by SIGKILL, by the kernel if memory ran out", ["a smaller workspace"]),
+        ("silent", "no output: pw.x ended with exit status 0", ["once more, as it was"]),
+        ("abort", "MPI: MPI_ABORT was invoked", ["once more, as it was"]),
+    ],
+)
+def test_failure_is_cured_by_the_remedies_for_its_reason(root, machine, way, reason, remedies, monkeypatch):
+    result = label(root, machine, way, monkeypatch)
+    assert result["status"] == "done"
+    assert result["attempts"][0]["reason"].startswith(reason)
+    assert [a["remedy"] for a in result["attempts"]] == ["", *remedies]
+    assert result["cost"] >= sum(a["cost"] for a in result["attempts"]) > 0
+
+
+def test_remedies_leave_the_energy_surface_alone():
+    allowed = {"namelists", "bands"}
+    for remedy in ESPRESSO:
+        assert set(remedy.set) <= allowed
+        keys = {key for settings in remedy.set.get("namelists", {}).values() for key in settings}
+        assert keys.isdisjoint({"ecutwfc", "ecutrho", "degauss", "smearing", "occupations", "nspin", "conv_thr"})
+        assert section().with_remedy(remedy).ecutwfc == 20
+
+
+def test_users_remedy_comes_before_ours(root, machine, monkeypatch):
+    mine = {"when": "^SCF", "say": "my own", "set": {"namelists": {"electrons": {"mixing_beta": 0.2}}}}
+    result = label(root, machine, "scf", monkeypatch, remedies=[mine])
+    assert [a["remedy"] for a in result["attempts"]] == ["", "my own"]
+
+
+def test_pw_that_hangs_is_ended_in_time_with_all_that_it_started(tmp_path, root, machine, monkeypatch):
+    started = time.monotonic()
+    result = label(root, machine, "hang", monkeypatch, time_limit=3)
+    assert time.monotonic() - started < 10
+    assert result["status"] == "failed"
+    assert result["reason"] == "one evaluation took longer than 3 s (reference.time_limit)"
+    pids = noted(tmp_path)
+    assert len(pids) == 2  # pw.x and its helper, which is in a process group of its own
+    time.sleep(0.2)
+    assert [pid for pid in pids if claim.start_time(pid) is not None] == []
+    assert not list(root.rglob("scratch"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs that a process may die with its parent")
+def test_pw_dies_with_a_killed_worker(tmp_path, root, machine, monkeypatch):
+    monkeypatch.setenv("FAKE_PW", "hang")
+    name = create_task(root, label_task(aluminium(), section()))
+    command = [sys.executable, "-m", "csp_al.engine.worker", str(root), machine.model_dump_json()]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE)
+    process.stdin.write(f"{name}\n".encode())
+    process.stdin.flush()
+    deadline = time.monotonic() + 30
+    while not (tmp_path / "notes").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    time.sleep(0.5)
+    process.kill()
+    process.wait()
+    time.sleep(0.5)
+    pw = noted(tmp_path)[0]
+    assert claim.start_time(pw) is None
+    for pid in noted(tmp_path)[1:]:  # what pw.x itself left behind is not ours to know after a kill -9
+        os.kill(pid, signal.SIGKILL)
+
+
+def test_missing_program_is_named(root, machine):
+    gone = machine.model_copy(update={"programs": {"pw.x": "/nowhere/pw.x"}})
+    assert label(root, gone)["reason"] == "cannot run: /nowhere/pw.x (No such file or directory)"
+
+
+def test_relaxation_goes_on_with_its_remedy_to_the_same_end(root, machine, monkeypatch):
+    name = create_task(root, relax_task(aluminium(), section(), 0.01, 50))
+    worker.run_task(root, name, machine)
+    whole = read_result(root, name)
+    assert whole["converged"]
+    assert np.linalg.norm(whole["forces"], axis=1).max() < 0.01
+
+    monkeypatch.setenv("FAKE_PW", "scf")  # from its first evaluation on it needs a remedy
+    cured = create_task(root, relax_task(aluminium(), section(), 0.01, 49))
+    worker.run_task(root, cured, machine)
+    result = read_result(root, cured)
+    assert [a["status"] for a in result["attempts"]] == ["failed", "done"]
+    assert result["energy"] == pytest.approx(whole["energy"], abs=1e-6)
+    assert result["evaluations"] == whole["evaluations"] + 1
+
+
+CAMPAIGN = """\
+name: al2
+pool: {{formula: Al2, size: 24, volume_per_atom: [13, 22]}}
+reference: {{kind: espresso, pseudo_dir: pseudos, ecutwfc: 20, time_limit: 60, max_fail_fraction: 0.8{more}}}
+potential: {{members: 2, features: 16, interactions: 1, cutoff: 4.5, steps: 30, batch_size: 8}}
+relax: {{max_steps: 20}}
+select: {{per_cycle: 12, clusters: 8}}
+stop: {{top_k: 2, max_cycles: 2}}
+finish: {{max_steps: 5}}
+"""
+
+
+def campaign_file(tmp_path, more="", text=CAMPAIGN):
+    path = tmp_path / "al2.yaml"
+    path.write_text(text.format(more=more))
+    return path
+
+
+def csp_al(tmp_path, machine, *words):
+    (tmp_path / "here.yaml").write_text(f"slots: 2\nprograms: {{pw.x: {machine.programs['pw.x']}}}\n")
+    command = [sys.executable, "-c", "from csp_al.cli import app; app()", *words, "--machine", "here.yaml"]
+    return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+
+def test_campaign_goes_on_whatever_becomes_of_single_labels(tmp_path, machine, monkeypatch):
+    monkeypatch.setenv("FAKE_PW", "by turns")
+    campaign_file(tmp_path)
+    ran = csp_al(tmp_path, machine, "run", "al2.yaml")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    run = tmp_path / "runs" / "al2"
+    results = [read_result(run / "tasks", path.parent.name) for path in run.glob("tasks/*/result.json")]
+    labels = [result for result in results if result["kind"] == "label"]
+    assert len(labels) == 24
+    failed = [result for result in labels if result["status"] == "failed"]
+    rescued = [result for result in labels if result["status"] == "done" and len(result["attempts"]) > 1]
+    assert failed
+    assert rescued
+    assert all(result["reason"] for result in failed)
+    assert not list(run.rglob("scratch"))
+    assert [pid for pid in noted(tmp_path) if claim.start_time(pid) is not None] == []
+    assert '"pw.x": "7.3.1"' in (run / "provenance.json").read_text()
+
+    # the campaign can be taken up again from its directory, and is refused with another pseudopotential
+    assert csp_al(tmp_path, machine, "run", "al2.yaml").returncode == 0
+    pseudo(tmp_path / "pseudos", "Al", valence=3.1)
+    changed = csp_al(tmp_path, machine, "run", "al2.yaml")
+    assert changed.returncode == 2
+    assert "reference.checksums.Al: " in changed.stderr
+    resumed = csp_al(tmp_path, machine, "resume", "runs/al2")
+    assert resumed.returncode == 2
+    assert "ESPRESSO_PSEUDO" in resumed.stderr
+
+
+def problems(tmp_path, machine, more="", text=CAMPAIGN):
+    with pytest.raises(CampaignError) as caught:
+        checked_campaign(campaign_file(tmp_path, more, text), machine)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (", namelists: {system: {nspn: 2}}", "namelists.system.nspn: pw.x has no such key in system, did you mean"),
+        (", namelists: {electrons: {nspin: 2}}", "pw.x has no such key in electrons; it belongs to system"),
+        (", namelists: {sistem: {nspin: 2}}", "no namelist of a single point, did you mean system?"),
+        (", namelists: {system: {degauss: 0.1}}", "not to be set here: set reference.smearing, in eV"),
+        (", namelists: {system: {nspin: [2]}}", "a number, text, true or false is expected, not a list"),
+        (", remedies: [{when: SCF, say: more, set: {kspacng: 1}}]", "remedies[0].set.kspacng: unknown key, did"),
+        (", remedies: [{when: SCF, say: more, set: {kind: ase}}]", "a remedy cannot change kind"),
+        (", remedies: [{when: '(', say: more}]", "remedies[0].when: '(' is no regular expression"),
+        (", remedies: [{say: more}]", "remedies[0].when: missing"),
+        (", pseudopotentials: {Al: Ni.upf}", "Ni.upf is a pseudopotential of Ni, not of Al"),
+        (", pseudopotentials: {Al: Al2.upf}", "there is no file"),
+        (", checksums: {Al: abcd}", "Al.upf of Al is not the file that checksums tell of"),
+    ],
+)  # fmt: skip
+def test_wrong_setup_is_found_before_anything_starts(tmp_path, machine, more, said):
+    assert said in problems(tmp_path, machine, more)
+    assert "al2.yaml:3:" in problems(tmp_path, machine, more)
+
+
+def test_pseudopotentials_that_are_missing_ambiguous_or_of_several_functionals_are_named(tmp_path, machine, pseudos):
+    binary = CAMPAIGN.replace("formula: Al2", "formula: Al2Ni2")
+    pseudo(pseudos, "Ni", functional="LDA")
+    assert "made for different functionals (Al.upf: PBE, Ni.upf: LDA)" in problems(tmp_path, machine, text=binary)
+    pseudo(pseudos, "Ni", name="ni_soft.UPF")
+    assert "several files for Ni" in problems(tmp_path, machine, text=binary)
+    assert "no file for Fe" in problems(tmp_path, machine, text=CAMPAIGN.replace("Al2", "Al2Fe2"))
+    nowhere = CAMPAIGN.replace("pseudo_dir: pseudos", "pseudo_dir: nowhere")
+    assert "reference.pseudo_dir: there is no folder" in problems(tmp_path, machine, text=nowhere)
+    unset = CAMPAIGN.replace("pseudo_dir: pseudos, ", "")
+    said = problems(tmp_path, machine.model_copy(update={"pseudo_dir": None}), text=unset)
+    assert "set ESPRESSO_PSEUDO" in said
+
+
+def test_program_that_is_not_there_or_is_not_pw_is_named(tmp_path, machine):
+    gone = machine.model_copy(update={"programs": {"pw.x": "/nowhere/pw.x"}})
+    assert "/nowhere/pw.x cannot be run (No such file or directory); put pw.x on PATH" in problems(tmp_path, gone)
+    other = machine.model_copy(update={"programs": {"pw.x": shutil.which("true")}})
+    assert "does not say that it is pw.x" in problems(tmp_path, other)
+
+
+def test_cutoff_below_the_suggestion_is_warned_of_with_both(tmp_path, machine, capsys):
+    path = campaign_file(tmp_path, text=CAMPAIGN.replace("ecutwfc: 20", "ecutwfc: 15"))
+    checked_campaign(path, machine)
+    assert "reference.ecutwfc: 15 Ry is below the 20 Ry that Al.upf suggests" in capsys.readouterr().err
+
+
+def test_cutoffs_and_checksums_are_written_out_when_a_campaign_begins(tmp_path, machine):
+    text = CAMPAIGN.replace("formula: Al2", "formula: Al2Ni2").replace("ecutwfc: 20, ", "")
+    campaign = open_campaign(campaign_file(tmp_path, text=text)).campaign
+    reference = pinned(campaign, machine, tmp_path).reference
+    assert (reference.ecutwfc, reference.ecutrho) == (45, 400)
+    assert reference.pseudopotentials == {"Al": "Al.upf", "Ni": "Ni.upf"}
+    assert all(len(checksum) == 64 for checksum in reference.checksums.values())
+
+
+def test_task_depends_on_what_the_pseudopotentials_are_and_not_on_where(tmp_path, machine, pseudos):
+    def name(folder):
+        reference = build_reference(section(pseudo_dir=str(folder)), ["Al"], machine)
+        return task_id(label_task(aluminium(), reference.pinned()))
+
+    copied = tmp_path / "copied"
+    shutil.copytree(pseudos, copied)
+    assert name(copied) == name(pseudos)
+    pseudo(copied, "Al", valence=3.1, more='wfc_cutoff="20" rho_cutoff="80"')
+    assert name(copied) != name(pseudos)
+
+
+def test_label_is_refused_with_another_pseudopotential_than_the_campaigns(tmp_path, machine, pseudos):
+    reference = build_reference(section(), ["Al"], machine)
+    given = reference.pinned()
+    pseudo(pseudos, "Al", valence=3.1)
+    with pytest.raises(ReferenceFailedError, match="is not the file that checksums tell of"):
+        single_point(build_reference(given, ["Al"], machine), aluminium(), tmp_path)
+
+
+def test_unconverged_calculation_is_no_result_though_pw_calls_the_job_done():
+    output = "convergence NOT achieved after 80 iterations: stopping\n JOB DONE.\n"
+    assert why_no_result(output, "", 0) == "SCF not converged: 80 steps"
+    assert why_no_result("Program PWSCF v.6.7\n JOB DONE.\n", "", 0) == ""
+
+
+REAL = pytest.mark.skipif(
+    not (shutil.which("pw.x") and os.environ.get("ESPRESSO_PSEUDO")), reason="needs pw.x, and ESPRESSO_PSEUDO"
+)
+
+
+@REAL
+def test_real_pw_gives_derivatives_of_its_energy_and_the_ladder_the_same_answer(tmp_path):
+    plain = EspressoReference(kind="espresso", ecutwfc=24, kspacing=0.8, namelists={"electrons": {"conv_thr": 1e-9}})
+    atoms = bulk("Si", "diamond", a=5.43)
+    atoms.positions[1] += [0.15, 0.05, -0.1]
+
+    def energy_and(atoms, given=plain):
+        return single_point(build_reference(given, ["Si"]), atoms, tmp_path)
+
+    result = energy_and(atoms)
+    energies = []
+    for sign in (-1, 1):
+        moved = atoms.copy()
+        moved.positions[1, 0] += sign * 0.01
+        energies.append(energy_and(moved)["energy"])
+    assert result["forces"][1][0] == pytest.approx((energies[0] - energies[1]) / 0.02, abs=5e-3)
+    energies = []
+    for sign in (-1, 1):
+        strained = atoms.copy()
+        strained.set_cell(atoms.cell @ np.diag([1 + sign * 0.01, 1, 1]), scale_atoms=True)
+        energies.append(energy_and(strained)["energy"])
+    derivative = (energies[1] - energies[0]) / 0.02 / atoms.get_volume()
+    assert result["stress"][0][0] == pytest.approx(derivative, abs=3e-3)
+    for remedy in ESPRESSO:
+        cured = energy_and(atoms, plain.with_remedy(remedy))
+        assert cured["energy"] == pytest.approx(result["energy"], abs=2e-4), remedy.say
+        np.testing.assert_allclose(cured["forces"], result["forces"], atol=5e-3, err_msg=remedy.say)
