@@ -145,7 +145,7 @@ def test_cycles_table_counts_up_to_each_cycle(run, labels, finished_run):
         usable = until.usable
         assert row.labels_done == len(usable)
         assert row.labels_done + row.labels_failed == len(until)
-        assert row.reference_evaluations == until.evaluations.sum()
+        assert row.reference_evaluations == until.evaluations.sum() + CHECK
         assert row.best_labelled_energy_per_atom == (usable.energy / usable.structures.counts).min()
         said = json.loads((finished_run / f"cycle-{row.cycle:02d}" / "verdict" / "verdict.json").read_text())
         assert (row.stop, row.reason, row.stable_cycles, row.unseen) == (
@@ -226,7 +226,8 @@ def test_structures_as_relaxed_in_a_cycle(run, finished_run):
 def test_evaluations_include_the_final_relaxations(run, labels):
     final = run.summary["evaluations"]["final_relaxations"]
     assert final > 0
-    assert run.reference_evaluations == labels.evaluations.sum() + final == run.summary["evaluations"]["all"]
+    assert run.summary["evaluations"]["check"] == CHECK
+    assert run.reference_evaluations == CHECK + labels.evaluations.sum() + final == run.summary["evaluations"]["all"]
 
 
 def test_unknown_ids_and_cycles_are_named(run, begun):
@@ -301,6 +302,7 @@ def test_principal_components_of_less_than_a_plane(features):
 
 # status
 
+CHECK = 4  # evaluations that tell whether forces and stress are derivatives
 FIELDS = [
     "name", "state", "cycle", "stage", "labels", "reference_evaluations", "best", "top_k", "walk_forward", "stop",
     "elapsed_s", "eta_s",
@@ -329,7 +331,7 @@ def test_status_of_a_finished_run(finished_run, run, labels):
     assert now["top_k"]["ids"] == run.verdict().top
     assert now["stop"]["reason"] == run.verdict().reason
     assert now["walk_forward"] == run.walk_forward(2)
-    folders = [finished_run / "pool", finished_run / "winners"]
+    folders = [finished_run / name for name in ("pool", "check", "winners")]
     folders += [finished_run / f"cycle-{cycle:02d}" / stage for cycle in range(3) for stage in STAGES]
     assert now["elapsed_s"] == pytest.approx(sum(manifest(path)["seconds"] for path in folders if path.exists()))
     for part in ("finished, cycle 2, winners", f"{done} done", "by the reference", "meV/atom", now["stop"]["reason"]):
@@ -343,7 +345,7 @@ def test_status_of_a_run_interrupted_while_labelling(labelling, labels):
     done = int((old.status == "done").sum()) + sum(result["status"] == "done" for result in fresh)
     assert (now["state"], now["cycle"], now["stage"]) == ("interrupted", 2, "label")
     assert now["labels"] == {"done": done, "failed": len(old) + len(fresh) - done, "pending": 3, "from_elsewhere": 0}
-    assert now["reference_evaluations"] == old.evaluations.sum() + sum(result["evaluations"] for result in fresh)
+    assert now["reference_evaluations"] == CHECK + old.evaluations.sum() + sum(r["evaluations"] for r in fresh)
     assert now["best"]["by"] == "potential"
     assert now["stop"] == {"reason": None}
     assert now["top_k"]["verdict"].startswith("goes on")

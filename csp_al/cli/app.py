@@ -200,9 +200,23 @@ def stop(directory: RunDirectory) -> None:
 
 @app.command()
 @in_words
-def doctor() -> None:
-    """Show what this machine has: reference programs, GPU, MPI, scheduler; and the remedy where something lacks."""
+def doctor(
+    reference: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="check the reference of this campaign file with single points")
+    ] = None,
+    machine: MachineName = None,
+) -> None:
+    """Show what this machine has: reference programs, GPU, MPI, scheduler; and the remedy where something lacks.
+
+    With --reference FILE: whether forces and stress of its reference are derivatives of the energy, and what it costs.
+    """
     from csp_al.report.doctor import examine
+
+    if reference is not None:
+        from csp_al.campaign.machine import read_machine
+        from csp_al.cli.trial import try_reference
+
+        raise typer.Exit(try_reference(reference, read_machine(machine)))
 
     signs = {True: "yes", False: "NO", None: "-"}
     for ok, what, remedy in examine():

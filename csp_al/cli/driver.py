@@ -31,6 +31,7 @@ def drive(campaign: Campaign, source: Path, directory: Path, machine: Machine, s
     """Run or continue a campaign and return the exit status. Raises InUseError and ChangedError."""
     from csp_al.cli.checks import for_workers, pinned, reference_of
     from csp_al.engine.local import LocalEngine
+    from csp_al.loop.check import WrongReferenceError
     from csp_al.loop.elsewhere import UntrustedLabelsError
     from csp_al.loop.finish import NoResultError
     from csp_al.loop.search import search
@@ -58,7 +59,7 @@ def drive(campaign: Campaign, source: Path, directory: Path, machine: Machine, s
             log(directory, "stopped")
             panel.note(f"Stopped; nothing is lost. Continue with: csp-al resume {directory}")
             return end.status if isinstance(end, Interrupted) else STOPPED
-        except (TooManyFailedError, UntrustedLabelsError, NoResultError) as failure:
+        except (WrongReferenceError, TooManyFailedError, UntrustedLabelsError, NoResultError) as failure:
             log(directory, "failed", reason=str(failure))
             panel.note(str(failure))
             return NO_RESULT

@@ -17,6 +17,7 @@ DOING = {
     "elsewhere": "reading labels from elsewhere",
     "pool": "generating candidates",
     "label": "labelling by the reference",
+    "check": "checking forces and stress of the reference",
     "train": "training the ensemble",
     "relax": "relaxing the pool",
     "rank": "scoring and clustering",
@@ -57,7 +58,7 @@ class Panel:
             self.live.__exit__(kind, error, trace)
 
     def tell(self, event: str, **details: Any) -> None:
-        """Hear of a "stage" begun, of "progress" in it, of labels from "elsewhere", or of a "cycle" judged."""
+        """Hear of a "stage" begun, of "progress" in it, labels from "elsewhere", a "doubt", or a "cycle" judged."""
         if event == "stage":
             where = f"cycle {details['cycle']}: " if details["cycle"] is not None else ""
             self.progress.reset(self.task, description=where + DOING[details["stage"]], total=None)
@@ -68,6 +69,8 @@ class Panel:
         elif event == "elsewhere":
             why = " (elsewhere/table.csv says why)" if details["rejected"] else ""
             self.note(f"{details['usable']} usable labels from elsewhere, {details['rejected']} rejected{why}")
+        elif event == "doubt":
+            self.note(f"Warning: {details['text']}")
         elif event == "cycle":
             self.cycles.add_row(*(_shown(details[key]) for key in _COLUMNS))
             if self.live is None:

@@ -14,6 +14,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from csp_al.engine.tasks import atoms_of, relax_task
 from csp_al.files import write_json
+from csp_al.loop.check import evaluations_of_check
 from csp_al.loop.stages import Drive, Progress
 from csp_al.loop.tasks import run_all
 from csp_al.select.identity import distinct, times_reached
@@ -47,12 +48,18 @@ def finish(drive: Drive, progress: Progress) -> Path:
             raise NoResultError(_nothing_left(failed))
         rows, groups = _ranked(drive, progress, done)
         _write(folder, rows, [done[row["id"]] for row in rows])
+        checks = evaluations_of_check(drive.run)
         labels = int(progress.all_labels.evaluations.sum())
         asked_for = len(progress.all_labels.asked_for)
         relaxations = sum(int(result["evaluations"]) for result in results.values())
         summary = {
             "stop": progress.verdict.reason if progress.verdict else None,
-            "evaluations": {"labels": labels, "final_relaxations": relaxations, "all": labels + relaxations},
+            "evaluations": {
+                "check": checks,
+                "labels": labels,
+                "final_relaxations": relaxations,
+                "all": checks + labels + relaxations,
+            },
             "labels": {"asked_for": asked_for, "from_elsewhere": len(progress.all_labels) - asked_for},
             "failed": [{"id": candidate, "reason": reason} for candidate, reason in failed.items()],
             "merged": [group for group in groups if len(group) > 1],

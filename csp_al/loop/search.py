@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from csp_al.interfaces import Verdict
 from csp_al.loop import stages
+from csp_al.loop.check import check
 from csp_al.loop.elsewhere import gather, trust
 from csp_al.loop.finish import finish
 from csp_al.loop.stages import Drive, Progress
@@ -16,13 +17,15 @@ from csp_al.loop.stages import Drive, Progress
 def search(drive: Drive) -> Verdict:
     """Run a campaign to its end, or continue it; the winners are published in the run directory.
 
-    Labels from elsewhere, where the campaign has any, take the place of the random draw. Returns why the search
-    stopped. Raises `TooManyFailedError`, `UntrustedLabelsError` or `NoResultError` where there is nothing to rank, and
-    `StoppedError` when somebody asked for a stop.
+    Labels from elsewhere, where the campaign has any, take the place of the random draw and of the check of forces.
+    Returns why the search stopped. Raises `WrongReferenceError`, `UntrustedLabelsError`, `TooManyFailedError` or
+    `NoResultError` where there is nothing to rank, and `StoppedError` when somebody asked for a stop.
     """
     given = gather(drive)
     progress = Progress(stages.generate(drive))
     picks = stages.draw(drive, progress.pool) if given is None else None
+    if picks is not None:
+        check(drive, picks)
     for cycle in range(drive.campaign.stop.max_cycles):
         if picks is not None:
             progress.origins.append(picks.origin)

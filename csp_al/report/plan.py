@@ -22,7 +22,7 @@ Si8 14 to 23, Si16 19, Al4O6 68."""
 GPAW_CUTOFF, GPAW_KSPACING, GPAW_ATOMS = 325.0, 0.42, 16
 """Middle of those settings, and the largest of those cells."""
 
-BYTES_PER_TASK: Final = {"gpaw": 20_000, "ase": 8_000}
+BYTES_PER_TASK: Final = {"gpaw": 20_000, "espresso": 40_000, "ase": 8_000}
 """Of a label's directory with all its output, seen for cells of 4 to 16 atoms."""
 CHECKS: Final = 2
 """Labels of a source from elsewhere that are computed again at most, before it is trusted."""

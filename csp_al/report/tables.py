@@ -95,8 +95,8 @@ class Run:
 
         Labels, reference evaluations and the best labelled energy are totals up to and including the cycle; the best
         predicted energy is that of the cycle's own ranking; failed labels include rejected ones. Usable labels from
-        elsewhere are counted by themselves and are not among the labelled energies. The final relaxations are not
-        among the evaluations. Missing: what that cycle has not come to.
+        elsewhere are counted by themselves and are not among the labelled energies. The check of the reference
+        is among the evaluations, the final relaxations are not. Missing: what that cycle has not come to.
         """
         labels = self.labels
         rows = [self._cycle(cycle, labels[labels["cycle"] <= cycle]) for cycle in self.published("label")]
@@ -137,9 +137,14 @@ class Run:
 
     @property
     def reference_evaluations(self) -> int:
-        """Calls of the reference method in finished stages, the final relaxations included."""
+        """Calls of the reference method in finished stages: its check, labels and final relaxations."""
         final = self.summary["evaluations"]["final_relaxations"] if self.summary else 0
-        return int(self.labels["evaluations"].sum()) + int(final)
+        return int(self.labels["evaluations"].sum()) + int(final) + self._check_evaluations
+
+    @property
+    def _check_evaluations(self) -> int:
+        folder = self.path / "check"
+        return int(self._json(folder, "check.json")["evaluations"]) if is_published(folder) else 0
 
     @property
     def learning_curves(self) -> pd.DataFrame:
@@ -270,7 +275,7 @@ class Run:
             "labels_done": int((done & own).sum()),
             "labels_failed": int((~done & own).sum()),
             "labels_from_elsewhere": int((done & ~own).sum()),
-            "reference_evaluations": int(labels["evaluations"].sum()),
+            "reference_evaluations": int(labels["evaluations"].sum()) + self._check_evaluations,
             "best_labelled_energy_per_atom": labels.loc[done & own, "energy_per_atom"].min(),
         }
         errors = self.walk_forward(cycle) or {}

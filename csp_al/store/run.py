@@ -2,7 +2,7 @@
 
     runs/si8/
       campaign.yaml  resolved.json  provenance.json  LOCK  log.jsonl
-      elsewhere/ (if labels come from there)  pool/  winners/
+      elsewhere/ (if labels come from there)  pool/  check/  winners/
       cycle-00/label/ train/ relax/ rank/ verdict/ select/  cycle-01/...
       tasks/<id>/
 
@@ -104,7 +104,7 @@ def published_stages(run: Path) -> list[Place]:
 
 def places(run: Path) -> list[Place]:
     """Every stage that was begun, or may be next, in the order of the loop."""
-    found: list[Place] = [(None, name, run / name) for name in ("elsewhere", "pool")]
+    found: list[Place] = [(None, name, run / name) for name in ("elsewhere", "pool", "check")]
     found += [(cycle, name, cycle_folder(run, cycle) / name) for cycle in cycles(run) for name in STAGES]
     return [*found, (None, "winners", run / "winners")]
 

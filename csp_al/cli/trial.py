@@ -1,0 +1,58 @@
+"""`csp-al doctor --reference FILE`: five single points that tell whether a reference can be trusted."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import typer
+
+from csp_al.campaign.machine import Machine
+from csp_al.cli.checks import checked_campaign, for_workers, pinned, reference_of
+from csp_al.cli.driver import usable_cores
+
+DONE, WRONG = 0, 1
+RATTLE = 0.1  # Å, so that no force vanishes by symmetry
+
+
+def try_reference(path: Path, machine: Machine) -> int:
+    """Compute a candidate of the pool, moved and strained, and print forces and stress both ways. The exit status."""
+    from csp_al.engine.local import LocalEngine
+    from csp_al.engine.tasks import create_task, label_task, read_result
+    from csp_al.engine.wait import run_tasks
+    from csp_al.generate import generate_pool
+    from csp_al.reference.derivatives import displaced, slopes
+
+    campaign = pinned(checked_campaign(path, machine).campaign, machine, path.parent)
+    reference = reference_of(campaign, machine, path.parent)
+    pool = campaign.pool.model_copy(update={"size": 1, "seeds": ()})
+    structures, _ = generate_pool(pool, campaign.seed, report=lambda *_: None, folder=path.parent)
+    (atoms,) = structures.to_atoms()
+    atoms.positions += np.random.default_rng(campaign.seed).uniform(-RATTLE, RATTLE, (len(atoms), 3))
+    programs = ", ".join(f"{name} {version}" for name, version in reference.versions().items())
+    typer.echo(f"{reference.name}{f' ({programs})' if programs else ''}: a random {campaign.pool.formula}, shaken")
+    if mesh := reference.kpoints(atoms):
+        typer.echo(f"k-points: {' x '.join(map(str, mesh))}")
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder) / "tasks"
+        names = [create_task(root, label_task(moved, campaign.reference)) for moved in displaced(atoms, campaign.seed)]
+        engine = LocalEngine(root, machine.slots_on(usable_cores()), for_workers(machine, campaign, path.parent))
+        try:
+            run_tasks(engine, root, names, lambda done, every: typer.echo(f"{done} of {every} done"), lambda: False)
+        finally:
+            engine.close()
+        results = [result for name in names if (result := read_result(root, name))]
+    for number, result in enumerate(results):
+        for attempt in result["attempts"]:
+            if attempt["status"] != "done":
+                remedy = f" ({attempt['remedy']})" if attempt["remedy"] else ""
+                typer.echo(f"single point {number}, attempt {attempt['attempt']}{remedy}: {attempt['reason']}")
+    if any(result["status"] != "done" for result in results):
+        typer.echo("No verdict: not every single point has a result.")
+        return WRONG
+    typer.echo(f"core time: {np.mean([result['cost'] for result in results]):.3g} s a single point")
+    found = slopes(atoms, results, campaign.seed)
+    for slope in found:
+        typer.echo(str(slope))
+    return WRONG if any(slope.wrong for slope in found) else DONE

@@ -1,0 +1,71 @@
+"""The reference method, checked before a campaign spends its labels on it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from csp_al.engine.tasks import label_task
+from csp_al.files import write_json
+from csp_al.interfaces import Task
+from csp_al.loop.stages import Drive, Picks
+from csp_al.loop.tasks import run_all
+from csp_al.reference.derivatives import Slope, displaced, slopes
+
+TRIES = 3
+"""Structures that are tried: the first may be one on which the reference fails."""
+
+
+class WrongReferenceError(Exception):
+    """Forces or stress of the reference are not derivatives of its energy; the message has the figures."""
+
+
+def check(drive: Drive, picks: Picks) -> None:
+    """Compare forces and stress of the reference with differences of its energies. Raises `WrongReferenceError`.
+
+    One of the first cycle's labels is taken, so that four more evaluations do. Where none of the first few can be
+    computed, nothing is said here: the labels will fail likewise, with their reasons.
+    """
+
+    def run(tasks: list[Task], folder: Path) -> list[dict[str, Any]]:
+        return run_all(drive.run, drive.engine, folder, tasks, drive.report)[1]
+
+    def write(folder: Path) -> None:
+        found: list[Slope] = []
+        evaluations, seed = 0, drive.campaign.seed
+        for atoms in picks.structures.to_atoms()[:TRIES]:
+            tasks = [label_task(moved, drive.campaign.reference) for moved in displaced(atoms, seed)]
+            results = run(tasks[:1], folder)
+            if results[0]["status"] == "done":
+                results += run(tasks[1:], folder)
+            evaluations += sum(int(result["evaluations"]) for result in results[1:])  # the first is a label
+            if len(results) > 1 and all(result["status"] == "done" for result in results):
+                found = slopes(atoms, results, seed)
+                break
+        refuse_wrong(found)
+        for slope in found:
+            if not slope.close:
+                drive.tell("doubt", text=str(slope))
+        write_json(folder / "check.json", {"evaluations": evaluations, "slopes": [asdict(slope) for slope in found]})
+
+    drive.stage(drive.run / "check", write)
+
+
+def evaluations_of_check(run: Path) -> int:
+    """Calls of the reference that the check took beside labels; 0 where there was none."""
+    path = run / "check" / "check.json"
+    return int(json.loads(path.read_text(encoding="utf-8"))["evaluations"]) if path.exists() else 0
+
+
+def refuse_wrong(found: list[Slope]) -> None:
+    """Raise `WrongReferenceError` if a slope is wrong."""
+    if any(slope.wrong for slope in found):
+        lines = "\n".join(f"  {slope}" for slope in found)
+        msg = (
+            f"forces or stress of the reference are not the derivatives of its energy:\n{lines}\n"
+            "Mend the reference (sign, units, or convergence) and start the campaign under a new name; "
+            "`csp-al doctor --reference FILE` checks it again."
+        )
+        raise WrongReferenceError(msg)

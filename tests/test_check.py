@@ -1,0 +1,131 @@
+"""Forces and stress of the reference, compared with differences of its energies before labels are spent on them."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from ase.build import bulk
+from ase.calculators.emt import EMT
+
+from csp_al.reference.derivatives import Slope, displaced, slopes
+
+CALCULATORS = """
+from ase.calculators.emt import EMT
+
+
+class Odd(EMT):
+    def __init__(self, force=1.0, stress=1.0):
+        super().__init__()
+        self.factors = force, stress
+
+    def calculate(self, *arguments, **keywords):
+        super().calculate(*arguments, **keywords)
+        self.results["forces"] *= self.factors[0]
+        self.results["stress"] *= self.factors[1]
+"""
+CAMPAIGN = """\
+name: al4
+pool: {{formula: Al4, size: 12, volume_per_atom: [11, 15]}}
+reference: {{kind: ase, calculator: odd_slopes.Odd, parameters: {{{parameters}}}}}
+potential: {{members: 2, features: 16, interactions: 1, cutoff: 4.5, steps: 20}}
+select: {{per_cycle: 6, clusters: 6}}
+stop: {{top_k: 1, max_cycles: 1}}
+finish: {{max_steps: 2}}
+budget: {{labels: 6}}
+"""
+
+
+def result(atoms, force=1.0, stress=1.0):
+    atoms = atoms.copy()
+    atoms.calc = EMT()
+    return {
+        "energy": atoms.get_potential_energy(),
+        "forces": (force * atoms.get_forces()).tolist(),
+        "stress": (stress * atoms.get_stress(voigt=False)).tolist(),
+    }
+
+
+@pytest.fixture
+def atoms():
+    crystal = bulk("Al", cubic=True, a=3.9)
+    crystal.rattle(0.1, seed=3)
+    return crystal
+
+
+def found(atoms, **factors):
+    return slopes(atoms, [result(moved, **factors) for moved in displaced(atoms, 1)], 1)
+
+
+def test_slopes_of_a_sound_calculator_are_equal(atoms):
+    force, stress = found(atoms)
+    assert force.close
+    assert stress.close
+    assert force.said == pytest.approx(force.found, abs=1e-3)
+    assert stress.said == pytest.approx(stress.found, abs=0.2)
+    assert abs(stress.said) > 2  # else it would be called equal whatever it is
+
+
+@pytest.mark.parametrize(
+    ("factors", "wrong"),
+    [
+        ({"force": -1}, [True, False]),
+        ({"force": 0.0389}, [True, False]),
+        ({"stress": -1}, [False, True]),
+        ({"stress": 0.0}, [False, True]),
+        ({"stress": 160.2}, [False, True]),
+        ({"stress": 1.2}, [False, False]),
+    ],
+)
+def test_wrong_signs_and_units_are_told_from_a_low_cutoff(atoms, factors, wrong):
+    assert [slope.wrong for slope in found(atoms, **factors)] == wrong
+
+
+def test_differences_that_are_told_but_not_refused():
+    pulay = Slope("stress", -10.0, -14.0, "GPa", 2.0)
+    assert not pulay.wrong
+    assert not pulay.close
+    assert str(pulay) == "stress: -10 GPa said, -14 by differences of energies, not equal: is the cutoff high enough?"
+    assert Slope("stress", 0.3, -0.4, "GPa", 2.0).close
+
+
+def test_displaced_atoms_move_little_and_keep_their_fractions_under_strain(atoms):
+    still, forth, back, wide, narrow = displaced(atoms, 1)
+    np.testing.assert_allclose(forth.positions + back.positions, 2 * still.positions)
+    assert np.linalg.norm(forth.positions - still.positions, axis=1).max() == pytest.approx(0.01)
+    for strained in (wide, narrow):
+        np.testing.assert_allclose(strained.get_scaled_positions(), still.get_scaled_positions(), atol=1e-12)
+    assert wide.get_volume() > still.get_volume() > narrow.get_volume()
+
+
+def csp_al(folder, *words):
+    (folder / "odd_slopes.py").write_text(CALCULATORS)
+    command = [sys.executable, "-c", "from csp_al.cli import app; app()", *words]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
+def test_campaign_ends_before_its_labels_where_the_stress_has_the_wrong_sign(tmp_path):
+    (tmp_path / "al4.yaml").write_text(CAMPAIGN.format(parameters="stress: -1"))
+    ran = csp_al(tmp_path, "run", "al4.yaml", "--slots", "1")
+    assert ran.returncode == 1
+    assert "forces or stress of the reference are not the derivatives of its energy:" in ran.stdout
+    assert "stress along a random strain:" in ran.stdout
+    assert not (tmp_path / "runs" / "al4" / "cycle-00" / "label").exists()
+    told = csp_al(tmp_path, "doctor", "--reference", "al4.yaml")
+    assert told.returncode == 1
+    assert "WRONG" in told.stdout
+
+
+def test_check_costs_four_evaluations_and_is_told_by_doctor(tmp_path):
+    (tmp_path / "al4.yaml").write_text(CAMPAIGN.format(parameters=""))
+    ran = csp_al(tmp_path, "run", "al4.yaml", "--slots", "1")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    from csp_al.report.tables import open_run
+
+    run = open_run(tmp_path / "runs" / "al4")
+    assert run.summary["evaluations"]["check"] == 4
+    assert run.summary["evaluations"]["labels"] == 6
+    assert run.reference_evaluations == run.summary["evaluations"]["all"]
+    told = csp_al(tmp_path, "doctor", "--reference", "al4.yaml")
+    assert told.returncode == 0
+    assert told.stdout.count("by differences of energies, equal") == 2
