@@ -406,3 +406,34 @@ def test_gpaw_remedy_leaves_the_physics_alone():
     assert set(gentle.set["parameters"]).isdisjoint(
         {"mode", "xc", "kpts", "occupations", "setups", "charge", "spinpol"}
     )
+
+
+ALONE = ("env", "CORES={cores}")  # a launcher of one process, whatever the cores
+
+
+def test_gpaw_in_processes_of_its_own_gives_the_same_and_ends_them(tmp_path):
+    pytest.importorskip("gpaw")
+    section = GpawReference(cutoff=200, kspacing=3)
+    atoms = bulk("Si", "diamond", a=5.43)
+    atoms.positions[1] += [0.15, 0.05, -0.1]
+    here = single_point(build_reference(section), atoms, tmp_path)
+    machine = Machine(cores_per_label=2, launcher=ALONE)
+    calculator = build_reference(section, ["Si"], machine).calculator(atoms, tmp_path)
+    there = single_point(Given(calculator), atoms, tmp_path)
+    assert there["energy"] == pytest.approx(here["energy"], abs=1e-6)
+    np.testing.assert_allclose(there["forces"], here["forces"], atol=1e-4)
+    np.testing.assert_allclose(there["stress"], here["stress"], atol=1e-5)
+    process = calculator.protocol.proc
+    calculator.__del__()
+    assert process.poll() == 0
+
+
+def test_gpaw_without_mpi_is_refused_for_labels_of_several_cores():
+    pytest.importorskip("gpaw")
+    ((key, said),) = build_reference(GpawReference(), ["Si"], Machine(cores_per_label=2, launcher=ALONE)).check()
+    assert key == "kind"
+    assert said.startswith("GPAW does not run on 2 cores (env: ")
+    ((_, said),) = build_reference(
+        GpawReference(), ["Si"], Machine(cores_per_label=2, launcher=("nowhere", "{cores}"))
+    ).check()
+    assert "nowhere does not start GPAW" in said

@@ -6,7 +6,6 @@ with ``outcome.json`` there, written by the attempt itself or, when it died, by 
 
 from __future__ import annotations
 
-import ctypes
 import faulthandler
 import gc
 import json
@@ -30,6 +29,7 @@ from csp_al.campaign.models import AnyReference
 from csp_al.engine.tasks import RELAX, atoms_of
 from csp_al.files import write_atomically
 from csp_al.interfaces import ReferenceFailedError, Task
+from csp_al.reference.children import die_with_parent
 from csp_al.reference.evaluate import TRAJECTORY, frames, relax, single_point
 from csp_al.reference.ladder import in_force
 from csp_al.reference.references import build_reference
@@ -38,7 +38,6 @@ from csp_al.reference.sanity import too_close, why_insane
 LOOK: Final = 0.2  # s between two looks at a running attempt
 REAP: Final = 0.005  # s between two looks at one that has closed its end of the pipe
 SCRATCH: Final = "scratch"  # folder of an attempt that does not outlive it
-PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 
 
 def run_attempt(
@@ -68,9 +67,11 @@ def run_attempt(
         _kill(child)
         shutil.rmtree(directory / SCRATCH, ignore_errors=True)
     if read_outcome(directory) is None:
+        seconds = time.monotonic() - started
+        cost = max(cost, seconds * machine.cores_per_label)  # of programs killed with it, the system tells no time
         _write_outcome(directory, {
-            "status": "failed", "reason": reason, "remedies": list(remedies), "seconds": time.monotonic() - started,
-            "cost": cost, "evaluations": _begun(directory), "values": None,
+            "status": "failed", "reason": reason, "remedies": list(remedies), "seconds": seconds, "cost": cost,
+            "evaluations": _begun(directory), "values": None,
         })  # fmt: skip
 
 
@@ -188,10 +189,9 @@ def _stand_alone(directory: Path, parent: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it died before the line above
-            os._exit(1)
+    die_with_parent()
+    if os.getppid() != parent:  # it died before the line above
+        os._exit(1)
     nothing = os.open(os.devnull, os.O_RDONLY)
     log = os.open(directory / "output.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     for source, target in ((nothing, 0), (log, 1), (log, 2)):

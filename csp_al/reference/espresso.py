@@ -9,15 +9,12 @@ with smearing is the free energy whose derivatives the forces are.
 
 from __future__ import annotations
 
-import ctypes
 import math
 import os
 import re
 import shlex
 import shutil
-import signal
 import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -33,6 +30,7 @@ from csp_al.campaign.machine import Machine
 from csp_al.campaign.models import EspressoReference
 from csp_al.interfaces import ReferenceFailedError
 from csp_al.reference import pseudopotentials
+from csp_al.reference.children import die_with_parent, one_thread_each
 from csp_al.reference.kpoints import monkhorst_pack
 from csp_al.reference.pseudopotentials import Pseudopotential, PseudopotentialError
 from csp_al.reference.pw_output import version_in, why_no_result
@@ -43,7 +41,6 @@ if TYPE_CHECKING:
 PROGRAM: Final = "pw.x"
 SCRATCH: Final = "scratch"  # below the attempt's folder
 PATIENCE: Final = 30.0  # s in which pw.x has said its version
-PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 SAME_RYDBERG: Final = 1e-6
 
 DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
@@ -206,7 +203,7 @@ class PwTemplate(EspressoTemplate):
                 status = subprocess.run(
                     profile.get_command(self.inputname),
                     cwd=directory, stdin=subprocess.DEVNULL, stdout=out, stderr=err, check=False,
-                    env=one_thread_each(), preexec_fn=_die_with_parent,
+                    env=one_thread_each(), preexec_fn=die_with_parent,
                 ).returncode  # fmt: skip
         except OSError as error:
             raise ReferenceFailedError(f"cannot run: {profile.command} ({error.strerror})") from error
@@ -228,23 +225,12 @@ class PwTemplate(EspressoTemplate):
         return results
 
 
-def one_thread_each() -> dict[str, str]:
-    """The environment of a program whose cores are used by processes; several of them share the machine unbound."""
-    bound = {"OMPI_MCA_hwloc_base_binding_policy": "none", "PRTE_MCA_hwloc_default_binding_policy": "none"}
-    return os.environ | {"OMP_NUM_THREADS": "1"} | bound
-
-
 def _numbered(key: str, numbers: Mapping[str, int]) -> str:
     def number(found: re.Match[str]) -> str:
         return str(numbers.get(found[0], found[0]))
 
     name, bracket, inside = key.partition("(")
     return f"{name}{bracket}{re.sub(r'[A-Z][a-z]?', number, inside)}"
-
-
-def _die_with_parent() -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _version(command: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""GPAW in plane waves: density functional theory in the same process.
+"""GPAW in plane waves: density functional theory in the same process, or by MPI in several of their own.
 
 J. Enkovaara et al., J. Phys.: Condens. Matter 22, 253202 (2010), doi:10.1088/0953-8984/22/25/253202;
 J. J. Mortensen et al., J. Chem. Phys. 160, 092503 (2024), doi:10.1063/5.0182685.
@@ -9,19 +9,28 @@ the cell; the plane waves are chosen anew for every cell, at the same cutoff.
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from ase.calculators.subprocesscalculator import MPICommand, NamedPackedCalculator, PythonSubProcessCalculator
+
 from csp_al.campaign.machine import Machine
 from csp_al.campaign.models import GpawReference
+from csp_al.interfaces import ReferenceFailedError
+from csp_al.reference.children import die_with_parent, one_thread_each
 from csp_al.reference.kpoints import monkhorst_pack
 
 if TYPE_CHECKING:
     from ase import Atoms
     from ase.calculators.calculator import BaseCalculator
 
+PATIENCE: Final = 60.0  # s in which GPAW has started
 INSTALL: Final = 'pip install "csp_al[gpaw]"'
 
 
@@ -36,8 +45,6 @@ class Gpaw:
 
     def calculator(self, atoms: Atoms, directory: Path) -> BaseCalculator:
         """GPAW for these atoms, its log in the directory; keywords of the section's ``parameters`` override ours."""
-        from gpaw import GPAW
-
         keywords: dict[str, Any] = {
             "mode": {"name": "pw", "ecut": self.section.cutoff},
             "xc": self.section.xc,
@@ -45,7 +52,12 @@ class Gpaw:
             "occupations": {"name": "fermi-dirac", "width": self.section.smearing},
             "txt": str(directory / "gpaw.txt"),
         }
-        return GPAW(**keywords | self.section.parameters)
+        keywords |= self.section.parameters
+        if self.machine.cores_per_label > 1:
+            return Parallel(self._command(), keywords)
+        from gpaw import GPAW
+
+        return GPAW(**keywords)
 
     def kpoints(self, atoms: Atoms) -> list[int]:
         """Divisions of the mesh of k-points for this cell."""
@@ -59,9 +71,10 @@ class Gpaw:
 
         if not setup_paths:
             return [("kind", f"GPAW has no PAW datasets; {INSTALL}, or set GPAW_SETUP_PATH to where they are")]
+        wrong = self._wrong_launch() if self.machine.cores_per_label > 1 else []
         if "setups" in self.section.parameters:
-            return []  # the user names the datasets
-        return self._missing_datasets()
+            return wrong  # the user names the datasets
+        return wrong + self._missing_datasets()
 
     def doubts(self) -> list[tuple[str, str]]:
         """None."""
@@ -74,6 +87,28 @@ class Gpaw:
     def versions(self) -> dict[str, str]:
         """None beside the packages'."""
         return {}
+
+    def _command(self) -> list[str]:
+        """What starts Python with GPAW on the cores of a label."""
+        return [*self.machine.command(sys.executable), "-m", "gpaw", "python"]
+
+    def _wrong_launch(self) -> list[tuple[str, str]]:
+        """Whether as many processes as a label has cores find one another."""
+        command = [*self._command(), "-c", "from gpaw.mpi import world; print(world.size)"]
+        try:
+            ran = subprocess.run(
+                command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
+                timeout=PATIENCE, check=False, env=one_thread_each(),
+            )  # fmt: skip
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return [("kind", f"{command[0]} does not start GPAW ({error}); mend launcher in the machine file")]
+        cores = self.machine.cores_per_label
+        if str(cores) in ran.stdout.split():
+            return []
+        lines = [line.strip() for line in f"{ran.stdout}\n{ran.stderr}".splitlines() if re.search("[a-z0-9]", line)]
+        said = next((line for line in lines if re.match(r"\w*Error: ", line)), lines[-1] if lines else "nothing")
+        remedy = "give cores_per_label: 1, or install a GPAW that was built with MPI"
+        return [("kind", f"GPAW does not run on {cores} cores ({command[0]}: {said[:150]}); {remedy}")]
 
     def _missing_datasets(self) -> list[tuple[str, str]]:
         from gpaw.setup_data import search_for_file
@@ -94,3 +129,42 @@ class Gpaw:
                 )
                 missing.append(("kind", message))
         return missing
+
+
+class Parallel(PythonSubProcessCalculator):
+    """GPAW in processes of its own, started when it is first asked and ended with the calculator."""
+
+    def __init__(self, command: list[str], keywords: dict[str, Any]) -> None:
+        super().__init__(NamedPackedCalculator("gpaw", keywords), Started(command))
+
+    def calculate(self, atoms: Atoms, properties: list[str], system_changes: list[str]) -> None:  # noqa: ARG002
+        """Energy, forces and stress, whatever was asked for. Raises ReferenceFailedError if GPAW dies."""
+        if self.protocol is None:
+            self.__enter__()
+        try:
+            super().calculate(atoms, ["energy", "forces", "stress"], system_changes)
+        except (EOFError, BrokenPipeError) as error:
+            raise ReferenceFailedError("killed: GPAW's processes ended; see output.log") from error
+
+    def __del__(self) -> None:
+        if self.protocol is not None:
+            with suppress(OSError):
+                self.__exit__()
+
+
+class Started(MPICommand):
+    """The launcher, in an environment in which processes share the machine, dying with us."""
+
+    def __init__(self, command: list[str]) -> None:
+        super().__init__([*command, "-m", "ase.calculators.subprocesscalculator", "standard"])
+
+    def execute(self) -> subprocess.Popen[bytes]:
+        """Start it, with pipes to its first process."""
+        pipe = subprocess.PIPE
+        return subprocess.Popen(
+            self.argv,
+            stdin=pipe,
+            stdout=pipe,
+            env=one_thread_each(),
+            preexec_fn=die_with_parent,  # noqa: PLW1509
+        )
