@@ -1,12 +1,18 @@
 """What the README shows is true of what is shipped."""
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
+from pydantic import TypeAdapter
+from ruamel.yaml import YAML
 
 from csp_al.campaign import read_campaign
+from csp_al.campaign.machine import Machine
+from csp_al.campaign.models import AnyReference
 from csp_al.cli import app
+from csp_al.report.plan import describe_plan, plan
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -25,6 +31,27 @@ def test_the_worked_campaign_file_is_the_shipped_one(tmp_path):
 @pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "campaigns").glob("*.yaml")))
 def test_every_shipped_campaign_is_in_the_table(name):
     assert f"`campaigns/{name}`" in README
+
+
+def test_every_reference_section_and_machine_shown_can_be_read():
+    sections = [yaml for yaml in blocks("yaml")[1:] if yaml.startswith("reference:")]
+    assert len(sections) == 4
+    for section in sections:
+        TypeAdapter(AnyReference).validate_python(YAML(typ="safe").load(section)["reference"])
+    (machine,) = [yaml for yaml in blocks("yaml") if yaml.startswith("slots:")]
+    assert Machine.model_validate(YAML(typ="safe").load(machine)).cores_per_label == 8
+
+
+def test_every_shipped_campaign_can_be_read_and_planned(tmp_path):
+    shutil.copytree(ROOT / "campaigns", tmp_path / "campaigns")
+    for run in ("si16", "al4o6"):  # what the two transfers begin with
+        (tmp_path / "runs" / run).mkdir(parents=True)
+    names = []
+    for path in sorted((tmp_path / "campaigns").rglob("*.yaml")):
+        campaign = read_campaign(path)
+        names.append(campaign.name)
+        assert describe_plan(plan(campaign, None)).startswith(f"{path.stem}: ")
+    assert len(names) == len(set(names)) == 17
 
 
 def test_every_verb_is_explained():

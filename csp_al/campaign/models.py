@@ -110,7 +110,7 @@ class ReferenceSection(Section):
         0.5, description="the campaign stops when a larger share of a cycle's labels has failed"
     )
     remedies: tuple[Remedy, ...] = Field(
-        (), description="what to try again with, before our own, e.g. {when: time, say: coarser, set: {kspacing: 0.5}}"
+        (), description="what to try again with, before our own, e.g. {when: took longer, say: coarser, set: {...}}"
     )
 
     @model_validator(mode="after")
