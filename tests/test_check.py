@@ -8,7 +8,8 @@ import pytest
 from ase.build import bulk
 from ase.calculators.emt import EMT
 
-from csp_al.reference.derivatives import Slope, displaced, slopes
+from csp_al.reference.derivatives import Slope, slopes, trial
+from csp_al.reference.kpoints import monkhorst_pack
 
 CALCULATORS = """
 from ase.calculators.emt import EMT
@@ -48,13 +49,14 @@ def result(atoms, force=1.0, stress=1.0):
 
 @pytest.fixture
 def atoms():
-    crystal = bulk("Al", cubic=True, a=3.9)
+    crystal = bulk("Al", cubic=True, a=3.6)  # compressed, as random cells are
     crystal.rattle(0.1, seed=3)
     return crystal
 
 
 def found(atoms, **factors):
-    return slopes(atoms, [result(moved, **factors) for moved in displaced(atoms, 1)], 1)
+    tried = trial(atoms, lambda _: None, 1)
+    return slopes(tried, [result(moved, **factors) for moved in tried.structures])
 
 
 def test_slopes_of_a_sound_calculator_are_equal(atoms):
@@ -82,20 +84,33 @@ def test_wrong_signs_and_units_are_told_from_a_low_cutoff(atoms, factors, wrong)
 
 
 def test_differences_that_are_told_but_not_refused():
-    pulay = Slope("stress", -10.0, -14.0, "GPa", 2.0)
+    pulay = Slope("stress", -10.0, -14.0, "GPa", (2.0, 15.0))
     assert not pulay.wrong
     assert not pulay.close
     assert str(pulay) == "stress: -10 GPa said, -14 by differences of energies, not equal: is the cutoff high enough?"
-    assert Slope("stress", 0.3, -0.4, "GPa", 2.0).close
+    assert Slope("stress", 0.3, -0.4, "GPa", (2.0, 15.0)).close
+    assert not Slope("stress", 3.0, -4.0, "GPa", (2.0, 15.0)).wrong  # too small to be sure of
 
 
 def test_displaced_atoms_move_little_and_keep_their_fractions_under_strain(atoms):
-    still, forth, back, wide, narrow = displaced(atoms, 1)
+    still, forth, back, wide, narrow = trial(atoms, lambda _: None, 1).structures
     np.testing.assert_allclose(forth.positions + back.positions, 2 * still.positions)
     assert np.linalg.norm(forth.positions - still.positions, axis=1).max() == pytest.approx(0.01)
     for strained in (wide, narrow):
         np.testing.assert_allclose(strained.get_scaled_positions(), still.get_scaled_positions(), atol=1e-12)
     assert wide.get_volume() > still.get_volume() > narrow.get_volume()
+
+
+def test_strain_leaves_the_mesh_of_k_points_as_it_is(atoms):
+    spacings = np.linspace(0.2, 0.9, 40)
+    sizes = set()
+    for spacing in spacings:
+        tried = trial(atoms, lambda one, spacing=spacing: monkhorst_pack(one, spacing), 1)
+        assert {tuple(monkhorst_pack(one, spacing)) for one in tried.structures[3:]} <= {
+            tuple(monkhorst_pack(atoms, spacing))
+        }
+        sizes.add(round(float(np.abs(tried.strain).max()), 4))
+    assert {0.01, 0.005} <= sizes
 
 
 def csp_al(folder, *words):

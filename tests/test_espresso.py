@@ -5,6 +5,7 @@ and ESPRESSO_PSEUDO names a folder of pseudopotentials.
 """
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -21,16 +22,18 @@ from ase.units import Ry
 
 from csp_al.campaign import CampaignError, open_campaign
 from csp_al.campaign.machine import Machine
-from csp_al.campaign.models import EspressoReference
+from csp_al.campaign.models import EspressoReference, GpawReference
 from csp_al.cli.checks import checked_campaign, pinned
 from csp_al.engine import claim, worker
 from csp_al.engine.tasks import create_task, label_task, read_result, relax_task, task_id
 from csp_al.interfaces import ReferenceFailedError
+from csp_al.reference.children import THREADS, one_thread_each
 from csp_al.reference.evaluate import single_point
-from csp_al.reference.ladder import ESPRESSO
-from csp_al.reference.pw_output import why_no_result
+from csp_al.reference.ladder import ESPRESSO, GPAW, in_force
+from csp_al.reference.pw_output import results_in, why_no_result
 from csp_al.reference.references import build_reference
 
+ERROR = "     Error in routine {} (1):\n      {}\n"
 HEADER = '<UPF version="2.0.1">\n<PP_HEADER element="{}" pseudo_type="{}" functional="{}" z_valence="{}" {}/>\n</UPF>\n'
 
 
@@ -114,7 +117,7 @@ def test_input_has_cutoffs_mesh_smearing_and_what_the_user_adds(tmp_path, machin
     single_point(build_reference(given, ["Al", "Ni"], machine), atoms, tmp_path)
     text = " ".join((tmp_path / "espresso.pwi").read_text().split())
     for words in (
-        "ecutwfc = 20.0", "ecutrho = 400.0", f"degauss = {0.2 / Ry:.6g}"[:14], "nbnd = 9", "nspin = 2",
+        "ecutwfc = 20.0", "ecutrho = 400.0", f"degauss = {0.2 / Ry:.6g}"[:14], "nbnd = 10", "nspin = 2",
         "starting_magnetization(2) = 0.5", "hubbard_u(2) = 4.0", "mixing_beta = 0.3", "tstress = .true.",
         "K_POINTS automatic 6 6 6 0 0 0", "HUBBARD (ortho-atomic) U Ni-3d 4.0",
     ):  # fmt: skip
@@ -126,10 +129,10 @@ def test_input_has_cutoffs_mesh_smearing_and_what_the_user_adds(tmp_path, machin
 @pytest.mark.parametrize(
     ("way", "reason"),
     [
-        ("garbage", "output cannot be read"),
+        ("garbage", "output cannot be read: no energy, no forces, no stress in it"),
         ("truncated", "output ends early: exit status 0, after: "),
         ("nan", "not finite: energy"),
-        ("stars", "output cannot be read: ValueError"),
+        ("stars", "output cannot be read: could not convert string to float"),
         ("hopeless", "SCF not converged: 100 steps, accuracy 0.03904423 Ry"),
         ("davcio", "disk full: error writing file scratch/pw.wfc1 (pw.x, davcio)"),
         ("input", "input refused: bad line in namelist &system"),
@@ -171,12 +174,41 @@ def test_failure_is_cured_by_the_remedies_for_its_reason(root, machine, way, rea
 
 
 def test_remedies_leave_the_energy_surface_alone():
-    allowed = {"namelists", "bands"}
     for remedy in ESPRESSO:
-        assert set(remedy.set) <= allowed
+        assert set(remedy.set) <= {"namelists", "bands"}
         keys = {key for settings in remedy.set.get("namelists", {}).values() for key in settings}
         assert keys.isdisjoint({"ecutwfc", "ecutrho", "degauss", "smearing", "occupations", "nspin", "conv_thr"})
         assert section().with_remedy(remedy).ecutwfc == 20
+
+
+def test_remedies_never_undo_what_is_more_patient_already():
+    patient = section(namelists={"electrons": {"mixing_beta": 0.1, "electron_maxstep": 500}}, bands=2)
+    cured = in_force(patient, ESPRESSO)
+    assert cured.namelists["electrons"]["electron_maxstep"] == 500
+    assert cured.namelists["electrons"]["mixing_beta"] == 0.05
+    assert in_force(patient, ESPRESSO[:2]).namelists["electrons"]["mixing_beta"] == 0.1
+    assert cured.bands == 2
+    gentle = in_force(GpawReference(parameters={"maxiter": 2000, "eigensolver": {"name": "rmm-diis", "keep": 1}}), GPAW)
+    assert gentle.parameters["maxiter"] == 2000
+    assert gentle.parameters["eigensolver"] == {"name": "davidson", "niter": 3}
+
+
+def test_more_bands_are_never_fewer_than_pw_takes_for_a_metal(tmp_path, machine):
+    def bands(**keys):
+        single_point(build_reference(section(**keys), ["Al"], machine), bulk("Al"), tmp_path)
+        return int(re.search(r"nbnd\s+= (\d+)", (tmp_path / "espresso.pwi").read_text())[1])
+
+    assert bands(bands=1.6) == 6  # 1.5 pairs of electrons, and 4 more
+    assert bands(bands=8) == 12
+    assert bands(bands=1.6, namelists={"system": {"noncolin": True}}) == 11
+
+
+def test_more_time_as_a_remedy_is_given(root, machine, monkeypatch):
+    more = {"when": "took longer", "say": "more time", "set": {"time_limit": 4}}
+    result = label(root, machine, "hang", monkeypatch, time_limit=1, remedies=[more])
+    assert [a["reason"] for a in result["attempts"]] == [
+        f"one evaluation took longer than {limit} s (reference.time_limit)" for limit in (1, 4)
+    ]
 
 
 def test_users_remedy_comes_before_ours(root, machine, monkeypatch):
@@ -273,7 +305,7 @@ def test_campaign_goes_on_whatever_becomes_of_single_labels(tmp_path, machine, m
     run = tmp_path / "runs" / "al2"
     results = [read_result(run / "tasks", path.parent.name) for path in run.glob("tasks/*/result.json")]
     labels = [result for result in results if result["kind"] == "label"]
-    assert len(labels) == 24
+    assert len(labels) == 24 + 4  # and what the check of forces and stress takes
     failed = [result for result in labels if result["status"] == "failed"]
     rescued = [result for result in labels if result["status"] == "done" and len(result["attempts"]) > 1]
     assert failed
@@ -283,15 +315,18 @@ def test_campaign_goes_on_whatever_becomes_of_single_labels(tmp_path, machine, m
     assert [pid for pid in noted(tmp_path) if claim.start_time(pid) is not None] == []
     assert '"pw.x": "7.3.1"' in (run / "provenance.json").read_text()
 
-    # the campaign can be taken up again from its directory, and is refused with another pseudopotential
-    assert csp_al(tmp_path, machine, "run", "al2.yaml").returncode == 0
+    # the campaign can be taken up again, by its file or its directory, and is refused with another pseudopotential
+    shutil.rmtree(run / "winners")
+    for words in (("run", "al2.yaml"), ("resume", "runs/al2")):
+        again = csp_al(tmp_path, machine, *words)
+        assert again.returncode == 0, again.stdout + again.stderr
     pseudo(tmp_path / "pseudos", "Al", valence=3.1)
     changed = csp_al(tmp_path, machine, "run", "al2.yaml")
     assert changed.returncode == 2
     assert "reference.checksums.Al: " in changed.stderr
     resumed = csp_al(tmp_path, machine, "resume", "runs/al2")
     assert resumed.returncode == 2
-    assert "ESPRESSO_PSEUDO" in resumed.stderr
+    assert "Al.upf of Al is not the file that checksums tell of" in resumed.stderr
 
 
 def problems(tmp_path, machine, more="", text=CAMPAIGN):
@@ -308,7 +343,11 @@ def problems(tmp_path, machine, more="", text=CAMPAIGN):
         (", namelists: {sistem: {nspin: 2}}", "no namelist of a single point, did you mean system?"),
         (", namelists: {system: {degauss: 0.1}}", "not to be set here: set reference.smearing, in eV"),
         (", namelists: {system: {nspin: [2]}}", "a number, text, true or false is expected, not a list"),
-        (", remedies: [{when: SCF, say: more, set: {kspacng: 1}}]", "remedies[0].set.kspacng: unknown key, did"),
+        (", remedies: [{when: SCF, say: more, set: {bandz: 1}}]", "remedies[0].set.bandz: unknown key, did you"),
+        (", remedies: [{when: SCF, say: more, set: {kspacing: 1}}]", "a remedy cannot change kspacing: its labels"),
+        (", namelists: {electrons: {scf_must_converge: false}}", "what has not converged is no label"),
+        (", namelists: {electrons: {mixing_beta: 0.2, Mixing_Beta: 0.3}}", "mixing_beta stands there twice"),
+        (", namelists: {system: {starting_magnetization(Fe): 0.5}}", "starting_magnetization(Fe): Fe is none of Al"),
         (", remedies: [{when: SCF, say: more, set: {kind: ase}}]", "a remedy cannot change kind"),
         (", remedies: [{when: '(', say: more}]", "remedies[0].when: '(' is no regular expression"),
         (", remedies: [{say: more}]", "remedies[0].when: missing"),
@@ -324,6 +363,8 @@ def test_wrong_setup_is_found_before_anything_starts(tmp_path, machine, more, sa
 
 def test_pseudopotentials_that_are_missing_ambiguous_or_of_several_functionals_are_named(tmp_path, machine, pseudos):
     binary = CAMPAIGN.replace("formula: Al2", "formula: Al2Ni2")
+    pseudo(pseudos, "Ni", functional="SLA PW PBX PBC")  # PBE by its parts
+    checked_campaign(campaign_file(tmp_path, text=binary), machine)
     pseudo(pseudos, "Ni", functional="LDA")
     assert "made for different functionals (Al.upf: PBE, Ni.upf: LDA)" in problems(tmp_path, machine, text=binary)
     pseudo(pseudos, "Ni", name="ni_soft.UPF")
@@ -378,6 +419,66 @@ def test_label_is_refused_with_another_pseudopotential_than_the_campaigns(tmp_pa
         single_point(build_reference(given, ["Al"], machine), aluminium(), tmp_path)
 
 
+def test_pseudopotential_may_be_named_below_the_folder(tmp_path, machine, pseudos):
+    (pseudos / "soft").mkdir()
+    pseudo(pseudos / "soft", "Al", valence=1.0)
+    reference = build_reference(section(pseudopotentials={"Al": "soft/Al.upf"}), ["Al"], machine)
+    assert reference.check() == []
+    assert reference.pinned().pseudopotentials == {"Al": "soft/Al.upf"}
+    single_point(build_reference(reference.pinned(), ["Al"], machine), aluminium(), tmp_path)
+    assert "soft/Al.upf" in (tmp_path / "espresso.pwi").read_text()
+
+
+def test_keys_are_read_as_pw_reads_them():
+    keys = {"system": {"Starting_Magnetization(Fe)": 0.5, "Occupations": "fixed"}, "electrons": {"Mixing_beta": 0.3}}
+    assert section(namelists=keys).namelists == {
+        "system": {"starting_magnetization(Fe)": 0.5, "occupations": "fixed"}, "electrons": {"mixing_beta": 0.3},
+    }  # fmt: skip
+
+
+def test_programs_of_several_processes_have_one_thread_each(monkeypatch):
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "8")
+    assert {one_thread_each()[name] for name in THREADS} == {"1"}
+
+
+def test_last_energy_counts_and_nothing_between_it_and_the_forces_matters():
+    output = (Path(__file__).parent / "data" / "pw" / "al2-scf.out").read_text()
+    plain = results_in(output, 2)
+    assert plain["energy"] == pytest.approx(-9.29081800 * Ry)
+    read_by_ase = read(Path(__file__).parent / "data" / "pw" / "al2-scf.out")
+    np.testing.assert_allclose(plain["forces"], read_by_ase.get_forces(), atol=1e-6)
+    np.testing.assert_allclose(plain["stress"], read_by_ase.get_stress(), atol=1e-7)
+    last = "!!   total energy              =     -11.50000000 Ry\n     convergence has been"
+    hybrid = output.replace("     convergence has been", last)
+    assert results_in(hybrid, 2)["energy"] == pytest.approx(-11.5 * Ry)
+    end = "End of self-consistent calculation"
+    hubbard = output.replace(
+        end, f"{end}\n\n=================== HUBBARD OCCUPATIONS ===================\n ------ ATOM    1\n"
+    )
+    np.testing.assert_array_equal(results_in(hubbard, 2)["forces"], plain["forces"])
+    with pytest.raises(ValueError, match="no forces in it"):
+        results_in(output.replace("atom    2 type", "atom  of type"), 2)
+
+
+@pytest.mark.parametrize(
+    ("output", "errors", "status", "reason"),
+    [
+        ("convergence NOT achieved after *** iterations: stopping", "", 2, "SCF not converged: *** steps"),
+        ("JOB DONE", "ibv_create_qp: Cannot allocate memory, falling back to TCP", 0, ""),
+        (ERROR.format("mix_rho", "factorization"), "", 1, "SCF not converged: factorization (pw.x, mix_rho)"),
+        (ERROR.format("efermig", "internal error, cannot bracket Ef"), "", 1, "Fermi energy: internal error"),
+        (ERROR.format("davcio", "error while reading from file x"), "", 1, "scratch: error while reading"),
+        (ERROR.format("n_plane_waves", "No plane waves found: running on too many"), "", 1, "too many cores"),
+        (ERROR.format("s_psi", "error in input"), "", 1, "error: error in input (pw.x, s_psi)"),
+        ("Program PWSCF", "", 137, "killed by SIGKILL, by the kernel if memory ran out"),
+    ],
+)  # fmt: skip
+def test_what_pw_says_becomes_a_reason(output, errors, status, reason):
+    said = why_no_result(output, errors, status)
+    assert said.startswith(reason)
+    assert bool(said) == bool(reason)
+
+
 def test_unconverged_calculation_is_no_result_though_pw_calls_the_job_done():
     output = "convergence NOT achieved after 80 iterations: stopping\n JOB DONE.\n"
     assert why_no_result(output, "", 0) == "SCF not converged: 80 steps"
@@ -413,6 +514,6 @@ def test_real_pw_gives_derivatives_of_its_energy_and_the_ladder_the_same_answer(
     derivative = (energies[1] - energies[0]) / 0.02 / atoms.get_volume()
     assert result["stress"][0][0] == pytest.approx(derivative, abs=3e-3)
     for remedy in ESPRESSO:
-        cured = energy_and(atoms, plain.with_remedy(remedy))
+        cured = energy_and(atoms, in_force(plain, [remedy]))
         assert cured["energy"] == pytest.approx(result["energy"], abs=2e-4), remedy.say
         np.testing.assert_allclose(cured["forces"], result["forces"], atol=5e-3, err_msg=remedy.say)

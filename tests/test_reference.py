@@ -13,6 +13,7 @@ from ase.calculators.fd import calculate_numerical_forces, calculate_numerical_s
 from ase.calculators.tersoff import Tersoff, TersoffParameters
 from ase.filters import FrechetCellFilter
 from ase.optimize import LBFGS
+from ase.units import GPa
 
 from csp_al.campaign import AseReference, CampaignError, GpawReference
 from csp_al.campaign.machine import Machine
@@ -21,6 +22,7 @@ from csp_al.interfaces import ReferenceFailedError
 from csp_al.reference.ase_calculator import find_callable
 from csp_al.reference.classical import lennard_jones, tersoff
 from csp_al.reference.evaluate import TRAJECTORY, relax, single_point
+from csp_al.reference.gpaw import pulay_energy
 from csp_al.reference.kpoints import monkhorst_pack
 from csp_al.reference.ladder import GPAW, in_force
 from csp_al.reference.references import build_reference
@@ -372,7 +374,7 @@ def test_gpaw_check_names_missing_datasets_and_functionals():
 def test_gpaw_forces_and_stress_are_derivatives_of_its_energy_and_its_remedy_gives_the_same(tmp_path):
     pytest.importorskip("gpaw")
     section = GpawReference(cutoff=250, kspacing=3, parameters={"convergence": {"density": 1e-6}})
-    references = [build_reference(in_force(section, remedies)) for remedies in ([], [0])]
+    references = [build_reference(in_force(section, remedies)) for remedies in ([], GPAW)]
     atoms = bulk("Si", "diamond", a=5.43)
     atoms.positions[1] += [0.15, 0.05, -0.1]
 
@@ -423,8 +425,8 @@ def test_gpaw_in_processes_of_its_own_gives_the_same_and_ends_them(tmp_path):
     assert there["energy"] == pytest.approx(here["energy"], abs=1e-6)
     np.testing.assert_allclose(there["forces"], here["forces"], atol=1e-4)
     np.testing.assert_allclose(there["stress"], here["stress"], atol=1e-5)
-    process = calculator.protocol.proc
-    calculator.__del__()
+    process = calculator.inner.protocol.proc
+    calculator.inner.__del__()
     assert process.poll() == 0
 
 
@@ -437,3 +439,13 @@ def test_gpaw_without_mpi_is_refused_for_labels_of_several_cores():
         GpawReference(), ["Si"], Machine(cores_per_label=2, launcher=("nowhere", "{cores}"))
     ).check()
     assert "nowhere does not start GPAW" in said
+
+
+def test_pulay_stress_is_that_of_the_hard_atoms_and_fades_with_the_cutoff():
+    pytest.importorskip("gpaw")
+    oxygen = [pulay_energy("O", "PBE", cutoff) for cutoff in (340, 450, 700)]
+    assert oxygen[0] < oxygen[1] < -1 < oxygen[2] <= 0
+    assert pulay_energy("Si", "PBE", 340) == pytest.approx(0, abs=0.01)
+    # corundum at 340 eV, 8.74 Å^3/atom: 136 GPa said, -9 by differences of energies
+    stress = (4 * pulay_energy("Al", "PBE", 340) + 6 * oxygen[0]) / 87.4 / GPa
+    assert stress == pytest.approx(-145, abs=40)

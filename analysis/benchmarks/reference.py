@@ -46,7 +46,7 @@ POOLS = {
     "Na4Cl4": Pool(formula="Na4Cl4", size=27, volume_per_atom=(15, 35)),
     "Al4O6": Pool(formula="Al4O6", size=26, volume_per_atom=(6, 14)),
 }
-CELLS = {"kspacing": 0.8, "ecutwfc": 30, "time_limit": 600, "namelists": {"electrons": {"conv_thr": 1e-6}}}
+CELLS = {"kspacing": 1.0, "ecutwfc": 30, "time_limit": 600, "namelists": {"electrons": {"conv_thr": 1e-6}}}
 """Coarse, since whether a calculation ends is asked, and not what it says."""
 
 

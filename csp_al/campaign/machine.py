@@ -31,8 +31,9 @@ class Machine(Section):
     launcher: tuple[str, ...] = Field(
         ("mpirun", "-n", CORES), description="what starts a program on several cores; {cores} becomes their number"
     )
-    programs: dict[str, str] = Field(
-        default_factory=dict, description="where programs are, e.g. {pw.x: /opt/qe/bin/pw.x}; the others: on PATH"
+    programs: dict[str, str | tuple[str, ...]] = Field(
+        default_factory=dict,
+        description="where programs are, e.g. {pw.x: /opt/qe/pw.x}, a list with options; others: on PATH",
     )
     pseudo_dir: str | None = Field(None, description="folder of pseudopotentials; null: ESPRESSO_PSEUDO")
 
@@ -46,12 +47,12 @@ class Machine(Section):
 
     def command(self, program: str) -> list[str]:
         """The argument list that starts a program on the cores of one label."""
-        found = self.programs.get(program, program)
+        said = self.programs.get(program, program)
+        found, *options = [said] if isinstance(said, str) else said
         if "/" in found:  # it is started in another folder
             found = str(Path(found).expanduser().absolute())
-        if self.cores_per_label == 1:
-            return [found]
-        return [*(word.replace(CORES, str(self.cores_per_label)) for word in self.launcher), found]
+        launcher = self.launcher if self.cores_per_label > 1 else ()
+        return [*(word.replace(CORES, str(self.cores_per_label)) for word in launcher), found, *options]
 
     def slots_on(self, cores: int) -> int:
         """Labels side by side on so many cores. Raises ValueError where they would need more."""

@@ -15,7 +15,7 @@ from ase.formula import Formula
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from csp_al.campaign.errors import Finding, Misfit, shown
-from csp_al.campaign.namelists import wrong_keys
+from csp_al.campaign.namelists import in_lower_case, wrong_keys
 from csp_al.campaign.spelling import is_element, meant_formula, nearest_element
 
 # strict: true is no number and 2.5 no count; a string of digits is text
@@ -82,6 +82,10 @@ class Pool(Section):
         return self
 
 
+CURABLE = ("namelists", "bands", "parameters", "time_limit")
+"""Keys of a reference section that a remedy may set: how the answer is looked for, and for how long."""
+
+
 class Remedy(Section):
     """One row of a retry ladder: what a failed calculation is tried again with."""
 
@@ -110,7 +114,8 @@ class ReferenceSection(Section):
         0.5, description="the campaign stops when a larger share of a cycle's labels has failed"
     )
     remedies: tuple[Remedy, ...] = Field(
-        (), description="what to try again with, before our own, e.g. {when: took longer, say: coarser, set: {...}}"
+        (),
+        description="tried before our own, e.g. {when: took longer, say: more time, set: {time_limit: 7200}}",
     )
 
     @model_validator(mode="after")
@@ -169,6 +174,11 @@ class EspressoReference(ReferenceSection):
         description="further input, e.g. {system: {nspin: 2, starting_magnetization(Fe): 0.5}, electrons: {...}}",
     )
     cards: tuple[str, ...] = Field((), description="further lines below the namelists, e.g. of HUBBARD (7.1 or newer)")
+
+    @field_validator("namelists")
+    @classmethod
+    def _lower_case(cls, value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        return in_lower_case(value)
 
     @model_validator(mode="after")
     def _pw_knows_the_keys(self) -> Self:
@@ -311,7 +321,10 @@ def _merged(before: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, 
     merged = dict(before)
     for key, value in changes.items():
         old = merged.get(key)
-        merged[key] = _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+        if isinstance(old, dict) and isinstance(value, dict) and "name" not in value:
+            merged[key] = _merged(old, value)
+        else:  # a dictionary with a name is another method, with keys of its own
+            merged[key] = value
     return merged
 
 
@@ -319,9 +332,10 @@ def _misfits(section: ReferenceSection, remedy: Remedy) -> Iterator[Finding]:
     """What the section would not take of what a remedy sets."""
     from csp_al.campaign.messages import findings  # which needs the models
 
-    for key in ("kind", "remedies"):
-        if key in remedy.set:
-            yield Finding((key,), f"a remedy cannot change {key}", at_key=True)
+    for key in remedy.set:
+        if key in type(section).model_fields and key not in CURABLE:
+            message = f"a remedy cannot change {key}: its labels would not be those of the others; it may set "
+            yield Finding((key,), message + ", ".join(CURABLE), at_key=True)
     try:
         section.with_remedy(remedy)
     except ValidationError as error:

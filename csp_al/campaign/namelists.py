@@ -33,6 +33,8 @@ OURS: Final = {
     "ecutrho": "set reference.ecutrho",
     "nbnd": "set reference.bands",
     "degauss": "set reference.smearing, in eV",
+    "scf_must_converge": "what has not converged is no label",
+    "adaptive_thr": "what has not converged is no label",
     "nat": "it follows from the cell",
     "ntyp": "it follows from the cell",
     "ibrav": "the cell is given by its vectors",
@@ -41,6 +43,28 @@ OURS: Final = {
 """Keys that csp-al sets itself, and what to do instead."""
 
 _KEY: Final = re.compile(r"(\w+)(?:\(([\w, ]+)\))?")
+
+
+def in_lower_case(namelists: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The same keys as pw.x reads them, for whom Mixing_Beta is mixing_beta; elements in brackets keep their case.
+
+    Raises ValueError for a key that stands there twice.
+    """
+    lowered: dict[str, dict[str, Any]] = {}
+    for namelist, settings in namelists.items():
+        plain = [f"{name.lower()}{bracket}{rest}" for name, bracket, rest in (key.partition("(") for key in settings)]
+        for key in plain:
+            if plain.count(key) > 1:
+                raise ValueError(f"{namelist}.{shown(key)} stands there twice, in capitals and without")
+        lowered[namelist] = dict(zip(plain, settings.values(), strict=True))
+    return lowered
+
+
+def elements_in(namelists: Mapping[str, Mapping[str, Any]]) -> dict[str, set[str]]:
+    """The symbols in brackets of each key that has any: starting_magnetization(Fe)."""
+    keys = [key for settings in namelists.values() for key in settings]
+    found = {key: set(re.findall(r"[A-Za-z]+", key.partition("(")[2])) for key in keys}
+    return {key: symbols for key, symbols in found.items() if symbols}
 
 
 def wrong_keys(namelists: Mapping[str, Mapping[str, Any]]) -> Iterator[Finding]:

@@ -25,7 +25,7 @@ app = typer.Typer(
 File = Annotated[Path, typer.Argument(metavar="FILE", help="campaign file")]
 RunDirectory = Annotated[Path, typer.Argument(metavar="DIR", help="run directory")]
 Json = Annotated[bool, typer.Option("--json", help="print JSON, for programs")]
-Slots = Annotated[int | None, typer.Option(min=1, help="labels computed side by side; default: one per core")]
+Slots = Annotated[int | None, typer.Option(min=1, help="labels side by side; default: as many as the cores allow")]
 MachineName = Annotated[
     str | None, typer.Option("--machine", help="machine file: a name, or a path ending in .yaml; default: default")
 ]
@@ -118,11 +118,12 @@ def resume(directory: RunDirectory, machine: MachineName = None, slots: Slots = 
     from csp_al.campaign.machine import read_machine
     from csp_al.cli.checks import checked_again
     from csp_al.cli.driver import drive
-    from csp_al.store.run import read_campaign_of
+    from csp_al.store.run import folder_of_campaign, read_campaign_of
 
     here = read_machine(machine)
-    campaign = checked_again(read_campaign_of(directory), here, directory)
-    raise typer.Exit(drive(campaign, directory / "campaign.yaml", directory, here, slots, device))
+    source = folder_of_campaign(directory) / "campaign.yaml"
+    campaign = checked_again(read_campaign_of(directory), here, source.parent)
+    raise typer.Exit(drive(campaign, source, directory, here, slots, device))
 
 
 @app.command()

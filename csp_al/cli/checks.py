@@ -31,16 +31,15 @@ def checked_campaign(path: Path, machine: Machine) -> CampaignFile:
     return file
 
 
-def checked_again(campaign: Campaign, machine: Machine, directory: Path) -> Campaign:
+def checked_again(campaign: Campaign, machine: Machine, base: Path) -> Campaign:
     """The campaign of a run directory, if its reference can still run here. Raises ValueError with what lacks."""
     section = campaign.reference
-    if isinstance(section, EspressoReference) and not (directory / (section.pseudo_dir or ".")).is_dir():
-        # the folder was seen from the campaign file; checksums tell whether another one holds the same
-        section = section.model_copy(update={"pseudo_dir": None})
-        campaign = campaign.model_copy(update={"reference": section})
-    wrong = reference_of(campaign, machine, directory).check()
+    if isinstance(section, EspressoReference) and not (base / Path(section.pseudo_dir or ".").expanduser()).is_dir():
+        # it was seen from a folder that is gone; checksums tell whether another one holds the same
+        campaign = campaign.model_copy(update={"reference": section.model_copy(update={"pseudo_dir": None})})
+    wrong = reference_of(campaign, machine, base).check()
     if wrong:
-        raise ValueError("\n".join(f"{directory}: reference.{key}: {message}" for key, message in wrong))
+        raise ValueError("\n".join(f"{campaign.name}: reference.{key}: {message}" for key, message in wrong))
     return campaign
 
 
@@ -52,10 +51,10 @@ def pinned(campaign: Campaign, machine: Machine, base: Path) -> Campaign:
 def for_workers(machine: Machine, campaign: Campaign, base: Path) -> Machine:
     """The machine as workers are told of it: no file name depends on where they are."""
     section = campaign.reference
-    if not isinstance(section, EspressoReference) or section.pseudo_dir is None:
-        return machine
-    folder = base / Path(section.pseudo_dir).expanduser()
-    return machine.model_copy(update={"pseudo_dir": str(folder.resolve())})
+    folder = Path(machine.pseudo_dir).expanduser() if machine.pseudo_dir else None
+    if isinstance(section, EspressoReference) and section.pseudo_dir is not None:
+        folder = base / Path(section.pseudo_dir).expanduser()
+    return machine.model_copy(update={"pseudo_dir": folder and str(folder.resolve())})
 
 
 def reference_of(campaign: Campaign, machine: Machine, base: Path) -> Reference:

@@ -40,7 +40,7 @@ def drive(campaign: Campaign, source: Path, directory: Path, machine: Machine, s
     from csp_al.potential.devices import resolve_device
     from csp_al.report.tables import open_run
     from csp_al.store.lock import locked
-    from csp_al.store.run import forget_stop_request, log, prepare
+    from csp_al.store.run import forget_stop_request, log, prepare, programs_of
 
     torch_device = resolve_device(device)
     machine = machine.model_copy(update={"slots": slots or machine.slots})
@@ -49,7 +49,11 @@ def drive(campaign: Campaign, source: Path, directory: Path, machine: Machine, s
     campaign = pinned(campaign, machine, source.parent)
     directory.mkdir(parents=True, exist_ok=True)
     with locked(directory), _interruptible(), Panel(campaign, directory) as panel:
-        prepare(directory, campaign, source, reference.versions())
+        programs = reference.versions()
+        prepare(directory, campaign, source, programs)
+        for program, version in programs.items():
+            if (before := programs_of(directory).get(program)) != version:
+                panel.note(f"Warning: {program} was {before} when this campaign began, and is {version} now")
         forget_stop_request(directory)
         log(directory, "started")
         engine = LocalEngine(directory / "tasks", slots, for_workers(machine, campaign, source.parent))

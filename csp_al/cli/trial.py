@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -22,7 +23,7 @@ def try_reference(path: Path, machine: Machine) -> int:
     from csp_al.engine.tasks import create_task, label_task, read_result
     from csp_al.engine.wait import run_tasks
     from csp_al.generate import generate_pool
-    from csp_al.reference.derivatives import displaced, slopes
+    from csp_al.reference.derivatives import slopes, trial
 
     campaign = pinned(checked_campaign(path, machine).campaign, machine, path.parent)
     reference = reference_of(campaign, machine, path.parent)
@@ -34,25 +35,29 @@ def try_reference(path: Path, machine: Machine) -> int:
     typer.echo(f"{reference.name}{f' ({programs})' if programs else ''}: a random {campaign.pool.formula}, shaken")
     if mesh := reference.kpoints(atoms):
         typer.echo(f"k-points: {' x '.join(map(str, mesh))}")
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder) / "tasks"
-        names = [create_task(root, label_task(moved, campaign.reference)) for moved in displaced(atoms, campaign.seed)]
-        engine = LocalEngine(root, machine.slots_on(usable_cores()), for_workers(machine, campaign, path.parent))
-        try:
-            run_tasks(engine, root, names, lambda done, every: typer.echo(f"{done} of {every} done"), lambda: False)
-        finally:
-            engine.close()
-        results = [result for name in names if (result := read_result(root, name))]
+    root = Path(tempfile.mkdtemp(prefix="csp-al-doctor-")) / "tasks"
+    tried = trial(atoms, reference.kpoints, campaign.seed)
+    names = [create_task(root, label_task(moved, campaign.reference)) for moved in tried.structures]
+    engine = LocalEngine(root, machine.slots_on(usable_cores()), for_workers(machine, campaign, path.parent))
+    try:
+        run_tasks(engine, root, names, lambda done, every: typer.echo(f"{done} of {every} done"), lambda: False)
+    finally:
+        engine.close()
+    results = [result for name in names if (result := read_result(root, name))]
     for number, result in enumerate(results):
         for attempt in result["attempts"]:
             if attempt["status"] != "done":
                 remedy = f" ({attempt['remedy']})" if attempt["remedy"] else ""
                 typer.echo(f"single point {number}, attempt {attempt['attempt']}{remedy}: {attempt['reason']}")
     if any(result["status"] != "done" for result in results):
-        typer.echo("No verdict: not every single point has a result.")
+        typer.echo(f"No verdict: not every single point has a result. What each wrote is in {root}")
         return WRONG
     typer.echo(f"core time: {np.mean([result['cost'] for result in results]):.3g} s a single point")
-    found = slopes(atoms, results, campaign.seed)
+    found = slopes(tried, results)
     for slope in found:
         typer.echo(str(slope))
-    return WRONG if any(slope.wrong for slope in found) else DONE
+    if any(slope.wrong for slope in found):
+        typer.echo(f"What each single point wrote is in {root}")
+        return WRONG
+    shutil.rmtree(root.parent)
+    return DONE

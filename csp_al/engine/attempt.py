@@ -25,7 +25,7 @@ from typing import Any, Final, NoReturn
 from pydantic import TypeAdapter
 
 from csp_al.campaign.machine import Machine
-from csp_al.campaign.models import AnyReference
+from csp_al.campaign.models import AnyReference, Remedy
 from csp_al.engine.tasks import RELAX, atoms_of
 from csp_al.files import write_atomically
 from csp_al.interfaces import ReferenceFailedError, Task
@@ -41,12 +41,12 @@ SCRATCH: Final = "scratch"  # folder of an attempt that does not outlive it
 
 
 def run_attempt(
-    task: Task, directory: Path, remedies: Sequence[int], machine: Machine, heartbeat: Callable[[], None]
+    task: Task, directory: Path, remedies: Sequence[Remedy], machine: Machine, heartbeat: Callable[[], None]
 ) -> None:
     """Run the task in a new process inside the directory (made here) and wait for its ``outcome.json``.
 
-    ``remedies`` are the rows of the reference's ladder in force. The limit is the reference section's ``time_limit``
-    (s) for each evaluation. ``heartbeat`` is called at every look. Whatever happens, an exception included, no process
+    ``remedies`` are those of the reference's ladder in force. The limit is the reference section's ``time_limit`` (s)
+    for each evaluation. ``heartbeat`` is called at every look. Whatever happens, an exception included, no process
     of the attempt is left when this returns, nor its ``scratch`` folder.
     """
     directory.mkdir()
@@ -61,7 +61,8 @@ def run_attempt(
     os.close(theirs)
     try:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-        reason, cost = _watch(child, ours, directory, task.inputs["reference"]["time_limit"], heartbeat)
+        limit = in_force(reference_section(task), remedies).time_limit
+        reason, cost = _watch(child, ours, directory, limit, heartbeat)
     finally:
         os.close(ours)
         _kill(child)
@@ -70,7 +71,7 @@ def run_attempt(
         seconds = time.monotonic() - started
         cost = max(cost, seconds * machine.cores_per_label)  # of programs killed with it, the system tells no time
         _write_outcome(directory, {
-            "status": "failed", "reason": reason, "remedies": list(remedies), "seconds": seconds, "cost": cost,
+            "status": "failed", "reason": reason, "remedies": as_json(remedies), "seconds": seconds, "cost": cost,
             "evaluations": _begun(directory), "values": None,
         })  # fmt: skip
 
@@ -78,7 +79,7 @@ def run_attempt(
 def read_outcome(directory: Path) -> dict[str, Any] | None:
     """How an attempt ended, or None if it was interrupted (or runs).
 
-    Keys: status, reason, remedies (rows of the ladder), seconds, cost (core seconds), evaluations, values (those of
+    Keys: status, reason, remedies (in force, as JSON), seconds, cost (core seconds), evaluations, values (those of
     `relax`, or None).
     """
     path = directory / "outcome.json"
@@ -88,12 +89,18 @@ def read_outcome(directory: Path) -> dict[str, Any] | None:
     return outcome
 
 
-def interrupted(directory: Path) -> dict[str, Any]:
-    """The outcome of an attempt whose process and watcher died."""
+def interrupted(directory: Path, remedies: Sequence[Remedy]) -> dict[str, Any]:
+    """The outcome of an attempt whose process and watcher died; what it left in its scratch folder is removed."""
+    shutil.rmtree(directory / SCRATCH, ignore_errors=True)
     return {
-        "status": "interrupted", "reason": "its worker was stopped", "remedies": [], "seconds": 0.0,
+        "status": "interrupted", "reason": "its worker was stopped", "remedies": as_json(remedies), "seconds": 0.0,
         "cost": 0.0, "evaluations": _begun(directory), "values": None,
     }  # fmt: skip
+
+
+def as_json(remedies: Sequence[Remedy]) -> list[dict[str, Any]]:
+    """Remedies as an outcome holds them, so that it can be read when the ladder is another."""
+    return [remedy.model_dump(mode="json") for remedy in remedies]
 
 
 def reference_section(task: Task) -> AnyReference:
@@ -165,7 +172,7 @@ def _begun(directory: Path) -> int:
     return sum(1 for _ in frames(directory)) + 1
 
 
-def _be_the_attempt(task: Task, directory: Path, remedies: Sequence[int], machine: Machine, parent: int) -> NoReturn:
+def _be_the_attempt(task: Task, directory: Path, remedies: Sequence[Remedy], machine: Machine, parent: int) -> NoReturn:
     """What the child does; it never returns into the watcher's code."""
     status = 1
     gc.freeze()  # what was there before the fork is not looked at, and so not copied, by the collection at the end
@@ -201,7 +208,7 @@ def _stand_alone(directory: Path, parent: int) -> None:
     faulthandler.enable()
 
 
-def _compute(task: Task, directory: Path, remedies: Sequence[int], machine: Machine) -> dict[str, Any]:
+def _compute(task: Task, directory: Path, remedies: Sequence[Remedy], machine: Machine) -> dict[str, Any]:
     started = time.monotonic()
     values: dict[str, Any] | None = None
     try:
@@ -215,14 +222,14 @@ def _compute(task: Task, directory: Path, remedies: Sequence[int], machine: Mach
     gc.collect()  # a program that a calculator keeps running ends with it, and only then is its time told
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
     return {
-        "status": status, "reason": reason, "remedies": list(remedies), "seconds": time.monotonic() - started,
+        "status": status, "reason": reason, "remedies": as_json(remedies), "seconds": time.monotonic() - started,
         "cost": time.process_time() + children.ru_utime + children.ru_stime,
         "evaluations": evaluations, "values": values,
     }  # fmt: skip
 
 
 def _judged(
-    task: Task, directory: Path, remedies: Sequence[int], machine: Machine
+    task: Task, directory: Path, remedies: Sequence[Remedy], machine: Machine
 ) -> tuple[str, str, dict[str, Any] | None]:
     """Status, reason and values of the calculation. A geometry that is not sane is not worth calculating."""
     atoms = atoms_of(task.inputs["structure"])

@@ -21,10 +21,10 @@ from typing import IO, Final
 from csp_al.campaign.machine import Machine
 from csp_al.engine import claim
 from csp_al.engine.tasks import is_done
+from csp_al.reference.children import THREADS
 
 GRACE: Final = 5.0  # s for the workers to end when told to
 MOST_DEATHS: Final = 5  # workers that may die one after the other before the engine gives up
-THREADS: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
 @dataclass

@@ -57,11 +57,11 @@ def _climb(task: Task, folder: Path, mine: Path, machine: Machine) -> None:
     section = reference_section(task)
     import_reference(section)
     rungs = ladder(section)
-    while (verdict := _verdict(attempts := _attempts(folder), rungs)) is None:
+    while (verdict := _verdict(attempts := _attempts(folder, rungs), rungs)) is None:
         directory = folder / f"attempt-{len(attempts) + 1}"
         run_attempt(task, directory, _remedies(attempts, rungs) or (), machine, partial(claim.touch, mine))
     status, reason = verdict
-    told = _told(attempts, rungs)
+    told = _told(attempts)
     publish_result(folder, (attempts[-1]["values"] or {}) | {
         "id": folder.name, "kind": task.kind, "status": status, "reason": reason,
         "cost": sum(attempt["cost"] for attempt in told),
@@ -70,23 +70,20 @@ def _climb(task: Task, folder: Path, mine: Path, machine: Machine) -> None:
     })  # fmt: skip
 
 
-def _attempts(folder: Path) -> list[dict[str, Any]]:
+def _attempts(folder: Path, rungs: Sequence[Remedy]) -> list[dict[str, Any]]:
     """Outcomes of all attempts so far, in their order; one that was cut off counts as interrupted."""
     outcomes: list[dict[str, Any]] = []
     while (directory := folder / f"attempt-{len(outcomes) + 1}").exists():
-        outcomes.append(read_outcome(directory) or interrupted(directory))
+        outcomes.append(read_outcome(directory) or interrupted(directory, _remedies(outcomes, rungs) or []))
     return outcomes
 
 
-def _remedies(attempts: list[dict[str, Any]], rungs: Sequence[Remedy]) -> list[int] | None:
-    """Rows of the ladder in force for the next attempt: those of the last failed one, and one for its reason.
-
-    None where no row is left for it.
-    """
+def _remedies(attempts: list[dict[str, Any]], rungs: Sequence[Remedy]) -> list[Remedy] | None:
+    """The remedies of the next attempt: those of the last failed one, and one for its reason. None if none is left."""
     failed = [attempt for attempt in attempts if attempt["status"] == "failed"]
     if not failed:
         return []
-    tried: list[int] = failed[-1]["remedies"]
+    tried = [Remedy(**remedy) for remedy in failed[-1]["remedies"]]
     another = next_remedy(rungs, tried, failed[-1]["reason"])
     return None if another is None else [*tried, another]
 
@@ -104,11 +101,11 @@ def _verdict(attempts: list[dict[str, Any]], rungs: Sequence[Remedy]) -> tuple[s
     return None
 
 
-def _told(attempts: list[dict[str, Any]], rungs: Sequence[Remedy]) -> list[dict[str, Any]]:
+def _told(attempts: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The attempts as a result tells them; ``remedy`` is the one that was new."""
     keys = ("status", "reason", "seconds", "cost", "evaluations")
     return [
-        {"attempt": number, "remedy": rungs[attempt["remedies"][-1]].say if attempt["remedies"] else ""}
+        {"attempt": number, "remedy": attempt["remedies"][-1]["say"] if attempt["remedies"] else ""}
         | {key: attempt[key] for key in keys}
         for number, attempt in enumerate(attempts, start=1)
     ]

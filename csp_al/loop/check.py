@@ -12,10 +12,11 @@ from csp_al.files import write_json
 from csp_al.interfaces import Task
 from csp_al.loop.stages import Drive, Picks
 from csp_al.loop.tasks import run_all
-from csp_al.reference.derivatives import Slope, displaced, slopes
+from csp_al.reference.derivatives import Slope, slopes, trial
+from csp_al.reference.references import build_reference
 
 TRIES = 3
-"""Structures that are tried: the first may be one on which the reference fails."""
+"""Candidates that are tried: the first may be one on which the reference fails."""
 
 
 class WrongReferenceError(Exception):
@@ -33,17 +34,21 @@ def check(drive: Drive, picks: Picks) -> None:
         return run_all(drive.run, drive.engine, folder, tasks, drive.report)[1]
 
     def write(folder: Path) -> None:
+        reference = build_reference(drive.campaign.reference)
+        trials = [trial(atoms, reference.kpoints, drive.campaign.seed) for atoms in picks.structures.to_atoms()]
         found: list[Slope] = []
-        evaluations, seed = 0, drive.campaign.seed
-        for atoms in picks.structures.to_atoms()[:TRIES]:
-            tasks = [label_task(moved, drive.campaign.reference) for moved in displaced(atoms, seed)]
+        evaluations = doubts = 0
+        for tried in [one for one in trials if one.tells_stress][:TRIES]:
+            tasks = [label_task(moved, drive.campaign.reference) for moved in tried.structures]
             results = run(tasks[:1], folder)
             if results[0]["status"] == "done":
                 results += run(tasks[1:], folder)
             evaluations += sum(int(result["evaluations"]) for result in results[1:])  # the first is a label
-            if len(results) > 1 and all(result["status"] == "done" for result in results):
-                found = slopes(atoms, results, seed)
-                break
+            if all(result["status"] == "done" for result in results):
+                found = slopes(tried, results)
+                doubts += any(slope.wrong for slope in found)
+                if doubts != 1:  # what one candidate says is wrong, a second must say too
+                    break
         refuse_wrong(found)
         for slope in found:
             if not slope.close:
@@ -65,7 +70,7 @@ def refuse_wrong(found: list[Slope]) -> None:
         lines = "\n".join(f"  {slope}" for slope in found)
         msg = (
             f"forces or stress of the reference are not the derivatives of its energy:\n{lines}\n"
-            "Mend the reference (sign, units, or convergence) and start the campaign under a new name; "
+            "Raise its cutoff, or mend its sign or units, and start the campaign under a new name; "
             "`csp-al doctor --reference FILE` checks it again."
         )
         raise WrongReferenceError(msg)

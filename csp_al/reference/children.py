@@ -8,6 +8,9 @@ import signal
 import sys
 from typing import Final
 
+THREADS: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+"""What tells libraries how many threads to use."""
+
 PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 
 
@@ -17,7 +20,7 @@ def one_thread_each() -> dict[str, str]:
     Open MPI binds the first process of every program to the first core, so that two programs would share one.
     """
     bound = {"OMPI_MCA_hwloc_base_binding_policy": "none", "PRTE_MCA_hwloc_default_binding_policy": "none"}
-    return os.environ | {"OMP_NUM_THREADS": "1"} | bound
+    return os.environ | dict.fromkeys(THREADS, "1") | bound
 
 
 def die_with_parent() -> None:

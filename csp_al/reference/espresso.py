@@ -28,12 +28,13 @@ from ase.units import Ry
 
 from csp_al.campaign.machine import Machine
 from csp_al.campaign.models import EspressoReference
+from csp_al.campaign.namelists import elements_in
 from csp_al.interfaces import ReferenceFailedError
 from csp_al.reference import pseudopotentials
 from csp_al.reference.children import die_with_parent, one_thread_each
 from csp_al.reference.kpoints import monkhorst_pack
 from csp_al.reference.pseudopotentials import Pseudopotential, PseudopotentialError
-from csp_al.reference.pw_output import version_in, why_no_result
+from csp_al.reference.pw_output import results_in, version_in, why_no_result
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -71,7 +72,7 @@ class Espresso:
         calculator = AseEspresso(
             profile=EspressoProfile(shlex.join(self.machine.command(PROGRAM)), self.folder.resolve()),
             directory=directory,
-            pseudopotentials={element: pseudo.path.name for element, pseudo in found.items()},
+            pseudopotentials={element: self._name(pseudo) for element, pseudo in found.items()},
             kpts=None if mesh == (1, 1, 1) and self._half_the_waves() else mesh,  # None: Gamma, at half the cost
             input_data=self._input(atoms, found),
             additional_cards=list(self.section.cards),
@@ -85,7 +86,7 @@ class Espresso:
 
     def check(self) -> list[tuple[str, str]]:
         """What is wrong with pseudopotentials and program; runs pw.x for a moment."""
-        return [*self._wrong_pseudopotentials(), *self._wrong_program()]
+        return [*self._wrong_pseudopotentials(), *self._wrong_elements(), *self._wrong_program()]
 
     def doubts(self) -> list[tuple[str, str]]:
         """A cutoff below what the pseudopotentials suggest."""
@@ -104,7 +105,7 @@ class Espresso:
         factor = max(pseudo.density_factor for pseudo in self.found.values())
         return self.section.model_copy(
             update={
-                "pseudopotentials": {element: pseudo.path.name for element, pseudo in self.found.items()},
+                "pseudopotentials": {element: self._name(pseudo) for element, pseudo in self.found.items()},
                 "checksums": {element: pseudopotentials.checksum(p.path) for element, p in self.found.items()},
                 "ecutwfc": waves,
                 "ecutrho": self.section.ecutrho or max(factor * waves, density or 0),
@@ -127,6 +128,10 @@ class Espresso:
         """The pseudopotential of each species. Raises PseudopotentialError."""
         return pseudopotentials.find(self.folder, self.species, self.section.pseudopotentials)
 
+    def _name(self, pseudo: Pseudopotential) -> str:
+        """Of its file, seen from the folder."""
+        return os.path.relpath(pseudo.path, self.folder)
+
     def _changed(self, element: str, path: Path) -> str:
         expected = self.section.checksums.get(element)
         if expected is None or expected == pseudopotentials.checksum(path):
@@ -144,11 +149,19 @@ class Espresso:
         kinds = {pseudo.functional for pseudo in found.values()}
         if len(kinds) > 1 and "input_dft" not in self.section.namelists.get("system", {}):
             made = ", ".join(f"{pseudo.path.name}: {pseudo.functional}" for pseudo in found.values())
-            wrong.append(("pseudopotentials", f"made for different functionals ({made}); take them from one family"))
+            remedy = "take them from one family, or name the functional in namelists.system.input_dft"
+            wrong.append(("pseudopotentials", f"made for different functionals ({made}); {remedy}"))
         if self.section.ecutwfc is None and pseudopotentials.suggested_cutoffs(found)[0] is None:
             silent = ", ".join(pseudo.path.name for pseudo in found.values() if pseudo.ecutwfc is None)
             wrong.append(("ecutwfc", f"missing, and {silent} suggests none; give one in Ry"))
         return wrong
+
+    def _wrong_elements(self) -> list[tuple[str, str]]:
+        wrong = {key: sorted(s - set(self.species)) for key, s in elements_in(self.section.namelists).items()}
+        known = ", ".join(self.species)
+        return [
+            ("namelists", f"{key}: {', '.join(others)} is none of {known}") for key, others in wrong.items() if others
+        ]
 
     def _wrong_program(self) -> list[tuple[str, str]]:
         try:
@@ -172,22 +185,33 @@ class Espresso:
         else:
             data["system"].pop("smearing")
         if self.section.bands is not None:
-            charge = float(data["system"].get("tot_charge", 0))
-            electrons = sum(found[symbol].valence for symbol in atoms.symbols) - charge
-            data["system"]["nbnd"] = math.ceil(self.section.bands * electrons / 2)
+            data["system"]["nbnd"] = self._bands(atoms, found, self.section.bands)
         return data
+
+    def _bands(self, atoms: Atoms, found: Mapping[str, Pseudopotential], per_pair: float) -> int:
+        """Bands by pairs of electrons, and never fewer than pw.x takes for a metal."""
+        system = self.section.namelists.get("system", {})
+        electrons = sum(found[symbol].valence for symbol in atoms.symbols) - float(system.get("tot_charge", 0))
+        spinors = 2 if system.get("noncolin", False) else 1  # a band holds one electron then
+        pairs = spinors * electrons / 2
+        return max(math.ceil(per_pair * pairs), math.ceil(pairs) + 4 * spinors)
 
 
 class PwTemplate(EspressoTemplate):
-    """ASE's reader and writer of pw.x, with species by name, a process that dies with us, and reasons for failures."""
+    """ASE's writer for pw.x, with species by name, a process that dies with us, and reasons for failures."""
+
+    atoms = 0
+    """Of the input that was written last."""
 
     def write_input(
         self, profile: EspressoProfile, directory: Path, atoms: Atoms, parameters: dict[str, Any], properties: Any
     ) -> None:
-        """Write the input; ``key(Fe)`` becomes ``key(i)`` with Fe's number in ATOMIC_SPECIES."""
+        """Write the input; ``key(Fe)`` becomes ``key(i)`` with Fe's number in ATOMIC_SPECIES, or goes where none is."""
+        self.atoms = len(atoms)
         numbers = {symbol: number for number, symbol in enumerate(dict.fromkeys(atoms.symbols), start=1)}
         data = parameters["input_data"]
-        system = {_numbered(key, numbers): value for key, value in data["system"].items()}
+        absent = {key for key, symbols in elements_in(data).items() if symbols - set(numbers)}
+        system = {_numbered(key, numbers): value for key, value in data["system"].items() if key not in absent}
         # ASE writes starting_magnetization itself, from the moments of the atoms
         moments = {number: system.pop(f"starting_magnetization({number})", 0.0) for number in numbers.values()}
         spins = atoms.copy()
@@ -215,14 +239,11 @@ class PwTemplate(EspressoTemplate):
 
     def read_results(self, directory: Path) -> dict[str, Any]:
         """Energy, forces and stress. Raises ReferenceFailedError for an output that cannot be read."""
+        output = (directory / self.outputname).read_text(encoding="utf-8", errors="replace")
         try:
-            results: dict[str, Any] = super().read_results(directory)
-        except Exception as error:
-            message = f"output cannot be read: {type(error).__name__}: {error}"
-            raise ReferenceFailedError(message) from error
-        if missing := [name for name in ("energy", "forces", "stress") if name not in results]:
-            raise ReferenceFailedError(f"output cannot be read: no {', '.join(missing)} in it")
-        return results
+            return results_in(output, self.atoms)
+        except ValueError as error:
+            raise ReferenceFailedError(f"output cannot be read: {error}") from error
 
 
 def _numbered(key: str, numbers: Mapping[str, int]) -> str:
@@ -240,7 +261,7 @@ def _version(command: Sequence[str]) -> str:
         try:
             ran = subprocess.run(
                 command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
-                timeout=PATIENCE, check=False, env=one_thread_each(),
+                timeout=PATIENCE, check=False, env=one_thread_each(), preexec_fn=die_with_parent,
             )  # fmt: skip
         except subprocess.TimeoutExpired as error:
             raise ReferenceFailedError(f"{line} said nothing in {PATIENCE:g} s; is it pw.x?") from error

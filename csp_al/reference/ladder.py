@@ -7,14 +7,13 @@ lie on another energy surface. A calculation that was out of time has no remedy 
 user's to say, e.g. in the campaign file:
 
     reference:
-      remedies: [{when: took longer, say: fewer k-points, set: {kspacing: 0.5}}]
+      remedies: [{when: took longer, say: more time, set: {time_limit: 7200}}]
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from functools import reduce
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from csp_al.campaign.models import AnyReference, Remedy
@@ -24,7 +23,8 @@ def _electrons(**settings: Any) -> dict[str, Any]:
     return {"namelists": {"electrons": settings}}
 
 
-_CRASHED: Final = r"^(killed|no output|output ends early|MPI)"
+_BANDS: Final = "^(diagonalisation|charge is wrong|Fermi energy)"
+_CRASHED: Final = "^(killed|no output|output ends early|scratch|MPI)"
 
 ESPRESSO: Final = (
     Remedy(
@@ -40,11 +40,11 @@ ESPRESSO: Final = (
         set=_electrons(diagonalization="cg", mixing_mode="plain", mixing_beta=0.05, electron_maxstep=500),
     ),
     Remedy(
-        when="^(diagonalisation|charge is wrong)", say="more bands",
+        when=_BANDS, say="more bands",
         set={"bands": 1.6},
     ),
     Remedy(
-        when="^(diagonalisation|charge is wrong)", say="conjugate gradients",
+        when=_BANDS, say="conjugate gradients",
         set=_electrons(diagonalization="cg", diago_cg_maxiter=100),
     ),
     Remedy(
@@ -57,7 +57,7 @@ ESPRESSO: Final = (
     ),
     Remedy(
         when="^(out of memory|killed by SIGKILL)", say="a smaller workspace",
-        set=_electrons(diago_david_ndim=2, mixing_ndim=4),
+        set=_electrons(diago_david_ndim=2),
     ),
     Remedy(
         when="^out of memory", say="conjugate gradients, which need the least memory",
@@ -83,6 +83,11 @@ GPAW: Final = (
     ),
 )  # fmt: skip
 
+GENTLER: Final[Mapping[str, Callable[[float, float], float]]] = {
+    "mixing_beta": min, "electron_maxstep": max, "mixing_ndim": max, "maxiter": max, "bands": max, "time_limit": max,
+}  # fmt: skip
+"""Which of two values of a key is the more patient one; a remedy never undoes a user's patience."""
+
 LADDERS: Final[Mapping[str, tuple[Remedy, ...]]] = {"espresso": ESPRESSO, "gpaw": GPAW}
 
 
@@ -91,14 +96,21 @@ def ladder(section: AnyReference) -> tuple[Remedy, ...]:
     return (*section.remedies, *LADDERS.get(section.kind, ()))
 
 
-def next_remedy(rungs: Sequence[Remedy], tried: Sequence[int], reason: str) -> int | None:
-    """Number of the first remedy that was not tried and that is meant for this reason; None if none is left."""
-    return next(
-        (number for number, remedy in enumerate(rungs) if number not in tried and re.search(remedy.when, reason)), None
-    )
+def next_remedy(rungs: Sequence[Remedy], tried: Sequence[Remedy], reason: str) -> Remedy | None:
+    """The first remedy that was not tried and that is meant for this reason; None if none is left."""
+    return next((remedy for remedy in rungs if remedy not in tried and re.search(remedy.when, reason)), None)
 
 
-def in_force(section: AnyReference, tried: Sequence[int]) -> AnyReference:
-    """The section with the remedies of these numbers, one after the other."""
-    rungs = ladder(section)
-    return reduce(lambda changed, number: changed.with_remedy(rungs[number]), tried, section)
+def in_force(section: AnyReference, remedies: Sequence[Remedy]) -> AnyReference:
+    """The section with these remedies, one after the other; what was gentler before stays."""
+    for remedy in remedies:
+        changed = section.with_remedy(remedy)
+        section = type(section).model_validate(_gentler(section.model_dump(), changed.model_dump()))
+    return section
+
+
+def _gentler(before: Any, after: Any, key: str = "") -> Any:
+    if isinstance(before, dict) and isinstance(after, dict):
+        return {name: _gentler(before.get(name), value, name) for name, value in after.items()}
+    number = isinstance(before, (int, float)) and not isinstance(before, bool)
+    return GENTLER[key](before, after) if number and key in GENTLER else after

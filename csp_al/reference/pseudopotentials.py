@@ -17,6 +17,15 @@ from typing import Final
 
 HEADER: Final = re.compile(r"<PP_HEADER\b(.*?)(?:/>|</PP_HEADER>)", re.DOTALL)
 ATTRIBUTE: Final = re.compile(r'(\w+)\s*=\s*"\s*([^"]*?)\s*"')
+SYNONYMS: Final = {
+    "SLA PW PBX PBC": "PBE",
+    "SLA PW PBE PBE": "PBE",
+    "SLA PW PSX PSC": "PBESOL",
+    "SLA PZ NOGX NOGC": "LDA",
+    "PZ": "LDA",
+}
+"""Functionals by their parts, as some libraries name them."""
+
 RYDBERGS_PER_HARTREE: Final = 2
 
 
@@ -81,7 +90,7 @@ def read(path: Path) -> Pseudopotential:
     return Pseudopotential(
         path=path,
         element=said["element"],
-        functional=" ".join(said.get("functional", "").split()),
+        functional=_functional(said.get("functional", "")),
         kind=said["pseudo_type"].upper(),
         valence=float(said["z_valence"].replace("D", "E")),
         ecutwfc=waves or beside,
@@ -110,6 +119,11 @@ def _file_of(element: str, folder: Path, named: Mapping[str, str]) -> Path:
         raise PseudopotentialError(f"no file for {element} in {folder}; put {element}.upf there, or name another file")
     names = ", ".join(path.name for path in files)
     raise PseudopotentialError(f"several files for {element} in {folder} ({names}); name one of them")
+
+
+def _functional(said: str) -> str:
+    name = " ".join(said.replace("-", " ").upper().split())
+    return SYNONYMS.get(name, name)
 
 
 def _beside(path: Path) -> float | None:

@@ -1,4 +1,4 @@
-"""Why pw.x gave no result, in one line, from what it left: output, error stream, exit status.
+"""What pw.x left: energy, forces and stress; or why it gave none, in one line.
 
 Reasons begin with the words that the ladder goes by: "SCF not converged: ...", "diagonalisation: ...", "symmetry: ...".
 Messages are those of Quantum ESPRESSO 6.7 to 7.4.
@@ -9,7 +9,11 @@ from __future__ import annotations
 import re
 import signal
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final
+
+import numpy as np
+from ase.stress import full_3x3_to_voigt_6_stress
+from ase.units import Bohr, Ry
 
 SIGNS: Final[Mapping[str, Sequence[str]]] = {
     "disk full": ("No space left on device", "Disk quota exceeded", "disk is full"),
@@ -23,7 +27,10 @@ SIGNS: Final[Mapping[str, Sequence[str]]] = {
 """What is looked for in all that was written, before pw.x's own errors, which may only follow from it."""
 
 ROUTINES: Final[Mapping[str, Sequence[str]]] = {
+    "SCF not converged": ("factorization", "broyden", "mix_rho"),
     "charge is wrong": ("charge is wrong", "imaginary charge"),
+    "Fermi energy": ("efermig", "efermit", "cannot bracket Ef"),
+    "too many cores for this cell (cores_per_label)": ("No plane waves found", "too many processors"),
     "diagonalisation": (
         "S matrix not positive definite", "too many bands", "problems computing cholesky", "failed to converge",
         "eigenvectors", "zhegv", "zheev", "dsyev", "cdiaghg", "rdiaghg", "pdiaghg", "c_bands", "cegterg", "regterg",
@@ -33,20 +40,27 @@ ROUTINES: Final[Mapping[str, Sequence[str]]] = {
         "checkallsym", "not a group", "not orthogonal",
     ),
     "disk full": ("error writing",),
-    "input refused": ("read_namelists", "read_cards", "card_", "namelist", "readpp", "read_upf", "input"),
+    "scratch": ("error while reading", "error reading", "davcio"),
+    "input refused": ("read_namelists", "read_cards", "card_", "namelist", "readpp", "read_upf", "iosys"),
 }  # fmt: skip
 """What is looked for in the name of the routine and the message of pw.x's own error."""
 
 ERROR: Final = re.compile(r"Error in routine\s+(\S+)\s+\(\s*(-?\d+)\s*\):\s*\n\s*([^\n]*)")
-NOT_CONVERGED: Final = re.compile(r"convergence NOT achieved after\s+(\d+)\s+iterations")
+NOT_CONVERGED: Final = re.compile(r"convergence NOT achieved after\s+(\S+)\s+iterations")
 ACCURACY: Final = re.compile(r"estimated scf accuracy\s+<\s*(\S+)\s+Ry")
 LAUNCHER: Final = re.compile(r".*(?:not enough slots|mpi_init.* failed|MPI_ABORT was invoked|ORTE was unable).*")
+ENERGY: Final = re.compile(r"^!+\s+total energy\s*=\s*(\S+)\s+Ry", re.MULTILINE)
+FORCES: Final = "Forces acting on atoms"
+FORCE: Final = re.compile(r"atom\s+\d+\s+type\s+\d+\s+force =\s+(\S+)\s+(\S+)\s+(\S+)")
+STRESS: Final = re.compile(r"total\s+stress\s+\(Ry/bohr\*\*3\).*\n((?:.*\n){2}.*)")
 VERSION: Final = re.compile(r"Program PWSCF v\.(\S+)")
 DONE: Final = "JOB DONE"
 
 
 def why_no_result(output: str, errors: str, status: int) -> str:
     """The reason in one line; empty if pw.x says that all went well. A status below 0 is the signal that ended it."""
+    if status == 0 and DONE in output:
+        return _by_error(output) or _not_converged(output)  # libraries complain in errors of what they got over
     return (
         _by_sign(f"{output}\n{errors}")
         or _by_error(f"{output}\n{errors}")
@@ -55,6 +69,31 @@ def why_no_result(output: str, errors: str, status: int) -> str:
         or _killed(status)
         or _incomplete(output, errors, status)
     )
+
+
+def results_in(output: str, atoms: int) -> dict[str, Any]:
+    """Energy (eV), forces (N, 3) eV/Å and stress (6,) eV/Å^3 as ASE has it. Raises ValueError where one lacks.
+
+    The last of each, since a hybrid functional begins with another. ASE's reader, which takes the first energy, also
+    wants bands and k-points in a form that DFT+U and high energies do not have.
+    """
+    energies = ENERGY.findall(output)
+    forces = output.rpartition(FORCES)[2].partition("Total force")[0] if FORCES in output else ""
+    found = FORCE.findall(forces)[:atoms]
+    stress = STRESS.findall(output)
+    missing = [
+        name for name, there in (("energy", energies), ("forces", len(found) == atoms), ("stress", stress)) if not there
+    ]
+    if missing:
+        raise ValueError(f"no {', no '.join(missing)} in it")
+    tensor = -np.array([line.split()[:3] for line in stress[-1].splitlines()], dtype=float) * Ry / Bohr**3
+    energy = float(energies[-1]) * Ry
+    return {
+        "energy": energy,
+        "free_energy": energy,
+        "forces": np.array(found, dtype=float) * Ry / Bohr,
+        "stress": full_3x3_to_voigt_6_stress(tensor),
+    }
 
 
 def version_in(output: str) -> str | None:

@@ -6,7 +6,7 @@
       cycle-00/label/ train/ relax/ rank/ verdict/ select/  cycle-01/...
       tasks/<id>/
 
-Nothing inside knows where the directory is, so it can be moved.
+Nothing inside knows where the directory is, so it can be moved; where the campaign file was is kept as a hint.
 """
 
 from __future__ import annotations
@@ -56,7 +56,10 @@ def prepare(run: Path, campaign: Campaign, source: Path, programs: dict[str, str
     run.mkdir(parents=True, exist_ok=True)
     (run / "tasks").mkdir(exist_ok=True)
     shutil.copyfile(source, run / "campaign.yaml")
-    write_atomically(run / "provenance.json", json.dumps(provenance() | {"programs": programs}, indent=1) + "\n")
+    write_atomically(
+        run / "provenance.json",
+        json.dumps(provenance() | {"programs": programs, "folder": str(source.parent.resolve())}, indent=1) + "\n",
+    )
     resolved = {"format": FORMAT, "campaign": campaign.model_dump(mode="json")}
     write_atomically(run / "resolved.json", json.dumps(resolved, indent=1) + "\n")
 
@@ -72,6 +75,23 @@ def read_campaign_of(run: Path) -> Campaign:
     except (ValueError, KeyError, TypeError) as error:
         msg = f"{path}: damaged, or of another version of csp_al ({str(error).splitlines()[0]})"
         raise NoRunError(msg) from error
+
+
+def folder_of_campaign(run: Path) -> Path:
+    """Where the campaign file was when the run began, if that is still there; else the run directory."""
+    return next((path for path in [Path(_provenance(run).get("folder", run))] if path.is_dir()), run)
+
+
+def programs_of(run: Path) -> dict[str, str]:
+    """Programs of the reference, and their versions, when the run began."""
+    programs: dict[str, str] = _provenance(run).get("programs", {})
+    return programs
+
+
+def _provenance(run: Path) -> dict[str, Any]:
+    path = run / "provenance.json"
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return found
 
 
 def provenance() -> dict[str, Any]:
