@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -63,14 +64,20 @@ def refuse_many_failures(results: Sequence[dict[str, Any]], most: float) -> None
     """Raise `TooManyFailedError` when more than this share is not "done"."""
     failed = [result for result in results if result["status"] != "done"]
     if len(failed) > most * len(results):
-        counted = Counter(result["reason"] for result in failed).most_common()
-        reasons = "\n".join(f"  {count:4d} x {reason}" for reason, count in counted)
+        examples = {_kind(result["reason"]): result["reason"] for result in reversed(failed)}
+        counted = Counter(_kind(result["reason"]) for result in failed).most_common()
+        reasons = "\n".join(f"  {count:4d} x {examples[kind]}" for kind, count in counted)
         msg = (
             f"{len(failed)} of {len(results)} calculations failed, more than max_fail_fraction = {most:g} allows:\n"
             f"{reasons}\nTheir folders, with all output, are under tasks/. Mend the reference section and start the "
             "campaign under a new name."
         )
         raise TooManyFailedError(msg)
+
+
+def _kind(reason: str) -> str:
+    """A reason without its numbers, so that the same failure of two cells counts as one."""
+    return re.sub(r"[-+]?\d[\d.]*(?:e[-+]?\d+)?", "#", reason)
 
 
 def _value(result: dict[str, Any], key: str, shape: tuple[int, ...]) -> Floats:

@@ -55,7 +55,8 @@ def relax(reference: Reference, atoms: Atoms, directory: Path, *, fmax: float, m
     Plain JSON: energy (eV), forces (eV/Å), stress (3x3, eV/Å^3), positions, cell (Å), fmax (largest norm of a force,
     eV/Å), evaluations (of this attempt alone), steps (of the whole relaxation), converged. Out of steps is a result,
     not a failure. Where the cell that came out asks for another mesh of k-points than the one it began with, a last
-    single point gives energy, forces and stress of that mesh. Raises ReferenceFailedError with the reason in one line.
+    single point gives energy, forces and stress of that mesh; ``converged`` tells of the mesh before. Raises
+    ReferenceFailedError with the reason in one line.
     """
     moving = atoms.copy()
     recorder = Recorder(_make(reference, atoms, directory), directory)

@@ -58,13 +58,18 @@ class Gpaw:
         }
         keywords |= self.section.parameters
         if self.machine.cores_per_label > 1:
-            return PulayCorrected(Parallel(self._command(), keywords), self._pulay(atoms))
+            return PulayCorrected(Parallel(self._command(), keywords, directory), self._pulay(atoms))
         from gpaw import GPAW
 
         return PulayCorrected(GPAW(**keywords), self._pulay(atoms))
 
     def _pulay(self, atoms: Atoms) -> float:
-        """How the energy (eV) changes with the logarithm of the volume, since a larger cell has more plane waves."""
+        """How the energy (eV) changes with the logarithm of the volume, since a larger cell has more plane waves.
+
+        0 where the user's keywords choose other waves, datasets or functionals than the section.
+        """
+        if {"mode", "setups", "xc"} & set(self.section.parameters):
+            return 0.0
         symbols = atoms.symbols.formula.count()
         return sum(
             count * pulay_energy(symbol, self.section.xc, self.section.cutoff) for symbol, count in symbols.items()
@@ -190,8 +195,9 @@ class PulayCorrected(Calculator):
 class Parallel(PythonSubProcessCalculator):
     """GPAW in processes of its own, started when it is first asked and ended with the calculator."""
 
-    def __init__(self, command: list[str], keywords: dict[str, Any]) -> None:
+    def __init__(self, command: list[str], keywords: dict[str, Any], directory: Path) -> None:
         super().__init__(NamedPackedCalculator("gpaw", keywords), Started(command))
+        self.log = directory / "output.log"
 
     def calculate(self, atoms: Atoms, properties: list[str], system_changes: list[str]) -> None:  # noqa: ARG002
         """Energy, forces and stress, whatever was asked for. Raises ReferenceFailedError if GPAW dies."""
@@ -200,12 +206,18 @@ class Parallel(PythonSubProcessCalculator):
         try:
             super().calculate(atoms, ["energy", "forces", "stress"], system_changes)
         except (EOFError, BrokenPipeError) as error:
-            raise ReferenceFailedError("killed: GPAW's processes ended; see output.log") from error
+            raise ReferenceFailedError(_last_error(self.log) or "killed: GPAW's processes ended") from error
 
     def __del__(self) -> None:
         if self.protocol is not None:
             with suppress(OSError):
                 self.__exit__()
+
+
+def _last_error(log: Path) -> str:
+    """The last line of a log that names an exception; empty if none does."""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
+    return next((line.strip() for line in reversed(lines) if re.match(r"[\w.]*Error: ", line)), "")
 
 
 class Started(MPICommand):
