@@ -390,6 +390,14 @@ def test_cutoff_below_the_suggestion_is_warned_of_with_both(tmp_path, machine, c
     assert "reference.ecutwfc: 15 Ry is below the 20 Ry that Al.upf suggests" in capsys.readouterr().err
 
 
+def test_spin_that_nothing_starts_is_warned_of(machine):
+    def doubts(**system):
+        return build_reference(section(namelists={"system": system}), ["Ni"], machine).doubts()[-1:]
+
+    assert "starting_magnetization" not in str(doubts(nspin=2, **{"starting_magnetization(Ni)": 0.5}))
+    assert "nspin is 2 without a starting_magnetization" in str(doubts(nspin=2))
+
+
 def test_cutoffs_and_checksums_are_written_out_when_a_campaign_begins(tmp_path, machine):
     text = CAMPAIGN.replace("formula: Al2", "formula: Al2Ni2").replace("ecutwfc: 20, ", "")
     campaign = open_campaign(campaign_file(tmp_path, text=text)).campaign

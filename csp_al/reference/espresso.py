@@ -89,13 +89,22 @@ class Espresso:
         return [*self._wrong_pseudopotentials(), *self._wrong_elements(), *self._wrong_program()]
 
     def doubts(self) -> list[tuple[str, str]]:
-        """A cutoff below what the pseudopotentials suggest."""
+        """A cutoff below what the pseudopotentials suggest; spin that nothing starts."""
+        return [*self._low_cutoff(), *self._no_moments()]
+
+    def _low_cutoff(self) -> list[tuple[str, str]]:
         suggested, _ = pseudopotentials.suggested_cutoffs(self.found)
         given = self.section.ecutwfc
         if given is None or suggested is None or given > suggested - SAME_RYDBERG:
             return []
         hardest = max(self.found.values(), key=lambda pseudo: pseudo.ecutwfc or 0)
         return [("ecutwfc", f"{given:g} Ry is below the {suggested:g} Ry that {hardest.path.name} suggests")]
+
+    def _no_moments(self) -> list[tuple[str, str]]:
+        system = self.section.namelists.get("system", {})
+        if system.get("nspin", 1) != 2 or any(key.startswith("starting_magnetization") for key in system):
+            return []
+        return [("namelists", "nspin is 2 without a starting_magnetization: such a calculation stays without moments")]
 
     def pinned(self) -> EspressoReference:
         """The section with files, checksums and cutoffs written out: all that a result depends on."""
