@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ase import Atoms
     from ase.calculators.calculator import BaseCalculator
 
-    from csp_al.campaign.models import AnyReference
+    from csp_al.campaign.references import AnyReference
 
 CONVERGED: Final = "converged"
 UNCERTAIN: Final = "uncertain"

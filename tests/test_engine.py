@@ -17,7 +17,7 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 
 from csp_al.campaign.machine import Machine
-from csp_al.campaign.models import AseReference, GpawReference, Remedy
+from csp_al.campaign.references import AseReference, GpawReference, Remedy
 from csp_al.engine import attempt, claim, worker
 from csp_al.engine.local import MOST_DEATHS, LocalEngine
 from csp_al.engine.tasks import create_task, is_done, label_task, read_result, relax_task, task_id

@@ -22,7 +22,7 @@ from ase.units import Ry
 
 from csp_al.campaign import CampaignError, open_campaign
 from csp_al.campaign.machine import Machine
-from csp_al.campaign.models import EspressoReference, GpawReference
+from csp_al.campaign.references import EspressoReference, GpawReference
 from csp_al.cli.checks import checked_campaign, pinned
 from csp_al.engine import claim, worker
 from csp_al.engine.tasks import create_task, label_task, read_result, relax_task, task_id

@@ -10,7 +10,7 @@ from ruamel.yaml import YAML
 
 from csp_al.campaign import read_campaign
 from csp_al.campaign.machine import Machine
-from csp_al.campaign.models import AnyReference
+from csp_al.campaign.references import AnyReference
 from csp_al.cli import app
 from csp_al.report.plan import describe_plan, plan
 

@@ -25,7 +25,8 @@ from ase import Atoms
 from ase.build import bulk
 from ase.spacegroup import crystal
 
-from csp_al.campaign.models import EspressoReference, GpawReference, Pool, species_counts
+from csp_al.campaign.models import Pool, species_counts
+from csp_al.campaign.references import EspressoReference, GpawReference
 from csp_al.engine.local import LocalEngine
 from csp_al.engine.tasks import create_task, label_task, read_result
 from csp_al.engine.wait import run_tasks

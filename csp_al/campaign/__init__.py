@@ -3,23 +3,20 @@
 from csp_al.campaign.constraints import Constraints, conflicts, min_distances, resolve
 from csp_al.campaign.errors import CampaignError, KeyPath, Location, Problem
 from csp_al.campaign.models import (
-    AnyReference,
-    AseReference,
     Budget,
     Campaign,
     Finish,
-    GpawReference,
     Pool,
     Potential,
-    ReferenceSection,
     Relax,
-    Section,
     Select,
     Stop,
     species_counts,
     species_pairs,
 )
 from csp_al.campaign.read import CampaignFile, open_campaign, read_campaign
+from csp_al.campaign.references import AnyReference, AseReference, GpawReference, ReferenceSection
+from csp_al.campaign.section import Section
 from csp_al.campaign.template import campaign_schema, campaign_template, reference_kinds
 
 __all__ = [

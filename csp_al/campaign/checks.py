@@ -11,7 +11,9 @@ from typing import Any
 
 from csp_al.campaign.constraints import conflicts, distance_key, min_distances
 from csp_al.campaign.errors import Finding, KeyPath, shown
-from csp_al.campaign.models import AseReference, Budget, Pool, Potential, Section, Select
+from csp_al.campaign.models import Budget, Pool, Potential, Select
+from csp_al.campaign.references import AseReference
+from csp_al.campaign.section import Section
 
 
 def check(values: dict[str, Any], folder: Path) -> Iterator[Finding]:

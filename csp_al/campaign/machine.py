@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError, field_validator
 from csp_al.campaign.document import read_document
 from csp_al.campaign.errors import CampaignError, Finding
 from csp_al.campaign.messages import findings
-from csp_al.campaign.models import Count, Section
+from csp_al.campaign.section import Count, Section
 
 DEFAULT = "default"
 CORES = "{cores}"

@@ -13,7 +13,9 @@ from pydantic.fields import FieldInfo
 
 from csp_al.campaign.errors import shown
 from csp_al.campaign.messages import findings
-from csp_al.campaign.models import AnyReference, Campaign, Section
+from csp_al.campaign.models import Campaign
+from csp_al.campaign.references import AnyReference
+from csp_al.campaign.section import Section
 
 WIDTH = 116  # columns of the file
 MOST_INDENT = 34  # column in which comments begin at the latest

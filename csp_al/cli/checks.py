@@ -9,7 +9,7 @@ import typer
 from csp_al.campaign import Campaign, CampaignError, CampaignFile, open_campaign, species_counts
 from csp_al.campaign.errors import Finding, Misfit
 from csp_al.campaign.machine import Machine
-from csp_al.campaign.models import EspressoReference
+from csp_al.campaign.references import EspressoReference
 from csp_al.interfaces import Reference
 
 

@@ -25,7 +25,7 @@ from typing import Any, Final, NoReturn
 from pydantic import TypeAdapter
 
 from csp_al.campaign.machine import Machine
-from csp_al.campaign.models import AnyReference, Remedy
+from csp_al.campaign.references import AnyReference, Remedy
 from csp_al.engine.tasks import RELAX, atoms_of
 from csp_al.files import write_atomically
 from csp_al.interfaces import ReferenceFailedError, Task

@@ -16,7 +16,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from csp_al.campaign.models import AnyReference
+from csp_al.campaign.references import AnyReference
 from csp_al.files import write_atomically
 from csp_al.interfaces import Task
 

@@ -23,7 +23,7 @@ from types import FrameType
 from typing import Any, Final, NoReturn
 
 from csp_al.campaign.machine import Machine
-from csp_al.campaign.models import Remedy
+from csp_al.campaign.references import Remedy
 from csp_al.engine import claim
 from csp_al.engine.attempt import interrupted, read_outcome, reference_section, run_attempt
 from csp_al.engine.tasks import is_done, publish_result, read_task

@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from csp_al.campaign.errors import shown
-from csp_al.campaign.models import AseReference
+from csp_al.campaign.references import AseReference
 
 if TYPE_CHECKING:
     from ase import Atoms

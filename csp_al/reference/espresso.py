@@ -27,8 +27,8 @@ from ase.calculators.espresso import EspressoProfile, EspressoTemplate
 from ase.units import Ry
 
 from csp_al.campaign.machine import Machine
-from csp_al.campaign.models import EspressoReference
 from csp_al.campaign.namelists import elements_in
+from csp_al.campaign.references import EspressoReference
 from csp_al.interfaces import ReferenceFailedError
 from csp_al.reference import pseudopotentials
 from csp_al.reference.children import die_with_parent, one_thread_each

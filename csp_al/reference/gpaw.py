@@ -25,7 +25,7 @@ from ase.calculators.subprocesscalculator import MPICommand, NamedPackedCalculat
 from ase.units import Hartree
 
 from csp_al.campaign.machine import Machine
-from csp_al.campaign.models import GpawReference
+from csp_al.campaign.references import GpawReference
 from csp_al.interfaces import ReferenceFailedError
 from csp_al.reference.children import die_with_parent, one_thread_each
 from csp_al.reference.kpoints import monkhorst_pack

@@ -16,7 +16,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from csp_al.campaign.models import AnyReference, Remedy
+from csp_al.campaign.references import AnyReference, Remedy
 
 
 def _electrons(**settings: Any) -> dict[str, Any]:

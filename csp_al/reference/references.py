@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from csp_al.campaign.machine import Machine
-from csp_al.campaign.models import AnyReference, EspressoReference, GpawReference
+from csp_al.campaign.references import AnyReference, EspressoReference, GpawReference
 from csp_al.interfaces import Reference
 from csp_al.reference.ase_calculator import AseCalculator, find_callable
 from csp_al.reference.gpaw import Gpaw

@@ -75,7 +75,7 @@ def _torch() -> Line:
 
 def _gpaw() -> Line:
     """GPAW and its datasets: the reference that pip installs."""
-    from csp_al.campaign.models import GpawReference
+    from csp_al.campaign.references import GpawReference
     from csp_al.reference.gpaw import INSTALL, Gpaw
 
     try:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from csp_al.campaign.models import Campaign, GpawReference, species_counts
+from csp_al.campaign.models import Campaign, species_counts
+from csp_al.campaign.references import GpawReference
 from csp_al.report.tables import Run, open_run
 from csp_al.store.run import STAGES
 
