@@ -97,7 +97,7 @@ class EspressoReference(ReferenceSection):
     ecutwfc: Positive | None = Field(None, description="Ry; null: the highest that a pseudopotential suggests")
     ecutrho: Positive | None = Field(None, description="Ry; null: as suggested, at least 4 x ecutwfc, 8 x if ultrasoft")
     kspacing: Positive = Field(0.3, description="1/Å (2 pi included), largest distance between k-points")
-    smearing: Positive = Field(0.1, description="eV, of Marzari and Vanderbilt")
+    smearing: Positive = Field(0.1, description="eV, width of a Gaussian; other kinds: namelists.system.smearing")
     bands: Positive | None = Field(None, description="bands for each pair of valence electrons; null: pw.x decides")
     namelists: dict[str, dict[str, Any]] = Field(
         default_factory=dict,
