@@ -449,3 +449,49 @@ def test_pulay_stress_is_that_of_the_hard_atoms_and_fades_with_the_cutoff():
     # corundum at 340 eV, 8.74 Å^3/atom: 136 GPa said, -9 by differences of energies
     stress = (4 * pulay_energy("Al", "PBE", 340) + 6 * oxygen[0]) / 87.4 / GPa
     assert stress == pytest.approx(-145, abs=40)
+
+
+class Meshed:
+    """A reference whose energy depends on the mesh of the cell that its calculator was made for."""
+
+    name = "meshed"
+
+    def __init__(self):
+        self.made = []
+
+    def kpoints(self, atoms):
+        return [round(atoms.get_volume())]
+
+    def calculator(self, atoms, directory):
+        self.made.append(self.kpoints(atoms))
+        return Shifted(self.kpoints(atoms)[0])
+
+
+class Shifted(EMT):
+    def __init__(self, shift):
+        super().__init__()
+        self.shift = shift
+
+    def calculate(self, *arguments, **keywords):
+        super().calculate(*arguments, **keywords)
+        for name in ("energy", "free_energy"):
+            self.results[name] += self.shift
+
+
+def test_last_cell_has_a_single_point_of_its_own_mesh_also_when_it_was_interrupted(tmp_path):
+    start = bulk("Al", cubic=True, a=4.2)
+    whole = Meshed()
+    result = relax(whole, start, attempt(tmp_path / "whole", 1), fmax=0.01, max_steps=40)
+    assert whole.made == [[74], whole.kpoints(Atoms(cell=result["cell"]))]
+    assert whole.made[1] != [74]
+    plain = Atoms("Al4", positions=result["positions"], cell=result["cell"], pbc=True, calculator=EMT())
+    assert result["energy"] == pytest.approx(plain.get_potential_energy() + whole.made[1][0], abs=1e-9)
+    assert result["evaluations"] == result["steps"] + 2  # the first, and the last of another mesh
+
+    lines = (tmp_path / "whole" / "attempt-1" / TRAJECTORY).read_text().splitlines(keepends=True)
+    for done in (2, len(lines) - 1, len(lines)):
+        folder = tmp_path / f"cut-{done}"
+        (attempt(folder, 1) / TRAJECTORY).write_text("".join(lines[:done]))
+        again = relax(Meshed(), start, attempt(folder, 2), fmax=0.01, max_steps=40)
+        assert again["energy"] == pytest.approx(result["energy"], abs=1e-9)
+        assert again["evaluations"] == len(lines) - done
