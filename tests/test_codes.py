@@ -25,6 +25,11 @@ CODES = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as workers have it
+
+
 def silicon():
     atoms = bulk("Si", "diamond", a=5.43)
     atoms.positions[1] += [0.15, 0.05, -0.1]
