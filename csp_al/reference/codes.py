@@ -79,6 +79,8 @@ class Abinit(AseAbinit):
 class Cp2k(ase_cp2k.CP2K):
     """ASE's calculator, its shell started in the folder of the calculation, with a mesh by spacing and reasons."""
 
+    _shell: Any  # ASE's
+
     def __init__(self, kspacing: float, inp: str, command: str, parameters: dict[str, Any]) -> None:
         self.kspacing, self.folder = kspacing, Path()
         self.template, self.plain_command = inp, command
@@ -111,11 +113,21 @@ class Cp2k(ase_cp2k.CP2K):
         try:
             super().calculate(atoms, properties, system_changes)
         except (AssertionError, ValueError, OSError) as error:
+            self._end()
             found = CP2K_ERROR.search(_text(output))
             why = CP2K_DRAWING.sub(" ", found[1]) if found else f"{error!r}, see cp2k.out"
             raise ReferenceFailedError(f"CP2K: {_tidy(why)}") from error
         if CP2K_UNCONVERGED in _text(output):
+            self._end()
             raise ReferenceFailedError("SCF not converged: CP2K ran out of steps (max_scf)")
+
+    def _end(self) -> None:
+        """Kill the shell: after an error it would wait, at full speed, for what never comes."""
+        shell, self._shell, self._force_env_id = self._shell, None, None
+        if shell is not None and shell._child is not None:  # noqa: SLF001 - ASE has no other way
+            shell._child.kill()  # noqa: SLF001
+            shell._child.communicate()  # noqa: SLF001
+            shell._child, shell.isready = None, False  # noqa: SLF001
 
 
 def _text(path: Path) -> str:
