@@ -42,12 +42,14 @@ def reference(code, **parameters):
     return build_reference(section.model_copy(update={"parameters": section.parameters | cheap}))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("code", "wrong", "said"), CODES)
 def test_failures_are_told_in_the_words_of_the_code(tmp_path, code, wrong, said):
     with pytest.raises(ReferenceFailedError, match=said):
         single_point(reference(code, **wrong), silicon(), tmp_path)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("code", "wrong", "said"), CODES[1::2])
 def test_forces_are_derivatives_of_the_energy_in_a_folder_of_any_length(tmp_path, code, wrong, said):
     folder = tmp_path / ("x" * 60) / ("y" * 60)  # CP2K takes no name of more than 80 characters

@@ -499,6 +499,7 @@ REAL = pytest.mark.skipif(
 
 
 @REAL
+@pytest.mark.long
 def test_real_pw_gives_derivatives_of_its_energy_and_the_ladder_the_same_answer(tmp_path):
     plain = EspressoReference(kind="espresso", ecutwfc=24, kspacing=0.8, namelists={"electrons": {"conv_thr": 1e-9}})
     atoms = bulk("Si", "diamond", a=5.43)
