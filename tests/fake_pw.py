@@ -27,7 +27,12 @@ ERROR = """
      stopping ...
 """
 DONE = "\n   This run was terminated on:  12:00:01  21Nov2026\n\n   JOB DONE.\n"
-SCF_CURES = {"scf": "mixing_beta      = 0.2", "local-TF": "local-TF", "plain": "0.05", "hopeless": "never"}
+SCF_CURES = {
+    "scf": "mixing_beta      = 0.2",
+    "local-TF": "local-TF",
+    "plain": "mixing_beta      = 0.05",
+    "hopeless": "never",
+}
 ERRORS = {
     "S matrix": ("cdiaghg", "S matrix not positive definite", "nbnd"),
     "bands": ("c_bands", "too many bands are not converged", "'cg'"),

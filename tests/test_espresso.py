@@ -23,7 +23,7 @@ from ase.units import Ry
 from csp_al.campaign import CampaignError, open_campaign
 from csp_al.campaign.machine import Machine
 from csp_al.campaign.references import EspressoReference, GpawReference
-from csp_al.cli.checks import checked_campaign, pinned
+from csp_al.cli.checks import checked_campaign, reference_of
 from csp_al.engine import claim, worker
 from csp_al.engine.tasks import create_task, label_task, read_result, relax_task, task_id
 from csp_al.interfaces import ReferenceFailedError
@@ -152,6 +152,29 @@ def test_failure_that_nothing_cures_is_recorded_with_its_reason(root, machine, w
     [
         ("scf", "SCF not converged", ["slower mixing, more steps"]),
         ("local-TF", "SCF not converged", ["slower mixing, more steps", "local Thomas-Fermi mixing of more steps"]),
+        (
+            "plain",
+            "SCF not converged",
+            [
+                "slower mixing, more steps",
+                "local Thomas-Fermi mixing of more steps",
+                "conjugate gradients, very slow plain mixing",
+            ],
+        ),
+        (
+            "ppcg",
+            "diagonalisation: too many bands",
+            [
+                "more bands",
+                "conjugate gradients",
+                "projected preconditioned conjugate gradients, random first waves",
+            ],
+        ),
+        (
+            "less memory",
+            "out of memory: cannot allocate enough",
+            ["a smaller workspace", "conjugate gradients, which need the least memory"],
+        ),
         ("S matrix", "diagonalisation: S matrix not positive definite (pw.x, cdiaghg)", ["more bands"]),
         ("bands", "diagonalisation: too many bands", ["more bands", "conjugate gradients"]),
         ("cholesky", "diagonalisation: problems computing cholesky", ["more bands", "conjugate gradients"]),
@@ -401,7 +424,7 @@ def test_spin_that_nothing_starts_is_warned_of(machine):
 def test_cutoffs_and_checksums_are_written_out_when_a_campaign_begins(tmp_path, machine):
     text = CAMPAIGN.replace("formula: Al2", "formula: Al2Ni2").replace("ecutwfc: 20, ", "")
     campaign = open_campaign(campaign_file(tmp_path, text=text)).campaign
-    reference = pinned(campaign, machine, tmp_path).reference
+    reference = reference_of(campaign, machine, tmp_path).pinned()
     assert (reference.ecutwfc, reference.ecutrho) == (45, 400)
     assert reference.pseudopotentials == {"Al": "Al.upf", "Ni": "Ni.upf"}
     assert all(len(checksum) == 64 for checksum in reference.checksums.values())

@@ -82,6 +82,11 @@ def read_machine(name: str | None) -> Machine:
     return _read(path)
 
 
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def machine_folder() -> Path:
     """Where the user's machine files are."""
     return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "csp-al" / "machines"

@@ -1,4 +1,4 @@
-"""A campaign, checked against what is installed here, and pinned to it."""
+"""A campaign, checked against what is installed here."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def checked_campaign(path: Path, machine: Machine) -> CampaignFile:
     reference = reference_of(file.campaign, machine, path.parent)
     wrong = [file.problem(("reference", key), message) for key, message in reference.check()]
     if not wrong:
-        campaign = pinned(file.campaign, machine, path.parent)
+        campaign = file.campaign.model_copy(update={"reference": reference.pinned()})
         wrong = [file.problem(finding.key, finding.message) for finding in _labels(campaign, path.parent)]
     if wrong:
         raise CampaignError(wrong)
@@ -41,11 +41,6 @@ def checked_again(campaign: Campaign, machine: Machine, base: Path) -> Campaign:
     if wrong:
         raise ValueError("\n".join(f"{campaign.name}: reference.{key}: {message}" for key, message in wrong))
     return campaign
-
-
-def pinned(campaign: Campaign, machine: Machine, base: Path) -> Campaign:
-    """The campaign with everything written out that its labels depend on, e.g. checksums of pseudopotentials."""
-    return campaign.model_copy(update={"reference": reference_of(campaign, machine, base).pinned()})
 
 
 def for_workers(machine: Machine, campaign: Campaign, base: Path) -> Machine:

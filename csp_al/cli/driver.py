@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from types import FrameType
 
 import typer
 
-from csp_al.campaign.machine import Machine
+from csp_al.campaign.machine import Machine, usable_cores
 from csp_al.campaign.models import Campaign
 from csp_al.cli.panel import Panel
 from csp_al.cli.tables import results_table
@@ -29,7 +28,7 @@ class Interrupted(BaseException):
 
 def drive(campaign: Campaign, source: Path, directory: Path, machine: Machine, slots: int | None, device: str) -> int:
     """Run or continue a campaign and return the exit status. Raises InUseError and ChangedError."""
-    from csp_al.cli.checks import for_workers, pinned, reference_of
+    from csp_al.cli.checks import for_workers, reference_of
     from csp_al.engine.local import LocalEngine
     from csp_al.loop.check import WrongReferenceError
     from csp_al.loop.elsewhere import UntrustedLabelsError
@@ -46,7 +45,7 @@ def drive(campaign: Campaign, source: Path, directory: Path, machine: Machine, s
     machine = machine.model_copy(update={"slots": slots or machine.slots})
     slots = machine.slots_on(usable_cores())
     reference = reference_of(campaign, machine, source.parent)
-    campaign = pinned(campaign, machine, source.parent)
+    campaign = campaign.model_copy(update={"reference": reference.pinned()})
     directory.mkdir(parents=True, exist_ok=True)
     with locked(directory), _interruptible(), Panel(campaign, directory) as panel:
         programs = reference.versions()
@@ -74,11 +73,6 @@ def drive(campaign: Campaign, source: Path, directory: Path, machine: Machine, s
     results_table(open_run(directory).result_rows)
     typer.echo(f"Structures and tables: {directory / 'winners'}")
     return DONE
-
-
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager

@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 import typer
 
-from csp_al.campaign.machine import Machine
-from csp_al.cli.checks import checked_campaign, for_workers, pinned, reference_of
-from csp_al.cli.driver import usable_cores
+from csp_al.campaign.machine import Machine, usable_cores
+from csp_al.cli.checks import checked_campaign, for_workers, reference_of
 
 DONE, WRONG = 0, 1
 RATTLE = 0.1  # Å, so that no force vanishes by symmetry
@@ -25,8 +24,9 @@ def try_reference(path: Path, machine: Machine) -> int:
     from csp_al.generate import generate_pool
     from csp_al.reference.derivatives import slopes, trial
 
-    campaign = pinned(checked_campaign(path, machine).campaign, machine, path.parent)
+    campaign = checked_campaign(path, machine).campaign
     reference = reference_of(campaign, machine, path.parent)
+    campaign = campaign.model_copy(update={"reference": reference.pinned()})
     pool = campaign.pool.model_copy(update={"size": 1, "seeds": ()})
     structures, _ = generate_pool(pool, campaign.seed, report=lambda *_: None, folder=path.parent)
     (atoms,) = structures.to_atoms()

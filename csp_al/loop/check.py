@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -56,12 +55,6 @@ def check(drive: Drive, picks: Picks) -> None:
         write_json(folder / "check.json", {"evaluations": evaluations, "slopes": [asdict(slope) for slope in found]})
 
     drive.stage(drive.run / "check", write)
-
-
-def evaluations_of_check(run: Path) -> int:
-    """Calls of the reference that the check took beside labels; 0 where there was none."""
-    path = run / "check" / "check.json"
-    return int(json.loads(path.read_text(encoding="utf-8"))["evaluations"]) if path.exists() else 0
 
 
 def refuse_wrong(found: list[Slope]) -> None:

@@ -14,9 +14,9 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from csp_al.engine.tasks import atoms_of, relax_task
 from csp_al.files import write_json
-from csp_al.loop.check import evaluations_of_check
 from csp_al.loop.stages import Drive, Progress
 from csp_al.loop.tasks import run_all
+from csp_al.report.tables import open_run
 from csp_al.select.identity import distinct, times_reached
 from csp_al.store.run import cycles
 from csp_al.structures import Structures
@@ -48,7 +48,7 @@ def finish(drive: Drive, progress: Progress) -> Path:
             raise NoResultError(_nothing_left(failed))
         rows, groups = _ranked(drive, progress, done)
         _write(folder, rows, [done[row["id"]] for row in rows])
-        checks = evaluations_of_check(drive.run)
+        checks = open_run(drive.run).check_evaluations
         labels = int(progress.all_labels.evaluations.sum())
         asked_for = len(progress.all_labels.asked_for)
         relaxations = sum(int(result["evaluations"]) for result in results.values())

@@ -18,7 +18,7 @@ import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -52,7 +52,7 @@ DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
 """Our choice where pw.x's own does not suit thousands of random cells; the user's namelists override it.
 
 Cold smearing (Marzari and Vanderbilt) would suit metals better, but with it an insulator can have several Fermi
-energies: the SCF of a random Na4Cl4 hopped between two of them for 700 steps, and took 8 with a Gaussian (pw.x 6.7).
+energies: the SCF of a random Na4Cl4 hopped for 650 steps, until it was stopped, and took 8 with a Gaussian (pw.x 6.7).
 """
 
 
@@ -127,7 +127,7 @@ class Espresso:
 
     def versions(self) -> dict[str, str]:
         """What runs, for the record."""
-        return {PROGRAM: _version(self.machine.command(PROGRAM))}
+        return {PROGRAM: _version(tuple(self.machine.command(PROGRAM)))}
 
     @cached_property
     def folder(self) -> Path:
@@ -267,7 +267,8 @@ def _numbered(key: str, numbers: Mapping[str, int]) -> str:
     return f"{name}{bracket}{re.sub(r'[A-Z][a-z]?', number, inside)}"
 
 
-def _version(command: Sequence[str]) -> str:
+@cache
+def _version(command: tuple[str, ...]) -> str:
     """What pw.x says when it is started without input. Raises ReferenceFailedError if it does not start."""
     line = " ".join(command)
     with tempfile.TemporaryDirectory() as folder:  # it leaves files

@@ -12,6 +12,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
 
+from csp_al.campaign.machine import usable_cores
+
 Line = tuple[bool | None, str, str]
 """Whether it is there (None: not, but it is needed by some only), what it is, and what to do where it lacks."""
 
@@ -127,8 +129,7 @@ def _scheduler() -> Line:
 
 
 def _cores() -> Line:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return True, f"cores: {cores} usable by this process; as many labels run side by side", ""
+    return True, f"cores: {usable_cores()} usable by this process; as many labels run side by side", ""
 
 
 def _memory() -> Line:

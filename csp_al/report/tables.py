@@ -139,10 +139,11 @@ class Run:
     def reference_evaluations(self) -> int:
         """Calls of the reference method in finished stages: its check, labels and final relaxations."""
         final = self.summary["evaluations"]["final_relaxations"] if self.summary else 0
-        return int(self.labels["evaluations"].sum()) + int(final) + self._check_evaluations
+        return int(self.labels["evaluations"].sum()) + int(final) + self.check_evaluations
 
     @property
-    def _check_evaluations(self) -> int:
+    def check_evaluations(self) -> int:
+        """Calls of the reference that its check took beside labels; 0 where there was none."""
         folder = self.path / "check"
         return int(self._json(folder, "check.json")["evaluations"]) if is_published(folder) else 0
 
@@ -275,7 +276,7 @@ class Run:
             "labels_done": int((done & own).sum()),
             "labels_failed": int((~done & own).sum()),
             "labels_from_elsewhere": int((done & ~own).sum()),
-            "reference_evaluations": int(labels["evaluations"].sum()) + self._check_evaluations,
+            "reference_evaluations": int(labels["evaluations"].sum()) + self.check_evaluations,
             "best_labelled_energy_per_atom": labels.loc[done & own, "energy_per_atom"].min(),
         }
         errors = self.walk_forward(cycle) or {}
