@@ -1,6 +1,9 @@
-"""Files that are whole or not there: written aside, flushed to disk, renamed.
+"""Files that are whole or not there, and that say when they are no longer what was written.
 
-write_atomically(Path("result.json"), text)
+    write_sealed(Path("result.json"), {"format": 2, "energy": -1.0})
+    read_sealed(Path("result.json"), 2)
+
+A file is written aside, flushed to disk and renamed; a sealed one holds the checksum of its own content.
 """
 
 from __future__ import annotations
@@ -9,21 +12,39 @@ import hashlib
 import json
 import math
 import os
+import re
+import stat
+from collections.abc import Mapping
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
 CHUNK = 1 << 20  # bytes
+SEAL = "sha256"
+TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Replace a file as a whole: a reader, or a power cut, meets the old text or the new one, never a part.
+class DamagedError(Exception):
+    """A file is missing, or is not what was written; the message names it and says what to do."""
 
-    The text goes to a temporary name in the same folder, which must exist; file and folder are flushed to disk.
+    def __init__(self, path: Path, what: str) -> None:
+        self.path, self.what = path, what
+        super().__init__(
+            f"{path}: {what}. Continue with --repair: it sets aside what is damaged, and does that again from what is "
+            "whole"
+        )
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Replace a file as a whole: a reader, or a power cut, meets the old content or the new one, never a part.
+
+    The content goes to a temporary name in the same folder, which must exist; file and folder are flushed to disk.
     """
+    data = content.encode() if isinstance(content, str) else content
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with temporary.open("wb") as file:
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -31,6 +52,13 @@ def write_atomically(path: Path, text: str) -> None:
         temporary.unlink(missing_ok=True)
         raise
     sync_directory(path.parent)
+
+
+def forget_temporaries(folder: Path) -> None:
+    """Remove what killed writers left in a folder; for whoever alone may write there now."""
+    for path in folder.glob(".*.tmp"):
+        if TEMPORARY.fullmatch(path.name):
+            path.unlink(missing_ok=True)
 
 
 def sync_directory(path: Path) -> None:
@@ -42,13 +70,69 @@ def sync_directory(path: Path) -> None:
         os.close(handle)
 
 
+def open_plain(path: Path) -> BufferedReader:
+    """A regular file, opened to be read. Raises FileNotFoundError, and DamagedError for a link, a pipe, a folder.
+
+    A directory that somebody else made may hold these, and they would lead elsewhere, or never end.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        if path.is_symlink():
+            raise DamagedError(path, "a symbolic link, where a file was written") from error
+        raise
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise DamagedError(path, "no regular file")
+    return os.fdopen(handle, "rb")
+
+
 def sha256(path: Path) -> str:
-    """Checksum of a file's content, in hex."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+    """Checksum of a regular file's content, in hex. Raises as `open_plain`."""
+    with open_plain(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest(content: Any) -> str:
+    """Checksum of a JSON value, in hex, whatever the order of its keys and the space between them."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def seal(content: Mapping[str, Any], indent: int | None = None) -> str:
+    """A JSON object with its own checksum, as text."""
+    return json.dumps({**content, SEAL: digest(dict(content))}, indent=indent, allow_nan=False)
+
+
+def unseal(text: str | bytes) -> dict[str, Any]:
+    """The object of `seal`. Raises ValueError for any other text."""
+    try:
+        content: dict[str, Any] = json.loads(text)
+        checksum = content.pop(SEAL)
+        whole = bool(checksum == digest(content))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError("not readable") from error
+    if not whole:
+        raise ValueError("its checksum differs from the one it was written with")
+    return content
+
+
+def write_sealed(path: Path, content: Mapping[str, Any], indent: int | None = None) -> None:
+    """Write a JSON object with its own checksum, atomically; ``format`` is its version."""
+    write_atomically(path, seal(content, indent) + "\n")
+
+
+def read_sealed(path: Path, version: int) -> dict[str, Any]:
+    """What `write_sealed` wrote. Raises FileNotFoundError; DamagedError for other content or another format."""
+    with open_plain(path) as file:
+        text = file.read()
+    try:
+        content = unseal(text)
+    except ValueError as error:
+        raise DamagedError(path, str(error)) from error
+    if content.get("format") != version:
+        raise DamagedError(path, f"format {content.get('format')}, this version of csp_al reads {version}")
+    return content
 
 
 def write_json(path: Path, content: Any) -> None:

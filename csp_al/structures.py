@@ -12,10 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import h5py
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -27,8 +25,6 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Strings = NDArray[np.str_]
 T = TypeVar("T")
-
-FORMAT = 1  # version of the files that `save` writes
 
 
 @dataclass(frozen=True)
@@ -210,18 +206,18 @@ def take(batch: T, rows: Ints, structures: Structures) -> T:
         elif is_dataclass(value):
             parts[field.name] = take(value, rows, structures)
         else:
-            parts[field.name] = value[atoms if field.name in _PER_ATOM else rows]
+            parts[field.name] = value[atoms if field.name in PER_ATOM else rows]
     return type(batch)(**parts)
 
 
-_PER_ATOM = frozenset({"positions", "numbers", "forces", "forces_sigma"})
+PER_ATOM = frozenset({"positions", "numbers", "forces", "forces_sigma"})
 
 
 def scatter(batch: T, mask: NDArray[np.bool_], structures: Structures) -> T:
     """The reverse of `take` for a mask: the rows of a batch of floats where it holds, and NaN elsewhere."""
     parts: dict[str, Any] = {}
     for field in fields(batch):  # type: ignore[arg-type]
-        rows = mask[structures.system] if field.name in _PER_ATOM else mask
+        rows = mask[structures.system] if field.name in PER_ATOM else mask
         value = getattr(batch, field.name)
         parts[field.name] = np.full((len(rows), *value.shape[1:]), np.nan)
         parts[field.name][rows] = value
@@ -237,7 +233,7 @@ def choose(mask: NDArray[np.bool_], new: T, old: T, structures: Structures) -> T
         if field.name == "ptr":
             parts[field.name] = ours
             continue
-        rows = atoms if field.name in _PER_ATOM else mask
+        rows = atoms if field.name in PER_ATOM else mask
         parts[field.name] = np.where(rows.reshape(-1, *[1] * (ours.ndim - 1)), ours, theirs)
     return type(new)(**parts)
 
@@ -256,46 +252,6 @@ def concatenate(parts: Iterable[T]) -> T:
         else:
             joined[field.name] = np.concatenate(values)
     return type(first)(**joined)
-
-
-def save(path: Path, batch: Any) -> None:
-    """Write a dataclass of arrays to HDF5, nested ones as groups."""
-    with h5py.File(path, "w") as file:
-        file.attrs["format"] = FORMAT
-        _write(file, batch)
-
-
-def load(path: Path, kind: type[T]) -> T:
-    """Read what `save` wrote. Raises ValueError for a file of another format."""
-    with h5py.File(path, "r") as file:
-        if file.attrs.get("format") != FORMAT:
-            raise ValueError(f"{path}: format {file.attrs.get('format')}, this version of csp_al reads format {FORMAT}")
-        return _read(file, kind)
-
-
-def _write(group: h5py.Group, batch: Any) -> None:
-    for field in fields(batch):
-        value = getattr(batch, field.name)
-        if is_dataclass(value):
-            _write(group.create_group(field.name), value)
-        elif value.dtype.kind == "U":
-            group.create_dataset(field.name, data=value.astype(object), dtype=h5py.string_dtype())
-        else:
-            group.create_dataset(field.name, data=value)
-
-
-def _read(group: h5py.Group, kind: type[T]) -> T:
-    hints = get_type_hints(kind)
-    parts: dict[str, Any] = {}
-    for field in fields(kind):  # type: ignore[arg-type]
-        item = group[field.name]
-        if isinstance(item, h5py.Group):
-            parts[field.name] = _read(item, hints[field.name])
-        elif h5py.check_string_dtype(item.dtype):
-            parts[field.name] = item.asstr()[()].astype(np.str_)
-        else:
-            parts[field.name] = item[()]
-    return kind(**parts)
 
 
 def _as_rows(rows: ArrayLike) -> Ints:

@@ -20,11 +20,12 @@ from ase.calculators.emt import EMT
 from ase.io import read
 from ase.units import Ry
 
+from csp_al import claim
 from csp_al.campaign import CampaignError, open_campaign
 from csp_al.campaign.machine import Machine
 from csp_al.campaign.references import EspressoReference, GpawReference
 from csp_al.cli.checks import checked_campaign, reference_of
-from csp_al.engine import claim, worker
+from csp_al.engine import worker
 from csp_al.engine.tasks import create_task, label_task, read_result, relax_task, task_id
 from csp_al.interfaces import ReferenceFailedError
 from csp_al.reference.children import THREADS, one_thread_each

@@ -301,7 +301,7 @@ def test_labels_are_copied_so_that_a_campaign_outlives_its_sources(here):
         drive(here, source, die)
     assert status(here / "run")["stage"] == "elsewhere"
     old.unlink()
-    code = CliRunner().invoke(app, ["resume", str(here / "run"), "--slots", "1", "--device", "cpu"])
+    code = CliRunner().invoke(app, ["resume", str(here / "run"), "--trust", "--slots", "1", "--device", "cpu"])
     assert code.exit_code == 0, code.output
 
 
@@ -421,7 +421,7 @@ def test_a_folder_without_outputs_is_told(here):
 def test_a_damaged_run_directory_is_told(here):
     (here / "old").mkdir()
     (here / "old" / "resolved.json").write_text("{}")
-    assert "labels[0]: old/resolved.json: damaged" in told(here, "old").replace(str(here) + "/", "")
+    assert "labels[0]: old/resolved.json: not readable" in told(here, "old").replace(str(here) + "/", "")
 
 
 def without(quantity: str) -> Callable[[Atoms], None]:

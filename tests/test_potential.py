@@ -1,6 +1,5 @@
 """The ensemble is right about graphs, derivatives and symmetries, and training teaches it without leaking."""
 
-import json
 import re
 from dataclasses import replace
 from itertools import pairwise
@@ -19,6 +18,7 @@ from scipy.spatial.transform import Rotation
 from torch.func import functional_call
 
 from csp_al.campaign.models import Potential
+from csp_al.files import DamagedError, read_sealed, write_sealed
 from csp_al.potential import ensemble as ensemble_module
 from csp_al.potential import graphs
 from csp_al.potential import training as training_module
@@ -534,7 +534,7 @@ def test_saved_ensembles_predict_the_same(kind, tmp_path):
     ensemble = untrained(kind=kind)
     ensemble.save(tmp_path)
     atoms = random_crystal(np.random.default_rng(1), "Al2O3")
-    restored = load_ensemble(tmp_path, DEVICE)
+    restored = load_ensemble(tmp_path, ensemble.section, DEVICE)
     assert_same_prediction(predicted(restored, atoms), predicted(ensemble, atoms), 0)
     assert restored.section == ensemble.section
     weights = torch.load(tmp_path / "weights.pt", weights_only=True)
@@ -542,19 +542,19 @@ def test_saved_ensembles_predict_the_same(kind, tmp_path):
 
 
 def test_weights_of_another_format_are_refused(tmp_path):
-    untrained().save(tmp_path)
-    about = json.loads((tmp_path / "potential.json").read_text())
-    (tmp_path / "potential.json").write_text(json.dumps(about | {"format": 999}))
-    with pytest.raises(ValueError, match="format 999, this version of csp_al reads format 2"):
-        load_ensemble(tmp_path, DEVICE)
+    ensemble = untrained()
+    ensemble.save(tmp_path)
+    write_sealed(tmp_path / "potential.json", read_sealed(tmp_path / "potential.json", 3) | {"format": 999})
+    with pytest.raises(DamagedError, match="format 999, this version of csp_al reads 3"):
+        load_ensemble(tmp_path, ensemble.section, DEVICE)
 
 
 def test_weights_that_lack_a_tensor_are_refused(tmp_path):
     ensemble = untrained()
     del ensemble.state["representation.interactions.0.in2f.weight"]
     ensemble.save(tmp_path)
-    with pytest.raises(ValueError, match=r"not those of schnet: representation.interactions.0.in2f.weight"):
-        load_ensemble(tmp_path, DEVICE)
+    with pytest.raises(DamagedError, match=r"not those of schnet: representation.interactions.0.in2f.weight"):
+        load_ensemble(tmp_path, ensemble.section, DEVICE)
 
 
 # --- training

@@ -24,6 +24,8 @@ import csp_al
 from csp_al.campaign import AseReference, Budget, Campaign, GpawReference, Pool, Select, Stop, read_campaign
 from csp_al.cli.tables import results_table
 from csp_al.engine.tasks import read_result
+from csp_al.files import DamagedError
+from csp_al.hdf5 import load
 from csp_al.potential.devices import available_devices, describe_device, resolve_device
 from csp_al.report import columns, doctor, figures
 from csp_al.report.export import export
@@ -34,8 +36,8 @@ from csp_al.report.tables import open_run
 from csp_al.select.walk_forward import walk_forward
 from csp_al.store.lock import locked
 from csp_al.store.run import NoRunError, log, prepare
-from csp_al.store.stages import DamagedError, manifest
-from csp_al.structures import Labels, Prediction, Relaxed, Structures, concatenate, load
+from csp_al.store.stages import manifest
+from csp_al.structures import Labels, Prediction, Relaxed, Structures, concatenate
 
 ROOT = Path(__file__).parents[1]
 STAGES = ("label", "train", "relax", "rank", "verdict", "select")

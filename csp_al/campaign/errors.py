@@ -97,6 +97,11 @@ def printable(text: str) -> str:
     return "".join(letter if letter == "\t" or letter.isprintable() else "\ufffd" for letter in text)
 
 
+def printable_lines(text: str) -> str:
+    """Several lines, each made printable."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
 def _as_yaml(value: Any) -> str:
     """As it would stand in the file; collections by their kind, since they can be long."""
     match value:

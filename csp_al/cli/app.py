@@ -1,7 +1,8 @@
 """The verbs of `csp-al`.
 
-Exit status: 0 done; 1 the campaign ended without a result; 2 bad input; 3 the run directory is in use; 143 or 130
-stopped, and can be continued. Heavy imports live inside the verbs, so that `--help` answers at once.
+Exit status: 0 done; 1 the campaign ended without a result; 2 bad input; 3 the run directory is in use; 75 the machine
+failed, such as a full disk; 143 or 130 stopped. After 75, 143 and 130 it can be continued. Heavy imports live inside
+the verbs, so that `--help` answers at once.
 """
 
 from __future__ import annotations
@@ -28,6 +29,10 @@ Json = Annotated[bool, typer.Option("--json", help="print JSON, for programs")]
 Slots = Annotated[int | None, typer.Option(min=1, help="labels side by side; default: as many as the cores allow")]
 MachineName = Annotated[
     str | None, typer.Option("--machine", help="machine file: a name, or a path ending in .yaml; default: default")
+]
+Repair = Annotated[bool, typer.Option("--repair", help="set aside what is damaged and do it again")]
+Trust = Annotated[
+    bool, typer.Option("--trust", help="the run directory is mine: its code, its file names, its links may be followed")
 ]
 Device = Annotated[str, typer.Option(help="where the potentials run: auto, cpu, cuda, cuda:1, mps")]
 
@@ -89,7 +94,7 @@ def plan(path: File, directory: Annotated[Path | None, typer.Option(help="run di
 
     campaign = read_campaign(path)
     run = directory or default_directory(campaign.name)
-    typer.echo(describe_plan(plan_campaign(campaign, run if run.exists() else None)))
+    typer.echo(describe_plan(plan_campaign(campaign, run)))
 
 
 @app.command()
@@ -100,30 +105,44 @@ def run(
     machine: MachineName = None,
     slots: Slots = None,
     device: Device = "auto",
+    repair: Repair = False,
+    trust: Trust = False,
 ) -> None:
     """Start a campaign, or continue it where it stopped."""
     from csp_al.campaign.machine import read_machine
     from csp_al.cli.checks import checked_campaign
-    from csp_al.cli.driver import drive
+    from csp_al.cli.driver import Start, drive
 
     here = read_machine(machine)
     campaign = checked_campaign(path, here).campaign
-    raise typer.Exit(drive(campaign, path, directory or default_directory(campaign.name), here, slots, device))
+    start = Start(path, directory or default_directory(campaign.name), here, slots, device, repair, trust)
+    raise typer.Exit(drive(campaign, start))
 
 
 @app.command()
 @in_words
-def resume(directory: RunDirectory, machine: MachineName = None, slots: Slots = None, device: Device = "auto") -> None:
+def resume(
+    directory: RunDirectory,
+    machine: MachineName = None,
+    slots: Slots = None,
+    device: Device = "auto",
+    repair: Repair = False,
+    trust: Trust = False,
+) -> None:
     """Continue the campaign of a run directory."""
     from csp_al.campaign.machine import read_machine
     from csp_al.cli.checks import checked_again
-    from csp_al.cli.driver import drive
+    from csp_al.cli.driver import Start, drive
+    from csp_al.cli.trust import refuse_code
     from csp_al.store.run import folder_of_campaign, read_campaign_of
 
     here = read_machine(machine)
+    campaign = read_campaign_of(directory)
+    if not trust:
+        refuse_code(campaign, directory)
     source = folder_of_campaign(directory) / "campaign.yaml"
-    campaign = checked_again(read_campaign_of(directory), here, source.parent)
-    raise typer.Exit(drive(campaign, source, directory, here, slots, device))
+    campaign = checked_again(campaign, here, source.parent)
+    raise typer.Exit(drive(campaign, Start(source, directory, here, slots, device, repair, trust)))
 
 
 @app.command()
@@ -136,12 +155,13 @@ def status(
     """Show how far a campaign is and what it has found."""
     import time
 
+    from csp_al.campaign.errors import printable_lines
     from csp_al.report.status import describe
     from csp_al.report.status import status as status_of
 
     while True:
         now = status_of(directory)
-        typer.echo(json.dumps(now, indent=1) if as_json else describe(now))
+        typer.echo(json.dumps(now, indent=1) if as_json else printable_lines(describe(now)))
         if not watch or now["state"] != "running":
             return
         time.sleep(2)

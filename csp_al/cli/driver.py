@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 
@@ -14,8 +15,13 @@ from csp_al.campaign.machine import Machine, usable_cores
 from csp_al.campaign.models import Campaign
 from csp_al.cli.panel import Panel
 from csp_al.cli.tables import results_table
+from csp_al.cli.trust import refuse_links
+from csp_al.store.opening import open_to_drive
+from csp_al.store.room import is_the_machines
+from csp_al.store.run import forget_stop_request, log, programs_of
 
 DONE, NO_RESULT, STOPPED, INTERRUPTED = 0, 1, 143, 130
+MACHINE_FAILED = 75  # EX_TEMPFAIL of sysexits.h: it may be tried again
 
 
 class Interrupted(BaseException):
@@ -26,63 +32,118 @@ class Interrupted(BaseException):
         super().__init__(signal.Signals(number).name)
 
 
-def drive(campaign: Campaign, source: Path, directory: Path, machine: Machine, slots: int | None, device: str) -> int:
-    """Run or continue a campaign and return the exit status. Raises InUseError and ChangedError."""
-    from csp_al.cli.checks import for_workers, reference_of
-    from csp_al.engine.local import LocalEngine
+@dataclass(frozen=True)
+class Start:
+    """How a driver was started: campaign file, run directory, machine, and what the command line says.
+
+    ``repair``: set aside what is damaged; ``trust``: links may lead out of the run directory.
+    """
+
+    source: Path
+    directory: Path
+    machine: Machine
+    slots: int | None
+    device: str
+    repair: bool
+    trust: bool
+
+
+def drive(campaign: Campaign, start: Start) -> int:
+    """Run or continue a campaign and return the exit status.
+
+    Raises InUseError, ChangedError, DamagedError and UntrustedError.
+    """
+    from csp_al.cli.checks import reference_of
+    from csp_al.report.tables import open_run
+    from csp_al.store.lock import locked
+
+    directory = start.directory
+    machine = start.machine.model_copy(update={"slots": start.slots or start.machine.slots})
+    slots = machine.slots_on(usable_cores())
+    reference = reference_of(campaign, machine, start.source.parent)
+    campaign = campaign.model_copy(update={"reference": reference.pinned()})
+    programs = reference.versions()
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with _interruptible(), locked(directory), Panel(campaign, directory) as panel:
+            status = _drive(campaign, replace(start, machine=machine), slots, programs, panel)
+    except Interrupted as end:  # before the run directory was ours
+        return end.status
+    except OSError as trouble:
+        if not is_the_machines(trouble):
+            raise
+        typer.echo(f"{trouble.filename or directory}: {trouble.strerror}. {_continue(campaign, directory)}", err=True)
+        return MACHINE_FAILED
+    if status == DONE:
+        results_table(open_run(directory).result_rows)
+        typer.echo(f"Structures and tables: {directory / 'winners'}")
+    return status
+
+
+def _drive(campaign: Campaign, start: Start, slots: int, programs: dict[str, str], panel: Panel) -> int:
+    """Drive a run directory that is ours, and say how that ended."""
     from csp_al.loop.check import WrongReferenceError
     from csp_al.loop.elsewhere import UntrustedLabelsError
     from csp_al.loop.finish import NoResultError
+    from csp_al.loop.tasks import StoppedError, TooManyFailedError
+
+    directory = start.directory
+    try:
+        reason = _search(campaign, start, slots, programs, panel)
+    except (Interrupted, StoppedError) as end:
+        log(directory, "stopped")
+        panel.note(f"Stopped. {_continue(campaign, directory)}")
+        return end.status if isinstance(end, Interrupted) else STOPPED
+    except (WrongReferenceError, TooManyFailedError, UntrustedLabelsError, NoResultError) as failure:
+        log(directory, "failed", reason=str(failure))
+        panel.note(str(failure))
+        return NO_RESULT
+    log(directory, "finished", reason=reason)
+    panel.note(f"Search ended: {reason}.")
+    return DONE
+
+
+def _search(campaign: Campaign, start: Start, slots: int, programs: dict[str, str], panel: Panel) -> str:
+    """Open the run directory and search; why the search ended."""
+    from csp_al.cli.checks import for_workers
+    from csp_al.engine.local import LocalEngine
     from csp_al.loop.search import search
     from csp_al.loop.stages import Drive
-    from csp_al.loop.tasks import StoppedError, TooManyFailedError
     from csp_al.potential.devices import resolve_device
-    from csp_al.report.tables import open_run
-    from csp_al.store.lock import locked
-    from csp_al.store.run import forget_stop_request, log, prepare, programs_of
 
-    torch_device = resolve_device(device)
-    machine = machine.model_copy(update={"slots": slots or machine.slots})
-    slots = machine.slots_on(usable_cores())
-    reference = reference_of(campaign, machine, source.parent)
-    campaign = campaign.model_copy(update={"reference": reference.pinned()})
-    directory.mkdir(parents=True, exist_ok=True)
-    with locked(directory), _interruptible(), Panel(campaign, directory) as panel:
-        programs = reference.versions()
-        prepare(directory, campaign, source, programs)
-        for program, version in programs.items():
-            if (before := programs_of(directory).get(program)) != version:
-                panel.note(f"Warning: {program} was {before} when this campaign began, and is {version} now")
-        forget_stop_request(directory)
-        log(directory, "started")
-        engine = LocalEngine(directory / "tasks", slots, for_workers(machine, campaign, source.parent))
-        try:
-            verdict = search(Drive(campaign, directory, source.parent, engine, torch_device, panel.tell))
-        except (Interrupted, StoppedError) as end:
-            log(directory, "stopped")
-            panel.note(f"Stopped; nothing is lost. Continue with: csp-al resume {directory}")
-            return end.status if isinstance(end, Interrupted) else STOPPED
-        except (WrongReferenceError, TooManyFailedError, UntrustedLabelsError, NoResultError) as failure:
-            log(directory, "failed", reason=str(failure))
-            panel.note(str(failure))
-            return NO_RESULT
-        finally:
-            engine.close()
-        log(directory, "finished", reason=verdict.reason)
-    typer.echo(f"Search ended: {verdict.reason}.")
-    results_table(open_run(directory).result_rows)
-    typer.echo(f"Structures and tables: {directory / 'winners'}")
-    return DONE
+    directory, base = start.directory, start.source.parent
+    if not start.trust:
+        refuse_links(directory)
+    open_to_drive(directory, campaign, start.source, programs, mend=start.repair, tell=panel.note)
+    for program, version in programs.items():
+        if (before := programs_of(directory).get(program)) != version:
+            panel.note(f"Warning: {program} was {before} when this campaign began, and is {version} now")
+    forget_stop_request(directory)
+    log(directory, "started")
+    device = resolve_device(start.device)
+    engine = LocalEngine(directory / "tasks", slots, for_workers(start.machine, campaign, base))
+    try:
+        return search(Drive(campaign, directory, base, engine, device, panel.tell, start.repair)).reason
+    finally:
+        engine.close()
+
+
+def _continue(campaign: Campaign, directory: Path) -> str:
+    trust = " --trust" if campaign.reference.kind == "ase" else ""
+    return f"Nothing is lost. Continue with: csp-al resume {directory}{trust}"
 
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Turn SIGTERM and SIGINT into `Interrupted`, so that everything is closed on the way out."""
+    """Turn SIGTERM and SIGINT into `Interrupted`, so that everything is closed on the way out; once is enough."""
+    ends = (signal.SIGTERM, signal.SIGINT)
 
     def interrupt(number: int, _: FrameType | None) -> None:
+        for end in ends:
+            signal.signal(end, signal.SIG_IGN)
         raise Interrupted(number)
 
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.signal(number, interrupt) for number in ends}
     try:
         yield
     finally:

@@ -21,10 +21,12 @@ def in_words(verb: Verb) -> Verb:
         except typer.Exit:
             raise
         except Exception as error:
+            from csp_al.campaign.errors import printable_lines
+
             code = _exit_status(error)
             if code is None:
                 raise
-            typer.echo(str(error), err=True)
+            typer.echo(printable_lines(str(error)), err=True)
             raise typer.Exit(code) from error
 
     return wrapped  # type: ignore[return-value]
@@ -32,12 +34,16 @@ def in_words(verb: Verb) -> Verb:
 
 def _exit_status(error: Exception) -> int | None:
     from csp_al.campaign import CampaignError
+    from csp_al.cli.trust import UntrustedError
+    from csp_al.files import DamagedError
     from csp_al.interfaces import UnplaceableError
+    from csp_al.store.changes import ChangedError
     from csp_al.store.lock import InUseError
-    from csp_al.store.run import ChangedError, NoRunError
-    from csp_al.store.stages import DamagedError
+    from csp_al.store.run import NoRunError
 
     if isinstance(error, InUseError):
         return 3
-    bad_input = (CampaignError, ChangedError, NoRunError, DamagedError, UnplaceableError, ValueError, OSError)
+    bad_input = (
+        CampaignError, ChangedError, NoRunError, DamagedError, UntrustedError, UnplaceableError, ValueError, OSError,
+    )  # fmt: skip
     return 2 if isinstance(error, bad_input) else None

@@ -11,6 +11,7 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from csp_al.campaign.errors import printable_lines
 from csp_al.campaign.models import Campaign
 
 DOING = {
@@ -42,9 +43,10 @@ class Panel:
         )
         self.task = self.progress.add_task("starting", total=None)
         self.cycles = _cycle_table(f"{campaign.name}: {campaign.pool.formula}, {campaign.pool.size} candidates")
-        self.console.print(f"{campaign.name}: running in {directory}")
+        self.title = f"{campaign.name}: running in {directory}"
 
     def __enter__(self) -> Self:
+        self.note(self.title)
         if self.console.is_terminal:
             self.live = Live(Group(self.cycles, self.progress), console=self.console, refresh_per_second=4)
             self.live.__enter__()
@@ -79,7 +81,7 @@ class Panel:
 
     def note(self, text: str) -> None:
         """Print a line above the panel."""
-        self.console.print(text, soft_wrap=True, highlight=False)
+        self.console.print(printable_lines(text), soft_wrap=True, highlight=False, markup=False)
 
 
 _COLUMNS = {

@@ -6,7 +6,10 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
+
+from csp_al.campaign.errors import printable
 
 WIDTH_OF_FILES = 120
 """Columns of what is printed to a file or a pipe, where rich would cut numbers to fit into 80."""
@@ -28,7 +31,7 @@ def results_table(rows: list[dict[str, Any]]) -> None:
         table.add_row(
             str(row["rank"]),
             str(row["id"]),
-            f"{row['space_group']['symbol']} ({row['space_group']['number']})",
+            escape(printable(f"{row['space_group']['symbol']} ({row['space_group']['number']})")),
             f"{row['energy_per_atom']:.4f}",
             f"{1000 * row['energy_above_best']:.1f}",
             f"{row['volume_per_atom']:.2f}",

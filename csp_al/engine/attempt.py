@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import faulthandler
 import gc
-import json
 import os
 import resource
 import select
@@ -27,7 +26,7 @@ from pydantic import TypeAdapter
 from csp_al.campaign.machine import Machine
 from csp_al.campaign.references import AnyReference, Remedy
 from csp_al.engine.tasks import RELAX, atoms_of
-from csp_al.files import write_atomically
+from csp_al.files import forget_temporaries, read_sealed, write_sealed
 from csp_al.interfaces import ReferenceFailedError, Task
 from csp_al.reference.children import die_with_parent
 from csp_al.reference.evaluate import TRAJECTORY, frames, relax, single_point
@@ -37,6 +36,7 @@ from csp_al.reference.sanity import too_close, why_insane
 
 LOOK: Final = 0.2  # s between two looks at a running attempt
 REAP: Final = 0.005  # s between two looks at one that has closed its end of the pipe
+FORMAT: Final = 2  # version of outcome.json
 SCRATCH: Final = "scratch"  # folder of an attempt that does not outlive it
 
 
@@ -80,18 +80,18 @@ def read_outcome(directory: Path) -> dict[str, Any] | None:
     """How an attempt ended, or None if it was interrupted (or runs).
 
     Keys: status, reason, remedies (in force, as JSON), seconds, cost (core seconds), evaluations, values (those of
-    `relax`, or None).
+    `relax`, or None). Raises DamagedError for a file that is not what was written.
     """
-    path = directory / "outcome.json"
-    if not path.exists():
+    try:
+        return read_sealed(directory / "outcome.json", FORMAT)
+    except FileNotFoundError:
         return None
-    outcome: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return outcome
 
 
 def interrupted(directory: Path, remedies: Sequence[Remedy]) -> dict[str, Any]:
-    """The outcome of an attempt whose process and watcher died; what it left in its scratch folder is removed."""
+    """The outcome of an attempt whose process and watcher died; what it left half done is removed."""
     shutil.rmtree(directory / SCRATCH, ignore_errors=True)
+    forget_temporaries(directory)
     return {
         "status": "interrupted", "reason": "its worker was stopped", "remedies": as_json(remedies), "seconds": 0.0,
         "cost": 0.0, "evaluations": _begun(directory), "values": None,
@@ -250,4 +250,4 @@ def _judged(
 
 
 def _write_outcome(directory: Path, outcome: dict[str, Any]) -> None:
-    write_atomically(directory / "outcome.json", json.dumps(outcome, allow_nan=False) + "\n")
+    write_sealed(directory / "outcome.json", {"format": FORMAT} | outcome)

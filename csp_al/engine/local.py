@@ -9,6 +9,8 @@ finally:
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 import subprocess
 import sys
@@ -16,11 +18,12 @@ import time
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Any, Final, NoReturn
 
+from csp_al import claim
 from csp_al.campaign.machine import Machine
-from csp_al.engine import claim
 from csp_al.engine.tasks import is_done
+from csp_al.files import DamagedError
 from csp_al.reference.children import THREADS
 
 GRACE: Final = 5.0  # s for the workers to end when told to
@@ -57,7 +60,8 @@ class LocalEngine:
     def tick(self) -> None:
         """Hear what has ended and give every idle slot a task.
 
-        Raises RuntimeError when workers keep dying, with the last line of their log.
+        Raises what a worker could not go on for, OSError or DamagedError, and OSError when workers keep dying, with
+        the last line of their log.
         """
         for slot in list(self._workers):
             self._hear(slot)
@@ -123,6 +127,8 @@ class LocalEngine:
     def _hear(self, slot: int) -> None:
         worker = self._workers[slot]
         said = _pipe(worker.process.stdout).read() or b""
+        if said.startswith(b"{"):
+            _raise(json.loads(said))
         if said.endswith(b"\n"):  # one task at a time, so one line says it
             worker.task = None
             self._deaths = 0
@@ -132,9 +138,17 @@ class LocalEngine:
         del self._workers[slot]
         self._deaths += 1
         if self._deaths >= MOST_DEATHS:
-            lines = self._log(slot).read_text(encoding="utf-8", errors="replace").splitlines()
-            msg = f"{self._deaths} workers died one after the other; {self._log(slot)} ends with: {(lines or [''])[-1]}"
-            raise RuntimeError(msg)
+            log = self._log(slot)
+            lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+            told = f"{self._deaths} workers died one after the other; the log ends with: {(lines or [''])[-1]}"
+            raise OSError(errno.EIO, told, str(log))
+
+
+def _raise(trouble: dict[str, Any]) -> NoReturn:
+    """What a worker said before it ended."""
+    if "damaged" in trouble:
+        raise DamagedError(Path(trouble["damaged"]), trouble["words"])
+    raise OSError(trouble["errno"], trouble["words"], trouble["file"])
 
 
 def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:

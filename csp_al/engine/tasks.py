@@ -11,19 +11,18 @@ The id is a hash of everything that the result depends on, so that the same ques
 
 from __future__ import annotations
 
-import hashlib
-import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from csp_al.campaign.references import AnyReference
-from csp_al.files import write_atomically
+from csp_al.files import DamagedError, digest, read_sealed, write_sealed
 from csp_al.interfaces import Task
 
 if TYPE_CHECKING:
     from ase import Atoms
 
-FORMAT: Final = 1  # version of task.json and result.json
+FORMAT: Final = 2  # version of task.json and result.json
 LABEL: Final = "label"
 RELAX: Final = "relax"
 LIMITS: Final = ("time_limit", "max_force", "max_stress", "max_fail_fraction", "remedies")
@@ -54,9 +53,12 @@ def atoms_of(structure: dict[str, Any]) -> Atoms:
 def task_id(task: Task) -> str:
     """First 20 hex digits of the SHA-256 of kind and inputs in canonical JSON, limits left out."""
     reference = {key: value for key, value in task.inputs["reference"].items() if key not in LIMITS}
-    question = {"kind": task.kind, "inputs": task.inputs | {"reference": reference}}
-    text = json.dumps(question, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:20]
+    return digest({"kind": task.kind, "inputs": task.inputs | {"reference": reference}})[:20]
+
+
+def is_id(name: object) -> bool:
+    """Whether this may be the name of a task's folder."""
+    return isinstance(name, str) and re.fullmatch("[0-9a-f]{20}", name) is not None
 
 
 def create_task(root: Path, task: Task) -> str:
@@ -66,18 +68,22 @@ def create_task(root: Path, task: Task) -> str:
     """
     name = task_id(task)
     path = root / name / "task.json"
-    text = json.dumps({"format": FORMAT, "kind": task.kind, "inputs": task.inputs}, allow_nan=False) + "\n"
-    if is_done(root, name) or (path.exists() and path.read_text(encoding="utf-8") == text):
+    content = {"format": FORMAT, "kind": task.kind, "inputs": task.inputs}
+    if is_done(root, name) or _holds(path, content):
         return name
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, text)
+    write_sealed(path, content)
     return name
 
 
 def read_task(root: Path, name: str) -> Task:
-    """The task of this id. Raises FileNotFoundError if there is none, ValueError for a file of another format."""
-    content = _read(root / name / "task.json")
-    return Task(content["kind"], content["inputs"])
+    """The task of this id. Raises FileNotFoundError if there is none, DamagedError for a file of another content."""
+    path = root / name / "task.json"
+    content = read_sealed(path, FORMAT)
+    task = Task(content["kind"], content["inputs"])
+    if task_id(task) != name:
+        raise DamagedError(path, "it asks for something else than its name says")
+    return task
 
 
 def is_done(root: Path, name: str) -> bool:
@@ -91,24 +97,28 @@ def read_result(root: Path, name: str) -> dict[str, Any] | None:
     Keys: id, kind, status ("done", "failed", "rejected"), reason, cost (core seconds), evaluations, attempts (each
     with attempt, status, reason, remedy, seconds, cost, evaluations), host, started, finished; and where the reference
     gave a result, energy (eV), forces (eV/Å), stress (3x3, eV/Å^3), positions, cell (Å), fmax (eV/Å), converged,
-    steps. Raises ValueError for a file of another format.
+    steps. Raises DamagedError for a file that is not what was written, or the result of another task.
     """
-    if not is_done(root, name):
+    path = root / name / "result.json"
+    try:
+        result = read_sealed(path, FORMAT)
+    except FileNotFoundError:
         return None
-    return _read(root / name / "result.json")
+    if result["id"] != name:
+        raise DamagedError(path, f"the result of another task, {result['id']}")
+    return result
 
 
 def publish_result(folder: Path, result: dict[str, Any]) -> None:
     """Make this the result of the task in the folder, by one rename."""
-    write_atomically(folder / "result.json", json.dumps({"format": FORMAT} | result, allow_nan=False) + "\n")
+    write_sealed(folder / "result.json", {"format": FORMAT} | result)
 
 
-def _read(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    if content.get("format") != FORMAT:
-        msg = f"{path}: format {content.get('format')}, this version of csp_al reads format {FORMAT}"
-        raise ValueError(msg)
-    return content
+def _holds(path: Path, content: dict[str, Any]) -> bool:
+    try:
+        return read_sealed(path, FORMAT) == content
+    except (FileNotFoundError, DamagedError):
+        return False
 
 
 def _structure(atoms: Atoms) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
     python -m csp_al.engine.worker runs/si8/tasks '{"cores_per_label": 4}'
 
+Where the disk is full or a file damaged it says so, as JSON, and ends; the task has no result then.
+
 A task that is finished, or that another living worker has, is passed over. Every attempt runs in a process forked
 from this one, which has imported already what the attempt needs. At the end of its input, as when its driver was
 killed, the worker finishes and publishes the task at hand and ends; on SIGTERM it ends at once with exit status 143,
@@ -10,7 +12,11 @@ and the task at hand can be taken up by another.
 
 from __future__ import annotations
 
+import errno
+import json
 import os
+import re
+import shutil
 import signal
 import socket
 import sys
@@ -22,14 +28,20 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final, NoReturn
 
+from csp_al import claim
 from csp_al.campaign.machine import Machine
 from csp_al.campaign.references import Remedy
-from csp_al.engine import claim
 from csp_al.engine.attempt import interrupted, read_outcome, reference_section, run_attempt
 from csp_al.engine.tasks import is_done, publish_result, read_task
+from csp_al.files import DamagedError, forget_temporaries
 from csp_al.interfaces import Task
 from csp_al.reference.ladder import ladder, next_remedy
 from csp_al.reference.references import import_reference
+from csp_al.store.room import is_the_machines
+
+NO_ROOM: Final = r"^disk full|No space left on device|quota exceeded"
+LEAST_FREE: Final = 10_000_000
+"""Bytes; a calculation that failed with less than that free may have failed for that."""
 
 MOST_INTERRUPTIONS: Final = 20
 """Attempts of one task that may be cut off before it counts as the cause."""
@@ -44,6 +56,7 @@ def run_task(root: Path, name: str, machine: Machine) -> None:
     if mine is None:
         return
     try:
+        forget_temporaries(folder)
         if not is_done(root, name):
             _climb(read_task(root, name), folder, mine, machine)
         claim.clear(folder)
@@ -61,6 +74,8 @@ def _climb(task: Task, folder: Path, mine: Path, machine: Machine) -> None:
         directory = folder / f"attempt-{len(attempts) + 1}"
         run_attempt(task, directory, _remedies(attempts, rungs) or (), machine, partial(claim.touch, mine))
     status, reason = verdict
+    if status == "failed":
+        check_disk(folder, reason)
     told = _told(attempts)
     publish_result(folder, (attempts[-1]["values"] or {}) | {
         "id": folder.name, "kind": task.kind, "status": status, "reason": reason,
@@ -68,6 +83,12 @@ def _climb(task: Task, folder: Path, mine: Path, machine: Machine) -> None:
         "evaluations": sum(attempt["evaluations"] for attempt in told),
         "attempts": told, "host": socket.gethostname(), "started": started, "finished": _now(),
     })  # fmt: skip
+
+
+def check_disk(folder: Path, reason: str) -> None:
+    """Raise OSError (ENOSPC) where a failure says more of the disk than of the task: it is to be tried again."""
+    if re.search(NO_ROOM, reason) or shutil.disk_usage(folder).free < LEAST_FREE:
+        raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)} ({reason})", str(folder))
 
 
 def _attempts(folder: Path, rungs: Sequence[Remedy]) -> list[dict[str, Any]]:
@@ -121,13 +142,26 @@ def _on_sigterm(signum: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG0
 
 
 def main(root: Path, machine: Machine) -> None:
-    """Run every task whose id comes in, until the input ends."""
+    """Run every task whose id comes in, until the input ends, or until it cannot go on, which it says as JSON."""
     signal.signal(signal.SIGTERM, _on_sigterm)
     while line := sys.stdin.readline():
         name = line.strip()
-        run_task(root, name, machine)
-        with suppress(BrokenPipeError):  # the driver is gone; the end of the input is next
-            os.write(1, f"{name}\n".encode())
+        try:
+            run_task(root, name, machine)
+        except OSError as trouble:
+            if not is_the_machines(trouble):
+                raise
+            _say(json.dumps({"errno": trouble.errno, "words": trouble.strerror, "file": trouble.filename}))
+            raise SystemExit(1) from trouble
+        except DamagedError as damage:
+            _say(json.dumps({"damaged": str(damage.path), "words": damage.what}))
+            raise SystemExit(1) from damage
+        _say(name)
+
+
+def _say(line: str) -> None:
+    with suppress(BrokenPipeError):  # the driver is gone; the end of the input is next
+        os.write(1, f"{line}\n".encode())
 
 
 if __name__ == "__main__":

@@ -19,10 +19,11 @@ from ase.io import read
 
 from csp_al.campaign import AnyReference, Campaign, species_counts
 from csp_al.engine.tasks import LIMITS, PLACES
+from csp_al.files import DamagedError
 from csp_al.reference.sanity import not_finite
 from csp_al.report.tables import open_run
-from csp_al.store.run import NoRunError, differences, read_campaign_of
-from csp_al.store.stages import DamagedError
+from csp_al.store.changes import differences
+from csp_al.store.run import NoRunError, read_campaign_of
 from csp_al.structures import Floats
 
 if TYPE_CHECKING:
@@ -73,7 +74,8 @@ def read_source(name: str, path: Path, campaign: Campaign) -> Source:
 def _of_run(name: str, path: Path, reference: AnyReference) -> Iterator[Found]:
     """The usable labels of a run, if its reference section differs from this one in its limits at most."""
     try:
-        changes = differences(_settings(read_campaign_of(path).reference), _settings(reference))
+        found = differences(_settings(read_campaign_of(path).reference), _settings(reference))
+        changes = [f"{key}: {words}" for key, words in found.items()]
         labels = open_run(path).all_labels
     except (NoRunError, DamagedError) as error:
         raise ValueError(str(error)) from error

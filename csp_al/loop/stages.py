@@ -20,10 +20,12 @@ from csp_al.campaign import Campaign, resolve
 from csp_al.engine.tasks import label_task
 from csp_al.files import write_json
 from csp_al.generate import generate_pool
+from csp_al.hdf5 import load, save
 from csp_al.interfaces import UNTRUSTED, Engine, Verdict
 from csp_al.loop.tasks import StoppedError, labels_of, refuse_many_failures, run_all
 from csp_al.relax.limits import Limits
 from csp_al.relax.relaxation import relax as relax_all
+from csp_al.report.plan import cycle_bytes
 from csp_al.select.cluster import k_means
 from csp_al.select.pick import pick
 from csp_al.select.ranking import rank as ranked
@@ -32,9 +34,11 @@ from csp_al.select.score import score
 from csp_al.select.shake import faded, shake
 from csp_al.select.stopping import Spent, Top, verdict
 from csp_al.select.walk_forward import walk_forward
-from csp_al.store.run import cycle_folder, log, seconds_spent, stop_requested
-from csp_al.store.stages import is_published, stage
-from csp_al.structures import Labels, Prediction, Relaxed, Structures, choose, concatenate, load, save
+from csp_al.store.repair import set_aside_from
+from csp_al.store.room import check_room
+from csp_al.store.run import cycle_folder, log, published_before, seconds_spent, stop_requested
+from csp_al.store.stages import UnconnectedError, follows, is_published, stage, verify
+from csp_al.structures import Labels, Prediction, Relaxed, Structures, choose, concatenate
 
 if TYPE_CHECKING:
     import torch
@@ -58,7 +62,8 @@ RELAXED_VOLUME = 2.0
 class Drive:
     """One run of the driver: the campaign, its run directory, what runs tasks, where tensors live, who is told.
 
-    ``base`` is the folder that file names in the campaign file refer to.
+    ``base`` is the folder that file names in the campaign file refer to; ``mend`` does again what no longer follows
+    from the stage before it.
     """
 
     campaign: Campaign
@@ -67,21 +72,43 @@ class Drive:
     engine: Engine
     device: torch.device
     tell: Callable[..., None]
+    mend: bool = False
 
     def stage(self, folder: Path, write: Callable[[Path], None]) -> Path:
-        """Publish a stage unless it is there, with a word at its start and at its end."""
-        if is_published(folder):
-            return stage(folder, write)
+        """Publish a stage unless it is there, with a word at its start and at its end.
+
+        Raises DamagedError, and OSError where there is no room for it.
+        """
+        after = published_before(self.run, folder)
+        if self._stands(folder, after):
+            return folder
+        check_room(self.run, cycle_bytes(self.campaign))
         where = {"cycle": _cycle_of(folder), "stage": folder.name}
         log(self.run, "stage started", **where)
         self.tell("stage", **where)
-        stage(folder, write)
+        stage(folder, write, after)
         log(self.run, "stage finished", **where)
         return folder
+
+    def _stands(self, folder: Path, after: Path | None) -> bool:
+        """Whether a stage is there and follows from the one before it."""
+        if not is_published(folder):
+            return False
+        try:
+            verify(folder)
+            follows(folder, after)
+        except UnconnectedError as error:
+            if not self.mend:
+                raise
+            set_aside_from(self.run, folder)
+            self.tell("doubt", text=f"{error.path}: {error.what}; it is done again, with all that follows")
+            return False
+        return True
 
     def report(self, done: int, everything: int) -> None:
         """Tell how far a stage is. Raises `StoppedError` where a stop was asked for."""
         self.tell("progress", done=done, all=everything)
+        check_room(self.run)
         if stop_requested(self.run):
             raise StoppedError
 
@@ -174,7 +201,8 @@ def train(drive: Drive, cycle: int, progress: Progress) -> Ensemble:
         trained.curve.to_csv(folder / "learning_curve.csv", index=False)
         write_json(folder / "training.json", {"left_out": trained.left_out})
 
-    return load_ensemble(drive.stage(cycle_folder(drive.run, cycle) / "train", write), drive.device)
+    folder = drive.stage(cycle_folder(drive.run, cycle) / "train", write)
+    return load_ensemble(folder, drive.campaign.potential, drive.device)
 
 
 def relax(drive: Drive, cycle: int, progress: Progress, ensemble: Ensemble) -> Relaxed:
@@ -204,12 +232,11 @@ def judge(drive: Drive, cycle: int, relaxed: Relaxed, table: pd.DataFrame, progr
     """Whether the leading crystals are still changing; ``progress`` moves on to this cycle."""
     rules = drive.campaign.stop
     folder = cycle_folder(drive.run, cycle) / "verdict"
-    if not is_published(folder):
+
+    def write(partial: Path) -> None:
         leaders = representatives(table, relaxed.structures, rules.top_k, rules.tolerance)
         rows = rows_of(relaxed.structures, leaders["id"])
         top = Top(relaxed.structures.take(rows), leaders["energy_per_atom"].to_numpy())
-
-    def write(partial: Path) -> None:
         spent = Spent(len(progress.all_labels.asked_for), seconds_spent(drive.run) / 3600)
         per_cycle = drive.campaign.select.per_cycle
         said = verdict(

@@ -14,6 +14,7 @@ from csp_al.engine.tasks import create_task, read_result
 from csp_al.engine.wait import run_tasks
 from csp_al.files import write_json
 from csp_al.interfaces import Engine, Task
+from csp_al.store.room import check_room
 from csp_al.store.run import stop_requested
 from csp_al.structures import Floats, Labels, Structures
 
@@ -32,12 +33,17 @@ def run_all(
     """Ids and results of these tasks, in their order; what was computed before is not computed again.
 
     The ids are left in ``folder/tasks.json`` first, for whoever watches. Raises `StoppedError` when somebody asked
-    for a stop; calculations under way are finished before.
+    for a stop, and OSError where the disk is about to be full.
     """
     root = run / "tasks"
     names = [create_task(root, task) for task in tasks]
     write_json(folder / "tasks.json", names)
-    run_tasks(engine, root, names, report, lambda: stop_requested(run))
+
+    def should_stop() -> bool:
+        check_room(run)
+        return stop_requested(run)
+
+    run_tasks(engine, root, names, report, should_stop)
     results = [read_result(root, name) for name in names]
     if any(result is None for result in results):
         raise StoppedError

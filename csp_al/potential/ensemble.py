@@ -7,10 +7,11 @@ its stress.
 
 from __future__ import annotations
 
-import json
+import pickle
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
+from io import BytesIO
 from pathlib import Path
 from typing import cast
 
@@ -20,6 +21,7 @@ from torch import Tensor
 from torch.func import functional_call, stack_module_state, vmap
 
 from csp_al.campaign.models import Potential
+from csp_al.files import DamagedError, open_plain, read_sealed, write_sealed
 from csp_al.potential.architecture import Graph, Member
 from csp_al.potential.graphs import Edges, NeighbourLists, batches_by_edges, build_graph
 from csp_al.potential.repulsion import repel
@@ -35,7 +37,8 @@ BYTES = {"schnet": 80, "painn": 320, "so3net": 820}
 BYTES_COMPILED = 10
 """Of SchNet in compiled kernels, with room to spare: a pass keeps one byte, of what belongs to atoms."""
 
-FORMAT = 2
+FORMAT = 3
+WEIGHTS, ABOUT = "weights.pt", "potential.json"
 State = dict[str, Tensor]
 
 
@@ -98,31 +101,46 @@ class Ensemble:
 
     def save(self, folder: Path) -> None:
         """Write weights (a state dictionary) and what is needed to rebuild the network (JSON)."""
-        torch.save({name: tensor.cpu() for name, tensor in self.state.items()}, folder / "weights.pt")
+        # torch's own writer ends in errors without a number on a full disk
+        content = BytesIO()
+        torch.save({name: tensor.cpu() for name, tensor in self.state.items()}, content)
+        (folder / WEIGHTS).write_bytes(content.getbuffer())
         about = {"format": FORMAT, "potential": self.section.model_dump(mode="json")}
-        (folder / "potential.json").write_text(json.dumps(about, indent=1))
+        write_sealed(folder / ABOUT, about, indent=1)
 
 
-def load_ensemble(folder: Path, device: torch.device) -> Ensemble:
-    """Read what `Ensemble.save` wrote. Only tensors are unpickled.
+def load_ensemble(folder: Path, section: Potential, device: torch.device) -> Ensemble:
+    """Read what `Ensemble.save` wrote for this section of the campaign. Only tensors are unpickled.
 
-    Raises ValueError for another format, and for weights that are not those of the architecture.
+    Raises DamagedError for anything else: another format or architecture, a pickle of something else, shapes that do
+    not fit.
     """
-    about = json.loads((folder / "potential.json").read_text())
-    if about["format"] != FORMAT:
-        msg = (
-            f"{folder}: weights of format {about['format']}, this version of csp_al reads format {FORMAT}; begin the "
-            "campaign again under a new name, or go on with the version that wrote it"
-        )
-        raise ValueError(msg)
-    section = Potential(**about["potential"])
-    state = torch.load(folder / "weights.pt", map_location=device, weights_only=True)
+    about = read_sealed(folder / ABOUT, FORMAT)
+    if about["potential"] != section.model_dump(mode="json"):
+        raise DamagedError(folder / ABOUT, "another potential than the campaign's")
     member = skeleton(section, device)
-    expected = {name for name, _ in [*member.named_parameters(), *member.named_buffers()]}
-    if state.keys() != expected:
-        msg = f"{folder}: weights that are not those of {section.kind}: {', '.join(sorted(state.keys() ^ expected))}"
-        raise ValueError(msg)
+    expected = {
+        name: (section.members, *tensor.shape) for name, tensor in [*member.named_parameters(), *member.named_buffers()]
+    }
+    state = _tensors(folder / WEIGHTS, device)
+    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    if found != expected:
+        wrong = sorted({name for name, _ in found.items() ^ expected.items()})
+        raise DamagedError(folder / WEIGHTS, f"weights that are not those of {section.kind}: {', '.join(wrong)[:200]}")
     return Ensemble(section, member, state, device)
+
+
+def _tensors(path: Path, device: torch.device) -> State:
+    """A state dictionary. Raises DamagedError for anything else."""
+    with open_plain(path) as file:
+        content = BytesIO(file.read())
+    try:
+        state = torch.load(content, map_location=device, weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, ValueError, KeyError, EOFError, TypeError, AttributeError) as error:
+        raise DamagedError(path, f"no weights ({type(error).__name__})") from error
+    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        raise DamagedError(path, "no weights")
+    return state
 
 
 def new_ensemble(section: Potential, seed: list[int], device: torch.device) -> Ensemble:

@@ -7,7 +7,6 @@ that it goes on with the same history and ends where an undisturbed one would ha
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from ase.filters import FrechetCellFilter
 from ase.optimize import LBFGS
 from ase.stress import full_3x3_to_voigt_6_stress
 
+from csp_al.files import seal, unseal
 from csp_al.interfaces import Reference, ReferenceFailedError
 from csp_al.reference.sanity import not_finite
 from csp_al.structures import Floats
@@ -120,7 +120,7 @@ class Recorder(Calculator):
         evaluation = _evaluate(self.inner, self.atoms)
         self.evaluations += 1
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(_as_json(self.atoms, evaluation)) + "\n")
+            file.write(seal(_as_json(self.atoms, evaluation)) + "\n")
         return evaluation
 
 
@@ -132,14 +132,17 @@ def earlier_frames(directory: Path) -> list[dict[str, Any]]:
 
 
 def frames(directory: Path) -> Iterator[dict[str, Any]]:
-    """Evaluations of one attempt as JSON; a last line that a kill cut off is left out."""
+    """Evaluations of one attempt as JSON, as far as they are whole: a kill may have cut off the last one."""
     path = directory / TRAJECTORY
     if not path.exists():
         return
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:
         for line in file:
-            if line.endswith("\n"):
-                yield json.loads(line)
+            try:
+                yield unseal(line)
+            except ValueError as error:
+                print(f"{path}: an evaluation is left out, and what follows it: {error}")
+                return
 
 
 def _number(directory: Path) -> int:

@@ -8,6 +8,7 @@ longer change.
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -48,7 +49,7 @@ def plan(campaign: Campaign, run: Path | None) -> dict[str, Any]:
     there. Ranges are [least, most]; what cannot be known yet is None, and ``basis`` says why. Core hours are those
     of the reference method; hours of wall time are those of the cycles.
     """
-    opened = open_run(run) if run is not None else None
+    opened = open_run(run) if run is not None and run.exists() else None
     candidates = campaign.pool.size if opened is None or opened.pool.empty else len(opened.pool)
     labels = schedule(campaign, candidates)
     checks = CHECKS * len(campaign.labels)
@@ -77,6 +78,7 @@ def plan(campaign: Campaign, run: Path | None) -> dict[str, Any]:
         "seconds_per_cycle": measured.seconds if measured else None,
         "hours_at_most": sum(measured.seconds.values()) * len(labels) / 3600 if measured else None,
         "disk_bytes": _disk(campaign, candidates, labels, measured),
+        "disk_free_bytes": shutil.disk_usage(_nearest(run or Path.cwd())).free,
     }
 
 
@@ -102,7 +104,8 @@ def describe_plan(planned: dict[str, Any]) -> str:
         lines.append(
             f"wall time         at most {duration(3600 * planned['hours_at_most'])} for the cycles; one took: {stages}"
         )
-    lines.append(f"disk              about {planned['disk_bytes'] / 1e6:.1f} MB")
+    needed, free = planned["disk_bytes"] / 1e6, planned["disk_free_bytes"] / 1e6
+    lines.append(f"disk              about {needed:.1f} MB; {free:.0f} MB are free" + ": too little" * (free < needed))
     lines.append("The search ends earlier when its leading crystals no longer change.")
     return "\n".join(lines)
 
@@ -164,17 +167,28 @@ def _core_seconds(campaign: Campaign, measured: Measured | None) -> tuple[list[f
     return seconds, basis
 
 
-def _disk(campaign: Campaign, candidates: int, labels: list[int], measured: Measured | None) -> int:
-    """Bytes of the run directory at its end."""
-    if measured is not None:
-        return int(measured.bytes_per_cycle * len(labels))
+def cycle_bytes(campaign: Campaign, candidates: int | None = None, labels: int | None = None) -> int:
+    """Bytes that one cycle writes, roughly; before it is known, with as many candidates and labels as may be."""
     potential = campaign.potential
     atoms = sum(species_counts(campaign.pool.formula).values())
     # energies, positions, forces, sigmas; and the features of all members side by side
     per_candidate = 8 * (9 * atoms + potential.members * potential.features + 40)
     weights = 4 * WEIGHTS * potential.members * potential.interactions * potential.features**2
-    tasks = (sum(labels) + campaign.stop.top_k) * BYTES_PER_TASK[campaign.reference.kind]
-    return candidates * per_candidate * (len(labels) + 1) + weights * len(labels) + tasks
+    tasks = (campaign.select.per_cycle if labels is None else labels) * BYTES_PER_TASK[campaign.reference.kind]
+    return (campaign.pool.size if candidates is None else candidates) * per_candidate + weights + tasks
+
+
+def _disk(campaign: Campaign, candidates: int, labels: list[int], measured: Measured | None) -> int:
+    """Bytes of the run directory at its end."""
+    if measured is not None:
+        return int(measured.bytes_per_cycle * len(labels))
+    pool_and_end = cycle_bytes(campaign, candidates, campaign.stop.top_k)
+    return pool_and_end + sum(cycle_bytes(campaign, candidates, count) for count in labels)
+
+
+def _nearest(folder: Path) -> Path:
+    """The folder, or the first above it that is there."""
+    return next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
 
 
 def _core_time(hours: list[float] | None) -> str:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from csp_al.engine.tasks import read_result
+from csp_al.engine.tasks import is_id, read_result
 from csp_al.report.plan import duration, schedule
 from csp_al.report.tables import Run, open_run
 from csp_al.store.lock import holder
@@ -117,13 +117,15 @@ def _state(run: Path, events: list[dict[str, Any]]) -> State:
 
 
 def _events(run: Path) -> list[dict[str, Any]]:
-    """The log's events. A line that is no JSON was cut off by the end of its driver and says nothing."""
+    """The log's events. A line that is none, as one cut off by the end of its driver, says nothing."""
     path = run / "log.jsonl"
     events = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
         try:
-            events.append(json.loads(line))
-        except ValueError:
+            event = json.loads(line)
+            datetime.fromisoformat(event["time"])
+            events.append(event | {"event": str(event["event"])})
+        except (ValueError, KeyError, TypeError):
             continue
     return events
 
@@ -148,7 +150,7 @@ def _tasks(place: Place | None) -> list[str]:
         text = (partial(place[2]) / "tasks.json").read_text(encoding="utf-8")
     except FileNotFoundError:  # or just now published
         return []
-    return list(dict.fromkeys(json.loads(text)))
+    return [name for name in dict.fromkeys(json.loads(text)) if is_id(name)]
 
 
 def _seconds_under_way(events: list[dict[str, Any]]) -> float:

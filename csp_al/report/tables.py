@@ -22,6 +22,7 @@ import pandas as pd
 from ase.units import GPa
 
 from csp_al.campaign.models import Campaign
+from csp_al.hdf5 import load
 from csp_al.interfaces import Verdict
 from csp_al.report.columns import CYCLES, FORESEEN, LABELS, LEARNING_CURVES, POOL, POOL_MAP, RANKING, RESULTS, typed
 from csp_al.report.projection import projected
@@ -29,7 +30,7 @@ from csp_al.select.identity import times_reached
 from csp_al.select.ranking import rows_of
 from csp_al.store.run import STAGES, cycle_folder, cycles, read_campaign_of
 from csp_al.store.stages import is_published, manifest, verify
-from csp_al.structures import Ints, Labels, Prediction, Relaxed, Structures, concatenate, load
+from csp_al.structures import Ints, Labels, Prediction, Relaxed, Structures, concatenate
 
 if TYPE_CHECKING:
     from ase import Atoms

@@ -1,20 +1,20 @@
 """One driver for each run directory.
 
-The lock is the kernel's (flock), so that it ends with its holder, however that ends; the file's content is for
-people and says who holds it.
+The lock is a claim (`csp_al.claim`): it ends with its holder on this host, however that ends, and a minute after its
+last sign of life on another. The file's content says who holds it.
 """
 
 from __future__ import annotations
 
-import fcntl
-import json
 import os
-import socket
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from csp_al import claim
 
 LOCK = "LOCK"
 
@@ -25,49 +25,41 @@ class InUseError(Exception):
 
 @contextmanager
 def locked(run: Path) -> Iterator[None]:
-    """Hold the run directory. Raises InUseError if another driver does."""
-    handle = os.open(run / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    """Hold the run directory. Raises InUseError if another driver does.
+
+    A driver that slept so long that another took over gets SIGTERM from itself when it wakes up.
+    """
+    mine = claim.take(run, LOCK)
+    if mine is None:
+        raise InUseError(_who(run))
+    ended = threading.Event()
+    heart = threading.Thread(target=_beat, args=(mine, ended), daemon=True)
+    heart.start()
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InUseError(_who(run)) from error
-        since = datetime.now(UTC).isoformat(timespec="seconds")
-        me = {"host": socket.gethostname(), "pid": os.getpid(), "since": since}
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, json.dumps(me).encode(), 0)
         yield
-        os.ftruncate(handle, 0)
     finally:
-        os.close(handle)
+        ended.set()
+        heart.join()
+        if not claim.is_lost(mine):
+            claim.clear(run, LOCK)
 
 
 def holder(run: Path) -> dict[str, Any] | None:
     """Host, pid and since when, of the driver that has the run directory now; None if there is none."""
-    try:
-        handle = os.open(run / LOCK, os.O_RDONLY)
-    except FileNotFoundError:
-        return None
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return _content(run)
-    finally:
-        os.close(handle)
-    return None
+    return claim.owner(run, LOCK)
 
 
-def _content(run: Path) -> dict[str, Any]:
-    try:
-        content: dict[str, Any] = json.loads((run / LOCK).read_text(encoding="utf-8"))
-    except ValueError:  # between taking the lock and writing who took it
-        content = {"host": "?", "pid": "?", "since": "just now"}
-    return content
+def _beat(mine: Path, ended: threading.Event) -> None:
+    while not ended.wait(claim.HEARTBEAT):
+        claim.touch(mine)
+        if claim.is_lost(mine):
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
 
 
 def _who(run: Path) -> str:
-    content = _content(run)
+    found = holder(run) or {"pid": "?", "host": "?", "since": "just now"}
     return (
-        f"{run} is in use by another driver: process {content['pid']} on {content['host']}, since {content['since']}. "
+        f"{run} is in use by another driver: process {found['pid']} on {found['host']}, since {found['since']}. "
         f"Wait for it, watch it with 'csp-al status {run}', or end it with 'csp-al stop {run}'."
     )

@@ -15,7 +15,6 @@ import json
 import os
 import platform
 import re
-import shutil
 import socket
 import sys
 from datetime import UTC, datetime
@@ -24,11 +23,12 @@ from pathlib import Path
 from typing import Any
 
 from csp_al.campaign.models import Campaign
-from csp_al.files import write_atomically
+from csp_al.files import DamagedError, read_sealed, write_atomically, write_sealed
 from csp_al.store.stages import is_published, manifest
 
-FORMAT = 1
+FORMAT = 2
 STAGES = ("label", "train", "relax", "rank", "verdict", "select")
+FIRST, LAST = ("elsewhere", "pool", "check"), "winners"
 PACKAGES = ("csp_al", "ase", "gpaw", "gpaw-data", "matscipy", "numpy", "pymatgen", "pyxtal", "schnetpack",
             "scikit-learn", "scipy", "spglib", "torch")  # fmt: skip
 STOP_REQUEST = "STOP"
@@ -36,45 +36,36 @@ Place = tuple[int | None, str, Path]
 """Cycle (None outside the cycles), name and folder of a stage."""
 
 
-class ChangedError(Exception):
-    """The campaign file is not the one that the run directory was made with; the message shows what differs."""
-
-
 class NoRunError(Exception):
     """There is no run directory there; the message says where and what to do."""
 
 
 def prepare(run: Path, campaign: Campaign, source: Path, programs: dict[str, str]) -> None:
-    """Make the run directory for this campaign, or check that it is the same campaign's.
+    """Write what a run directory is made with: the campaign file, as given and with every default, and provenance.
 
-    ``source`` is the campaign file, which is kept as given; ``programs`` are the versions of what the reference runs.
-    Raises ChangedError.
+    ``programs`` are the versions of what the reference runs.
     """
-    if (run / "resolved.json").exists():
-        _refuse_changes(read_campaign_of(run), campaign, run)
-        return
-    run.mkdir(parents=True, exist_ok=True)
-    (run / "tasks").mkdir(exist_ok=True)
-    shutil.copyfile(source, run / "campaign.yaml")
-    write_atomically(
-        run / "provenance.json",
-        json.dumps(provenance() | {"programs": programs, "folder": str(source.parent.resolve())}, indent=1) + "\n",
-    )
+    (run / "tasks").mkdir(parents=True, exist_ok=True)
+    write_atomically(run / "campaign.yaml", source.read_bytes())
+    if not (run / "provenance.json").exists():
+        content = provenance() | {"programs": programs, "folder": str(source.parent.resolve())}
+        write_sealed(run / "provenance.json", {"format": FORMAT} | content, indent=1)
     resolved = {"format": FORMAT, "campaign": campaign.model_dump(mode="json")}
-    write_atomically(run / "resolved.json", json.dumps(resolved, indent=1) + "\n")
+    write_sealed(run / "resolved.json", resolved, indent=1)
 
 
 def read_campaign_of(run: Path) -> Campaign:
-    """The campaign that a run directory belongs to, all defaults resolved. Raises NoRunError."""
+    """The campaign that a run directory belongs to, all defaults resolved. Raises NoRunError and DamagedError."""
     path = run / "resolved.json"
-    if not path.is_file():
-        msg = f"{run}: no run directory (there is no {path.name}); 'csp-al run FILE' makes one, under runs/"
-        raise NoRunError(msg)
     try:
-        return Campaign(**json.loads(path.read_text(encoding="utf-8"))["campaign"])
-    except (ValueError, KeyError, TypeError) as error:
-        msg = f"{path}: damaged, or of another version of csp_al ({str(error).splitlines()[0]})"
+        return Campaign(**read_sealed(path, FORMAT)["campaign"])
+    except FileNotFoundError as error:
+        msg = f"{run}: no run directory (there is no {path.name}); 'csp-al run FILE' makes one, under runs/"
         raise NoRunError(msg) from error
+    except DamagedError as error:
+        raise DamagedError(path, f"{error.what}; 'csp-al run FILE --repair' writes it again") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise DamagedError(path, f"no campaign ({str(error).splitlines()[0]})") from error
 
 
 def folder_of_campaign(run: Path) -> Path:
@@ -89,9 +80,10 @@ def programs_of(run: Path) -> dict[str, str]:
 
 
 def _provenance(run: Path) -> dict[str, Any]:
-    path = run / "provenance.json"
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return found
+    try:
+        return read_sealed(run / "provenance.json", FORMAT)
+    except FileNotFoundError:
+        return {}
 
 
 def provenance() -> dict[str, Any]:
@@ -124,9 +116,20 @@ def published_stages(run: Path) -> list[Place]:
 
 def places(run: Path) -> list[Place]:
     """Every stage that was begun, or may be next, in the order of the loop."""
-    found: list[Place] = [(None, name, run / name) for name in ("elsewhere", "pool", "check")]
+    found: list[Place] = [(None, name, run / name) for name in FIRST]
     found += [(cycle, name, cycle_folder(run, cycle) / name) for cycle in cycles(run) for name in STAGES]
-    return [*found, (None, "winners", run / "winners")]
+    return [*found, (None, LAST, run / LAST)]
+
+
+def published_before(run: Path, folder: Path) -> Path | None:
+    """The published stage that a stage follows from: the last one before it in the order of the loop."""
+    earlier = [place for _, _, place in published_stages(run) if _order(run, place) < _order(run, folder)]
+    return earlier[-1] if earlier else None
+
+
+def published_after(run: Path, folder: Path) -> list[Path]:
+    """The published stages that come after a stage."""
+    return [place for _, _, place in published_stages(run) if _order(run, place) > _order(run, folder)]
 
 
 def seconds_spent(run: Path) -> float:
@@ -137,8 +140,11 @@ def seconds_spent(run: Path) -> float:
 def log(run: Path, event: str, **details: Any) -> None:
     """Append a line to log.jsonl."""
     line = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "event": event} | details
-    with (run / "log.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
+    with (run / "log.jsonl").open("ab+") as file:
+        if file.tell():  # the end of a driver may have cut off the last line
+            file.seek(-1, os.SEEK_END)
+            file.write(b"\n" if file.read(1) != b"\n" else b"")
+        file.write(json.dumps(line).encode() + b"\n")
 
 
 def request_stop(run: Path) -> None:
@@ -156,14 +162,11 @@ def forget_stop_request(run: Path) -> None:
     (run / STOP_REQUEST).unlink(missing_ok=True)
 
 
-def differences(before: Any, now: Any, where: str = "") -> list[str]:
-    """What differs between two sections as JSON, a line for each key: what it was then, what it is now."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        keys = [*before, *(key for key in now if key not in before)]
-        return [
-            line for key in keys for line in differences(before.get(key), now.get(key), f"{where}.{key}".lstrip("."))
-        ]
-    return [] if before == now else [f"{where}: {before!r} then, {now!r} now"]
+def _order(run: Path, folder: Path) -> tuple[int, int]:
+    """Where a stage comes in the loop."""
+    if folder.parent == run:
+        return (sys.maxsize, 0) if folder.name == LAST else (-1, FIRST.index(folder.name))
+    return int(folder.parent.name.removeprefix("cycle-")), STAGES.index(folder.name)
 
 
 def _version(package: str) -> str | None:
@@ -171,16 +174,3 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
-
-
-def _refuse_changes(before: Campaign, now: Campaign, run: Path) -> None:
-    # where something is, each machine has its own answer
-    asides = {"reference": {"pseudo_dir"}}
-    changes = differences(before.model_dump(mode="json", exclude=asides), now.model_dump(mode="json", exclude=asides))
-    if changes:
-        lines = "\n".join(f"  {change}" for change in changes)
-        msg = (
-            f"{run} was made with another campaign file:\n{lines}\n"
-            "Give the new campaign another name (or --directory), or take the changes back."
-        )
-        raise ChangedError(msg)

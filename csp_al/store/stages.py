@@ -1,38 +1,53 @@
 """Stages: folders that appear whole, by one rename, with the checksums of what they hold.
 
 The state of a campaign is the set of its published stages; there is no state file to tear. A stage that was
-interrupted leaves ``NAME.partial`` behind, which the next attempt replaces.
+interrupted leaves ``NAME.partial`` behind, which the next attempt replaces. Each stage names the one that it follows
+from by a digest of that one and of all before it, so that no stage can be taken for the sequel of another history.
 
-    folder = stage(run / "cycle-00" / "train", write)  # calls write(partial folder) unless the stage is there
+    stage(run / "cycle-00" / "train", write, after=run / "cycle-00" / "label")
 """
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from csp_al.files import sha256, sync_directory, write_atomically
+from csp_al.files import DamagedError, digest, read_sealed, sha256, sync_directory, write_sealed
 
 MANIFEST = "manifest.json"
-FORMAT = 1
+FORMAT = 2
 
 
-class DamagedError(Exception):
-    """A published file is missing or not what was published; the message names it and says what to do."""
+class UnconnectedError(DamagedError):
+    """A published stage does not follow from the one before it."""
 
 
-def stage(folder: Path, write: Callable[[Path], None]) -> Path:
-    """The published folder, after ``write`` has filled it if it was not there. Raises DamagedError."""
-    if not is_published(folder):
-        _publish(folder, write)
-    verify(folder)
-    return folder
+def stage(folder: Path, write: Callable[[Path], None], after: Path | None) -> None:
+    """Publish a stage: ``write(partial folder)`` fills it, and it follows from the published stage ``after``."""
+    aside = partial(folder)
+    if aside.exists():
+        shutil.rmtree(aside)
+    aside.mkdir(parents=True)
+    started = time.monotonic()
+    write(aside)
+    files = sorted(path for path in aside.rglob("*") if path.is_file())
+    for path in files:
+        _flush(path)
+    content = {
+        "format": FORMAT,
+        "files": {path.relative_to(aside).as_posix(): sha256(path) for path in files},
+        "after": _history(after),
+        "seconds": round(time.monotonic() - started, 3),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    write_sealed(aside / MANIFEST, content, indent=1)
+    aside.rename(folder)
+    sync_directory(folder.parent)
 
 
 def is_published(folder: Path) -> bool:
@@ -46,16 +61,17 @@ def partial(folder: Path) -> Path:
 
 
 def manifest(folder: Path) -> dict[str, Any]:
-    """Format, checksum of each file, seconds taken, and when a published stage was finished. Raises DamagedError."""
+    """Of a published stage: format, checksum of each file, digest of the stage before, seconds taken, when finished.
+
+    Raises DamagedError.
+    """
     try:
-        content: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        written, _ = content["format"], content["files"]
+        content = read_sealed(folder / MANIFEST, FORMAT)
     except FileNotFoundError as error:
-        raise _damaged(folder / MANIFEST, "the file is missing") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise _damaged(folder / MANIFEST, f"no manifest ({error})") from error
-    if written != FORMAT:
-        raise _damaged(folder / MANIFEST, f"format {written}, this version of csp_al reads {FORMAT}")
+        raise DamagedError(folder / MANIFEST, "the file is missing") from error
+    for name in content["files"]:
+        if not _is_inside(name):
+            raise DamagedError(folder / MANIFEST, f"the name {name!r} leads out of the folder")
     return content
 
 
@@ -63,38 +79,34 @@ def verify(folder: Path) -> None:
     """Compare every file of a published stage with its checksum. Raises DamagedError for the first that differs."""
     for name, checksum in manifest(folder)["files"].items():
         path = folder / name
-        if not path.is_file():
-            raise _damaged(path, "the file is missing")
-        if sha256(path) != checksum:
-            raise _damaged(path, "its checksum differs from the one it was published with")
+        try:
+            found = sha256(path)
+        except FileNotFoundError as error:
+            raise DamagedError(path, "the file is missing") from error
+        if found != checksum:
+            raise DamagedError(path, "its checksum differs from the one it was published with")
 
 
-def _publish(folder: Path, write: Callable[[Path], None]) -> None:
-    aside = partial(folder)
-    if aside.exists():
-        shutil.rmtree(aside)
-    aside.mkdir(parents=True)
-    started = time.monotonic()
-    write(aside)
-    files = sorted(path for path in aside.rglob("*") if path.is_file())
-    for path in files:
-        _flush(path)
-    content = {
-        "format": FORMAT,
-        "files": {str(path.relative_to(aside)): sha256(path) for path in files},
-        "seconds": round(time.monotonic() - started, 3),
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-    write_atomically(aside / MANIFEST, json.dumps(content, indent=1) + "\n")
-    aside.rename(folder)
-    sync_directory(folder.parent)
+def follows(folder: Path, after: Path | None) -> None:
+    """Check that a published stage was made from the stage that is now before it. Raises UnconnectedError."""
+    if manifest(folder)["after"] != _history(after):
+        before = "nothing" if after is None else f"{after.parent.name}/{after.name} as it is now"
+        raise UnconnectedError(folder, f"this stage was not made from {before}")
+
+
+def _history(folder: Path | None) -> str | None:
+    """Digest of what a published stage holds and of all that it follows from; not of when it was made."""
+    if folder is None:
+        return None
+    content = manifest(folder)
+    return digest({"files": content["files"], "after": content["after"]})
+
+
+def _is_inside(name: str) -> bool:
+    path = PurePosixPath(name)
+    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts
 
 
 def _flush(path: Path) -> None:
     with path.open("rb") as file:
         os.fsync(file.fileno())
-
-
-def _damaged(path: Path, what: str) -> DamagedError:
-    remedy = f"Remove the folder {path.parent} and every later stage; the next run does them again."
-    return DamagedError(f"{path}: {what}. {remedy}")

@@ -1,0 +1,67 @@
+"""What a run directory could do to whoever continues it, and that it does not unless they say so.
+
+To look at a run directory (`status`, `results`, `export`, `open_run`) runs nothing of it. To continue one with its own
+settings may: the calculator is code that its author chose.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from csp_al.campaign.models import Campaign
+from csp_al.campaign.references import AnyReference, AseReference, GpawReference
+
+PLAIN: Final = {
+    "basis", "charge", "convergence", "eigensolver", "hund", "magmoms", "maxiter", "mixer", "mode", "nbands",
+    "occupations", "poissonsolver", "random", "setups", "soc", "spinpol", "symmetry", "xc",
+}  # fmt: skip
+"""Keywords of GPAW that neither write a file nor read one."""
+
+
+class UntrustedError(Exception):
+    """The run directory would run code, or lead elsewhere; the message says which, and how to allow it."""
+
+
+def refuse_code(campaign: Campaign, run: Path) -> None:
+    """Raise UntrustedError if continuing the run with its own copy of the settings could run its author's code."""
+    found = _code(campaign.reference)
+    if found:
+        msg = (
+            f"{run}: its copy of the campaign file has {found}, which this command would run. Continue with the "
+            "campaign file itself (csp-al run FILE), or, if you know what made this directory, with: "
+            f"csp-al resume {run} --trust"
+        )
+        raise UntrustedError(msg)
+
+
+def refuse_links(run: Path) -> None:
+    """Raise UntrustedError if a symbolic link in the run directory leads out of it."""
+    found = next(_links_out(run), None)
+    if found is not None:
+        msg = (
+            f"{found} is a symbolic link out of the run directory, and would be followed in writing and in removing. "
+            "Remove it, or, if you made it yourself, add --trust"
+        )
+        raise UntrustedError(msg)
+
+
+def _code(reference: AnyReference) -> str:
+    if isinstance(reference, AseReference):
+        return f"reference.calculator: {reference.calculator}"
+    if not isinstance(reference, GpawReference):
+        return ""
+    settings = [reference.parameters, *(remedy.set.get("parameters", {}) for remedy in reference.remedies)]
+    keys = sorted({key for parameters in settings for key in parameters} - PLAIN)
+    return f"reference.parameters.{keys[0]}" if keys else ""
+
+
+def _links_out(run: Path) -> Iterator[Path]:
+    inside = run.resolve()
+    for folder, folders, files in os.walk(run):
+        for name in (*folders, *files):
+            path = Path(folder, name)
+            if path.is_symlink() and not path.resolve().is_relative_to(inside):
+                yield path

@@ -1,0 +1,131 @@
+"""Dataclasses of arrays in HDF5 files.
+
+save(folder / "labels.h5", labels)
+load(folder / "labels.h5", Labels)
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, Final, TypeVar, get_type_hints
+
+import h5py
+import numpy as np
+
+from csp_al.files import DamagedError, open_plain
+from csp_al.structures import PER_ATOM, Ints, Strings, Structures
+
+FORMAT: Final = 1
+TAILS: Final = {"positions": (3,), "forces": (3,), "cells": (3, 3), "stress": (3, 3)}
+"""Shape of one row of an array; of those that are not named here a row is a number, of the features a vector."""
+
+T = TypeVar("T")
+
+
+def save(path: Path, batch: Any) -> None:
+    """Write a dataclass of arrays to HDF5, nested ones as groups. Raises OSError where there is no room."""
+    # HDF5 itself ends in errors without a number, or in a crash, on a full disk
+    with h5py.File(path.name, "w", driver="core", backing_store=False) as file:
+        file.attrs["format"] = FORMAT
+        _write(file, batch)
+        file.flush()
+        path.write_bytes(file.id.get_file_image())
+
+
+def load(path: Path, kind: type[T]) -> T:
+    """Read what `save` wrote. Raises DamagedError for anything else.
+
+    Nothing of the file is believed: no link is followed, nothing larger than the file is made, shapes must agree.
+    """
+    with open_plain(path) as file:
+        content = file.read()
+    try:
+        with h5py.File(h5py.h5f.open_file_image(content)) as opened:
+            _check_format(opened)
+            batch = _read(opened, kind, len(content))
+        _check_shapes(batch)
+    except _WrongError as error:
+        raise DamagedError(path, str(error)) from error
+    except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+        raise DamagedError(path, f"not readable ({type(error).__name__})") from error
+    return batch
+
+
+def _check_format(file: h5py.File) -> None:
+    if (written := file.attrs.get("format")) != FORMAT:
+        raise _WrongError(f"format {written}, this version of csp_al reads {FORMAT}")
+
+
+def _write(group: h5py.Group, batch: Any) -> None:
+    for field in fields(batch):
+        value = getattr(batch, field.name)
+        if is_dataclass(value):
+            _write(group.create_group(field.name), value)
+        elif value.dtype.kind == "U":
+            group.create_dataset(field.name, data=value.astype(object), dtype=h5py.string_dtype())
+        else:
+            group.create_dataset(field.name, data=value)
+
+
+def _read(group: h5py.Group, kind: type[T], most: int) -> T:
+    hints = get_type_hints(kind)
+    parts: dict[str, Any] = {}
+    for field in fields(kind):  # type: ignore[arg-type]
+        if not isinstance(group.get(field.name, getlink=True), h5py.HardLink):
+            raise _WrongError(f"{field.name} is missing, or a link")
+        item = group[field.name]
+        nested = is_dataclass(hints[field.name])
+        if nested != isinstance(item, h5py.Group):
+            raise _WrongError(f"{field.name} is not what was written")
+        parts[field.name] = _read(item, hints[field.name], most) if nested else _array(item, hints[field.name], most)
+    return kind(**parts)
+
+
+def _array(item: h5py.Dataset, hint: Any, most: int) -> Any:
+    """The values of a dataset that holds them itself, as they are: a few bytes could stand for a terabyte."""
+    if item.is_virtual or item.external or item.chunks or item.nbytes > most:
+        raise _WrongError(f"{item.name} does not hold its own values")
+    if hint == Strings:
+        return item.asstr()[()].astype(np.str_)
+    wanted = np.dtype(np.int64 if hint == Ints else np.float64)
+    if item.dtype != wanted:
+        raise _WrongError(f"{item.name} holds {item.dtype}, not {wanted}")
+    return item[()]
+
+
+def _check_shapes(batch: Any, structures: Structures | None = None) -> None:
+    """See that every array has a row for each structure, or for each atom. Raises _WrongError."""
+    within = batch if isinstance(batch, Structures) else structures or _structures_of(batch)
+    if isinstance(batch, Structures):
+        _check_pointers(batch)
+    for field in fields(batch):
+        value = getattr(batch, field.name)
+        if isinstance(value, Structures):
+            _check_shapes(value)
+            continue
+        if is_dataclass(value):
+            _check_shapes(value, within)
+            continue
+        if within is None or field.name == "ptr":
+            continue
+        rows = len(within.numbers) if field.name in PER_ATOM else len(within)
+        tail = TAILS.get(field.name, ())
+        if value.shape[:1] != (rows,) or (field.name != "features" and value.shape[1:] != tail):
+            raise _WrongError(f"{field.name} has the shape {value.shape}, not {(rows, *tail)}")
+
+
+def _structures_of(batch: Any) -> Structures | None:
+    return next((value for field in fields(batch) if isinstance(value := getattr(batch, field.name), Structures)), None)
+
+
+def _check_pointers(structures: Structures) -> None:
+    ptr = structures.ptr
+    if ptr.shape != (len(structures.ids) + 1,) or ptr[0] != 0 or ptr[-1] != len(structures.numbers):
+        raise _WrongError("ptr does not say where structures begin and end")
+    if (np.diff(ptr) < 1).any():
+        raise _WrongError("a structure without atoms")
+
+
+class _WrongError(Exception):
+    """What is wrong with a file's content."""

@@ -1,0 +1,57 @@
+"""What a driver does with a run directory before it goes on: it sees that all is as it was left, and whose it is.
+
+with locked(run):
+open_to_drive(run, campaign, source, programs, mend=False, tell=print)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from csp_al.campaign.document import read_document
+from csp_al.campaign.models import Campaign
+from csp_al.files import forget_temporaries
+from csp_al.store.changes import ChangedError, accept
+from csp_al.store.repair import refuse_damage, repair
+from csp_al.store.run import log, prepare, published_stages, read_campaign_of
+
+SETTLED = "resolved.json"
+
+
+def open_to_drive(
+    run: Path, campaign: Campaign, source: Path, programs: dict[str, str], *, mend: bool, tell: Callable[[str], None]
+) -> None:
+    """Make the run directory, or check that it is whole and this campaign's; ``mend`` sets aside what is damaged.
+
+    ``source`` is the campaign file, ``programs`` the versions of what the reference runs. Raises DamagedError and
+    ChangedError.
+    """
+    forget_temporaries(run)
+    begun = (run / SETTLED).exists() or bool(published_stages(run))
+    if begun and mend:
+        for words in repair(run) or ["nothing is damaged"]:
+            tell(f"Repair: {words}")
+    elif begun:
+        refuse_damage(run)
+    if (run / SETTLED).exists():
+        changes = accept(run, read_campaign_of(run), campaign)
+        for words in changes:
+            tell(f"Changed: {words}")
+        if not changes:
+            return
+        log(run, "campaign changed", changes=changes)
+    elif begun:
+        _refuse_another_file(run, source)
+    prepare(run, campaign, source, programs)
+
+
+def _refuse_another_file(run: Path, source: Path) -> None:
+    """Of a run whose settings are lost, the copy of its campaign file tells what they were. Raises ChangedError."""
+    copy = run / "campaign.yaml"
+    if not copy.is_file() or read_document(copy).value != read_document(source).value:
+        msg = (
+            f"{run}: its settings are lost, and {source} is not the campaign file that it began with ({copy}); give "
+            "that one, or another name"
+        )
+        raise ChangedError(msg)
