@@ -37,7 +37,13 @@ from csp_al.reference.sanity import too_close, why_insane
 LOOK: Final = 0.2  # s between two looks at a running attempt
 REAP: Final = 0.005  # s between two looks at one that has closed its end of the pipe
 FORMAT: Final = 2  # version of outcome.json
+OUTCOME: Final = "outcome.json"
 SCRATCH: Final = "scratch"  # folder of an attempt that does not outlive it
+
+
+def directory_of(folder: Path, number: int) -> Path:
+    """Where an attempt at the task in the folder works; they count from 1."""
+    return folder / f"attempt-{number}"
 
 
 def run_attempt(
@@ -83,7 +89,7 @@ def read_outcome(directory: Path) -> dict[str, Any] | None:
     `relax`, or None). Raises DamagedError for a file that is not what was written.
     """
     try:
-        return read_sealed(directory / "outcome.json", FORMAT)
+        return read_sealed(directory / OUTCOME, FORMAT)
     except FileNotFoundError:
         return None
 
@@ -250,4 +256,4 @@ def _judged(
 
 
 def _write_outcome(directory: Path, outcome: dict[str, Any]) -> None:
-    write_sealed(directory / "outcome.json", {"format": FORMAT} | outcome)
+    write_sealed(directory / OUTCOME, {"format": FORMAT} | outcome)

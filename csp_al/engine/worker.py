@@ -31,7 +31,7 @@ from typing import Any, Final, NoReturn
 from csp_al import claim
 from csp_al.campaign.machine import Machine
 from csp_al.campaign.references import Remedy
-from csp_al.engine.attempt import interrupted, read_outcome, reference_section, run_attempt
+from csp_al.engine.attempt import OUTCOME, directory_of, interrupted, read_outcome, reference_section, run_attempt
 from csp_al.engine.tasks import is_done, publish_result, read_task
 from csp_al.files import DamagedError, forget_temporaries
 from csp_al.interfaces import Task
@@ -71,11 +71,12 @@ def _climb(task: Task, folder: Path, mine: Path, machine: Machine) -> None:
     import_reference(section)
     rungs = ladder(section)
     while (verdict := _verdict(attempts := _attempts(folder, rungs), rungs)) is None:
-        directory = folder / f"attempt-{len(attempts) + 1}"
+        directory = directory_of(folder, len(attempts) + 1)
         run_attempt(task, directory, _remedies(attempts, rungs) or (), machine, partial(claim.touch, mine))
     status, reason = verdict
-    if status == "failed":
-        check_disk(folder, reason)
+    if status == "failed" and _for_lack_of_room(folder, reason):
+        (directory_of(folder, len(attempts)) / OUTCOME).unlink()  # to be tried again
+        raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)} ({reason})", str(folder))
     told = _told(attempts)
     publish_result(folder, (attempts[-1]["values"] or {}) | {
         "id": folder.name, "kind": task.kind, "status": status, "reason": reason,
@@ -85,16 +86,15 @@ def _climb(task: Task, folder: Path, mine: Path, machine: Machine) -> None:
     })  # fmt: skip
 
 
-def check_disk(folder: Path, reason: str) -> None:
-    """Raise OSError (ENOSPC) where a failure says more of the disk than of the task: it is to be tried again."""
-    if re.search(NO_ROOM, reason) or shutil.disk_usage(folder).free < LEAST_FREE:
-        raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)} ({reason})", str(folder))
+def _for_lack_of_room(folder: Path, reason: str) -> bool:
+    """Whether a failure says more of the disk than of the task."""
+    return re.search(NO_ROOM, reason) is not None or shutil.disk_usage(folder).free < LEAST_FREE
 
 
 def _attempts(folder: Path, rungs: Sequence[Remedy]) -> list[dict[str, Any]]:
     """Outcomes of all attempts so far, in their order; one that was cut off counts as interrupted."""
     outcomes: list[dict[str, Any]] = []
-    while (directory := folder / f"attempt-{len(outcomes) + 1}").exists():
+    while (directory := directory_of(folder, len(outcomes) + 1)).exists():
         outcomes.append(read_outcome(directory) or interrupted(directory, _remedies(outcomes, rungs) or []))
     return outcomes
 

@@ -53,8 +53,8 @@ def accept(run: Path, before: Campaign, now: Campaign) -> list[str]:
     """
     found = differences(before.model_dump(mode="json", exclude=ASIDE), now.model_dump(mode="json", exclude=ASIDE))
     refused = {key: words for key, words in found.items() if _root(key) is None}
-    if reason := _too_late(run, before, now):
-        refused |= reason
+    if "stop.max_cycles" in found and now.stop.max_cycles < len(cycles(run)):
+        refused["stop.max_cycles"] = f"{now.stop.max_cycles}, but {len(cycles(run))} cycles have begun"
     if refused:
         lines = "\n".join(f"  {key}: {words}" for key, words in refused.items())
         msg = (
@@ -70,17 +70,6 @@ def accept(run: Path, before: Campaign, now: Campaign) -> list[str]:
 def _root(key: str) -> str | None:
     """The harmless key that this one is, or lies below; None for a key that is not harmless."""
     return next((root for root in (*STOPPING, *FINISHING, *FREE) if f"{key}.".startswith(f"{root}.")), None)
-
-
-def _too_late(run: Path, before: Campaign, now: Campaign) -> dict[str, str]:
-    """Changes that would be harmless, but for what has been done already."""
-    begun, drawn = cycles(run), before.select.per_cycle
-    found = {}
-    if begun and now.stop.max_cycles < len(begun):
-        found["stop.max_cycles"] = f"{now.stop.max_cycles}, but {len(begun)} cycles have begun"
-    if begun and min(drawn, before.budget.labels) != min(drawn, now.budget.labels):
-        found["budget.labels"] = "the first draw had as many labels as the budget, and cannot be drawn again"
-    return found
 
 
 def _reopen(run: Path, changed: set[str]) -> None:

@@ -38,9 +38,10 @@ def open_to_drive(
         changes = accept(run, read_campaign_of(run), campaign)
         for words in changes:
             tell(f"Changed: {words}")
-        if not changes:
+        if changes:
+            log(run, "campaign changed", changes=changes)
+        elif (run / "provenance.json").exists():
             return
-        log(run, "campaign changed", changes=changes)
     elif begun:
         _refuse_another_file(run, source)
     prepare(run, campaign, source, programs)

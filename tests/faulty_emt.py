@@ -1,0 +1,28 @@
+"""EMT that is slow, or that finds the disk full, as long as a file is there, for tests of a machine that fails."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from ase.calculators.emt import EMT
+
+
+class FaultyEMT(EMT):
+    """EMT; while the file ``slow`` is there it waits, while ``full`` is there it finds no room. Pids go to ``pids``."""
+
+    def __init__(self, folder: str) -> None:
+        super().__init__()
+        self.folder = Path(folder)
+
+    def calculate(self, atoms: Any = None, *args: Any, **kwargs: Any) -> None:
+        with (self.folder / "pids").open("a", encoding="ascii") as file:
+            file.write(f"{os.getpid()}\n")
+        while (self.folder / "slow").exists():
+            time.sleep(0.01)
+        if (self.folder / "full").exists():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        super().calculate(atoms, *args, **kwargs)

@@ -1,0 +1,196 @@
+"""A machine that fails, sleeps, is shared or is switched off: the driver says so, and nothing is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from typer.testing import CliRunner
+
+from csp_al import claim
+from csp_al.cli import app
+from csp_al.store.lock import LOCK, InUseError, holder, locked
+
+CAMPAIGN = """
+name: small
+seed: 3
+pool: {{formula: Al4, size: 12, volume_per_atom: [13, 23], min_distance: {{Al-Al: 2.2}}}}
+reference: {{kind: ase, calculator: faulty_emt.FaultyEMT, parameters: {{folder: {folder}}}, time_limit: 60}}
+potential: {{members: 2, features: 8, interactions: 1, cutoff: 4.0, steps: 5}}
+relax: {{uncertainty: 3}}
+select: {{per_cycle: 4, clusters: 4}}
+stop: {{top_k: 1, max_cycles: 1}}
+finish: {{max_steps: 3}}
+"""
+
+
+class Usage(NamedTuple):
+    """What `shutil.disk_usage` says."""
+
+    total: int
+    used: int
+    free: int
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    (tmp_path / "small.yaml").write_text(CAMPAIGN.format(folder=tmp_path))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def csp_al(*words: str):
+    return CliRunner().invoke(app, [*words, "--slots", "1", "--device", "cpu"])
+
+
+def start(here: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-c", "from csp_al.cli import app; app()", "run", "small.yaml", "--slots", "1"]
+    with (here / "output.txt").open("ab") as output:
+        return subprocess.Popen(command, cwd=here, stdout=output, stderr=subprocess.STDOUT)
+
+
+def wait_until(condition, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
+
+
+def pids(here: Path) -> list[int]:
+    path = here / "pids"
+    return [int(pid) for pid in path.read_text().split()] if path.exists() else []
+
+
+# --- the disk
+
+
+def test_stage_begins_only_where_there_is_room(here, monkeypatch):
+    disk = shutil.disk_usage
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10**9, 10**9, 10**7))
+    ended = csp_al("run", "small.yaml")
+    assert ended.exit_code == 75
+    assert "No space left on device; 100 MB are wanted, 10 MB are free" in ended.output
+    assert "Nothing is lost. Continue with: csp-al resume runs/small --trust" in ended.output
+    monkeypatch.setattr(shutil, "disk_usage", disk)
+    assert csp_al("resume", "runs/small", "--trust").exit_code == 0
+
+
+def test_calculation_that_finds_the_disk_full_is_not_blamed_but_done_again_when_there_is_room(here):
+    (here / "full").touch()
+    ended = csp_al("run", "small.yaml")
+    assert ended.exit_code == 75
+    assert "No space left on device" in ended.output
+    assert list(here.glob("runs/small/tasks/*/result.json")) == []
+    (here / "full").unlink()
+    ended = csp_al("run", "small.yaml")
+    assert ended.exit_code == 0, ended.output
+    assert "failed 0" in ended.output
+
+
+def test_plan_says_how_much_room_there_is(here, monkeypatch):
+    assert " MB are free" in CliRunner().invoke(app, ["plan", "small.yaml"]).output
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10**9, 10**9, 10**4))
+    assert "0 MB are free: too little" in CliRunner().invoke(app, ["plan", "small.yaml"]).output
+
+
+# --- signals
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_signal_ends_driver_workers_and_calculations_within_seconds(here, number, status):
+    (here / "slow").touch()
+    driver = start(here)
+    wait_until(lambda: pids(here))
+    driver.send_signal(number)
+    began = time.monotonic()
+    assert driver.wait(timeout=30) == status, (here / "output.txt").read_text()
+    assert time.monotonic() - began < 10
+    assert [pid for pid in pids(here) if claim.start_time(pid) is not None] == []
+    run = here / "runs" / "small"
+    assert [path for path in run.rglob("*") if path.name.startswith((".", LOCK, "claim"))] == []
+    (here / "slow").unlink()
+    assert csp_al("run", "small.yaml").exit_code == 0
+
+
+def test_driver_that_follows_a_killed_one_waits_for_what_still_runs(here):
+    (here / "slow").touch()
+    driver = start(here)
+    wait_until(lambda: pids(here))
+    driver.kill()
+    driver.wait()
+    (running,) = pids(here)
+    follower = start(here)
+    log = here / "runs" / "small" / "log.jsonl"
+    wait_until(lambda: log.read_text().count('"started"') == 2)
+    time.sleep(0.5)  # long enough to start it twice
+    assert pids(here) == [running]
+    (here / "slow").unlink()
+    assert follower.wait(timeout=120) == 0, (here / "output.txt").read_text()
+    labels = (here / "runs" / "small" / "cycle-00" / "label" / "labels.csv").read_text()
+    assert "failed" not in labels
+    assert pids(here).count(running) == 1
+
+
+# --- the lock
+
+
+def other_host(run: Path, seconds_ago: float) -> None:
+    """A lock as another host leaves it."""
+    lock = run / LOCK
+    content = {"host": "elsewhere", "namespace": None, "pid": 7, "start": "once", "since": "2026-01-01T00:00:00+00:00"}
+    lock.write_text(json.dumps(content))
+    when = time.time() - seconds_ago
+    os.utime(lock, (when, when))
+
+
+def test_lock_of_a_living_driver_elsewhere_is_respected_and_names_it(here):
+    run = here / "runs" / "small"
+    run.mkdir(parents=True)
+    other_host(run, seconds_ago=claim.STALE / 2)
+    refused = csp_al("run", "small.yaml")
+    assert refused.exit_code == 3
+    assert "process 7 on elsewhere, since 2026-01-01T00:00:00+00:00" in refused.output
+    assert not (run / "resolved.json").exists()
+
+
+def test_lock_of_a_driver_that_is_gone_heals_itself(tmp_path):
+    other_host(tmp_path, seconds_ago=claim.STALE + 1)
+    with locked(tmp_path):
+        assert holder(tmp_path)["pid"] == os.getpid()
+        assert holder(tmp_path)["host"] == socket.gethostname()
+        with pytest.raises(InUseError, match=f"process {os.getpid()} on"), locked(tmp_path):
+            pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_lock_is_one_even_where_files_have_one_name_only(tmp_path, monkeypatch):
+    def no_links(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", no_links)
+    with locked(tmp_path), pytest.raises(InUseError), locked(tmp_path):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_driver_that_slept_while_another_took_over_ends_itself(tmp_path, monkeypatch):
+    monkeypatch.setattr(claim, "HEARTBEAT", 0.05)
+    heard = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: heard.append(number))
+    try:
+        with locked(tmp_path):
+            shutil.copyfile(tmp_path / LOCK, tmp_path / f"{LOCK}.1")
+            wait_until(lambda: heard, seconds=5)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert (tmp_path / f"{LOCK}.1").exists()  # it is not ours to remove

@@ -1,0 +1,226 @@
+"""A run directory from a stranger can be looked at, and continued, without running the stranger's code."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pickle
+import shutil
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from conftest import CAMPAIGN
+from typer.testing import CliRunner
+
+from csp_al.campaign.models import Potential
+from csp_al.cli import app
+from csp_al.cli.trust import UntrustedError, refuse_code, refuse_links
+from csp_al.files import DamagedError, read_sealed, sha256, write_sealed
+from csp_al.hdf5 import load, save
+from csp_al.potential.ensemble import load_ensemble, new_ensemble
+from csp_al.report.figures import learning_curves, parity, pool_map
+from csp_al.report.tables import open_run
+from csp_al.store.run import read_campaign_of
+from csp_al.store.stages import manifest, verify
+from csp_al.structures import Structures
+
+POTENTIAL = Potential(members=2, features=8, interactions=1, cutoff=4.0)
+CPU = torch.device("cpu")
+
+
+class Touch:
+    """A pickle that makes a file when it is read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.fixture
+def stranger(finished_run, tmp_path) -> Path:
+    """A run directory whose manifests its author can write anew."""
+    shutil.copytree(finished_run, tmp_path / "stranger")
+    return tmp_path / "stranger"
+
+
+def forge(folder: Path) -> None:
+    """Write the checksums anew, as an author of a hostile stage would."""
+    content = manifest(folder)
+    content["files"] = {name: sha256(folder / name) for name in content["files"]}
+    write_sealed(folder / "manifest.json", content)
+
+
+def csp_al(*words: str):
+    return CliRunner().invoke(app, list(words))
+
+
+# --- code
+
+
+def test_pickle_in_place_of_weights_is_refused_and_not_run(tmp_path):
+    ensemble = new_ensemble(POTENTIAL, [1], CPU)
+    ensemble.save(tmp_path)
+    for evil in (pickle.dumps(Touch(tmp_path / "owned")), _torch_pickle(tmp_path)):
+        (tmp_path / "weights.pt").write_bytes(evil)
+        with pytest.raises(DamagedError, match=r"weights\.pt: no weights"):
+            load_ensemble(tmp_path, POTENTIAL, CPU)
+        assert not (tmp_path / "owned").exists()
+
+
+def _torch_pickle(folder: Path) -> bytes:
+    content = io.BytesIO()
+    torch.save({"a": Touch(folder / "owned")}, content)
+    return content.getvalue()
+
+
+def test_weights_of_other_shapes_or_of_another_potential_are_refused(tmp_path):
+    ensemble = new_ensemble(POTENTIAL, [1], CPU)
+    ensemble.save(tmp_path)
+    with pytest.raises(DamagedError, match="another potential"):
+        load_ensemble(tmp_path, POTENTIAL.model_copy(update={"features": 16}), CPU)
+    torch.save({name: tensor[:1] for name, tensor in ensemble.state.items()}, tmp_path / "weights.pt")
+    with pytest.raises(DamagedError, match="not those of schnet"):
+        load_ensemble(tmp_path, POTENTIAL, CPU)
+
+
+def test_own_copy_of_a_calculator_runs_only_when_trusted(stranger, tmp_path):
+    settings = read_sealed(stranger / "resolved.json", 2)
+    settings["campaign"]["reference"]["calculator"] = "os.mkdir"
+    settings["campaign"]["reference"]["parameters"] = {"path": str(tmp_path / "owned")}
+    write_sealed(stranger / "resolved.json", settings)
+    for verb in ("status", "results"):
+        assert csp_al(verb, str(stranger)).exit_code == 0
+    csp_al("export", str(stranger), "--format", "cif", "--to", str(tmp_path / "cif"))
+    refused = csp_al("resume", str(stranger))
+    assert refused.exit_code == 2
+    assert "reference.calculator: os.mkdir" in refused.output
+    assert "--trust" in refused.output
+    assert not (tmp_path / "owned").exists()
+
+
+def test_gpaw_keywords_that_write_files_need_trust(stranger):
+    campaign = read_campaign_of(stranger)
+    for parameters, refused in (({"convergence": {"density": 1e-3}}, False), ({"txt": "/etc/passwd"}, True)):
+        section = {"kind": "gpaw", "parameters": parameters}
+        changed = type(campaign).model_validate(campaign.model_dump() | {"reference": section})
+        if not refused:
+            refuse_code(changed, stranger)
+            continue
+        with pytest.raises(UntrustedError, match=r"reference\.parameters\.txt"):
+            refuse_code(changed, stranger)
+
+
+# --- places
+
+
+@pytest.mark.parametrize("name", ["../../secret", "/etc/passwd", "a/../../b", ""])
+def test_names_that_lead_out_of_a_stage_are_refused(stranger, name):
+    folder = stranger / "pool"
+    write_sealed(folder / "manifest.json", manifest(folder) | {"files": {name: "0" * 64}})
+    with pytest.raises(DamagedError, match="leads out of the folder"):
+        verify(folder)
+    assert csp_al("status", str(stranger)).exit_code == 2
+
+
+@pytest.mark.parametrize("place", ["pool/table.csv", "resolved.json", "tasks/x", "cycle-00/train.partial"])
+def test_links_out_of_the_run_directory_are_followed_only_when_trusted(stranger, tmp_path, place):
+    outside = tmp_path / "outside"
+    (outside / "scratch").mkdir(parents=True)
+    (outside / "scratch" / "mine").write_text("precious")
+    path = stranger / place
+    path.unlink(missing_ok=True)
+    path.symlink_to(outside)
+    (tmp_path / "al4.yaml").write_text(CAMPAIGN)
+    refused = csp_al("run", str(tmp_path / "al4.yaml"), "--directory", str(stranger), "--slots", "1")
+    assert refused.exit_code == 2
+    assert f"{path} is a symbolic link out of the run directory" in refused.output
+    assert (outside / "scratch" / "mine").read_text() == "precious"
+
+
+def test_links_within_the_run_directory_and_to_it_are_fine(stranger, tmp_path):
+    (stranger / "best").symlink_to("winners")
+    (tmp_path / "link").symlink_to(stranger)
+    refuse_links(stranger)
+    refuse_links(tmp_path / "link")
+
+
+def test_linked_file_is_not_read_even_if_its_content_fits(stranger, tmp_path):
+    path = stranger / "winners" / "results.json"
+    shutil.copyfile(path, tmp_path / "copy.json")
+    path.unlink()
+    path.symlink_to(tmp_path / "copy.json")
+    refused = csp_al("results", str(stranger))
+    assert refused.exit_code == 2
+    assert "a symbolic link, where a file was written" in refused.output
+
+
+# --- content
+
+
+def test_arrays_that_lead_elsewhere_or_stand_for_more_than_the_file_are_refused(tmp_path):
+    path, secret = tmp_path / "structures.h5", tmp_path / "secret.h5"
+    structures = Structures(np.arange(2), np.array([0, 1, 2]), np.ones(2, int), np.zeros((2, 3)), np.zeros((2, 3, 3)))
+    save(secret, structures)
+    tricks = {
+        "link": lambda file: file.__setitem__("ids", h5py.ExternalLink(str(secret), "/ids")),
+        "does not hold its own values": lambda file: file.create_dataset(
+            "ids", (10**12,), dtype="i8", chunks=(1024,), compression="gzip"
+        ),
+        "holds float64": lambda file: file.create_dataset("ids", data=np.zeros(2)),
+        "ptr does not say": lambda file: file.create_dataset("ids", data=np.arange(3)),
+    }
+    for words, trick in tricks.items():
+        save(path, structures)
+        with h5py.File(path, "a") as file:
+            del file["ids"]
+            trick(file)
+        with pytest.raises(DamagedError, match=words):
+            load(path, Structures)
+
+
+def test_arrays_that_do_not_fit_together_are_refused(tmp_path):
+    path = tmp_path / "structures.h5"
+    whole = Structures(np.arange(2), np.array([0, 1, 3]), np.ones(3, int), np.zeros((3, 3)), np.zeros((2, 3, 3)))
+    for name, value in (
+        ("positions", np.zeros((2, 3))),
+        ("cells", np.zeros((2, 3, 2))),
+        ("ptr", np.array([0, 5, 3])),
+        ("ptr", np.array([0, 0, 3])),
+    ):
+        save(path, Structures(**{**vars(whole), name: value}))
+        with pytest.raises(DamagedError, match=r"positions|cells|ptr|without atoms"):
+            load(path, Structures)
+
+
+def test_names_of_a_stranger_are_printed_as_plain_text(stranger):
+    folder = stranger / "winners"
+    rows = json.loads((folder / "results.json").read_text())
+    rows[0]["space_group"]["symbol"] = "[red]P1[/red]\x1b[2J"
+    (folder / "results.json").write_text(json.dumps(rows))
+    forge(folder)
+    shown = csp_al("results", str(stranger))
+    assert shown.exit_code == 0
+    assert "[red]P1[/red]" in shown.output
+    assert "\x1b" not in shown.output
+
+
+def test_html_in_the_texts_of_a_run_stays_text_in_its_figures(stranger):
+    opened, evil = open_run(stranger), "<script>alert(1)</script>"
+    tables = [opened.labels, opened.pool_map(), opened.learning_curves]
+    labels, points, curves = (table.assign(**dict.fromkeys(table.select_dtypes("object"), evil)) for table in tables)
+    assert evil in set(labels["reason"])
+    for figure in (parity(labels), pool_map(points), learning_curves(curves)):
+        assert evil not in figure.to_html(include_plotlyjs=False)
+
+
+def test_deeply_nested_settings_are_refused(stranger):
+    (stranger / "resolved.json").write_text("[" * 100_000 + "]" * 100_000)
+    refused = csp_al("status", str(stranger))
+    assert refused.exit_code == 2
+    assert "resolved.json: not readable" in refused.output
