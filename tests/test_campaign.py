@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from pydantic import ValidationError
 from ruamel.yaml import YAML
+from typer.testing import CliRunner
 
 from csp_al.campaign import (
     Campaign,
@@ -28,6 +29,7 @@ from csp_al.campaign import (
     species_counts,
     species_pairs,
 )
+from csp_al.cli import app
 
 CAMPAIGNS = sorted((Path(__file__).parents[1] / "campaigns").glob("*.yaml"))
 
@@ -346,6 +348,35 @@ def test_no_damage_to_a_file_ends_in_anything_but_an_answer(tmp_path, data):
         assert re.match(rf"{re.escape(str(path))}:[1-9]\d*:[1-9]\d*: .", str(problem))
         assert problem.location.line <= lines
     assert str(error).encode()
+
+
+RUNNABLE = """\
+name: al4
+seed: 1
+pool: {formula: Al4, size: 10, volume_per_atom: [13, 23], min_distance: {Al-Al: 2.2}}
+labels: []
+reference: {kind: ase, calculator: ase.calculators.emt.EMT, parameters: {}, time_limit: 60}
+potential: {kind: schnet, members: 2, features: 8, interactions: 1, cutoff: 4.0}
+select: {per_cycle: 4, clusters: 4}
+stop: {top_k: 1, max_cycles: 1}
+budget: {labels: 8, hours: null}
+"""
+
+
+@pytest.mark.long
+@settings(max_examples=5000, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_five_thousand_damaged_files_end_with_status_0_or_2_and_a_line(tmp_path, data):
+    text = RUNNABLE.encode()
+    for _ in range(data.draw(st.integers(1, 4), "mutations")):
+        text = data.draw(damaged(text), "text")
+    path = write(tmp_path, text)
+    ended = CliRunner().invoke(app, ["validate", str(path)])
+    assert ended.exit_code in (0, 2)
+    assert ended.exception is None or isinstance(ended.exception, SystemExit)
+    assert "Traceback" not in ended.output
+    if ended.exit_code == 2:
+        assert re.match(rf"{re.escape(str(path))}:[1-9]\d*:[1-9]\d*: .", ended.output), ended.output
 
 
 def damaged(text: bytes) -> st.SearchStrategy[bytes]:
