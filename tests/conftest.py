@@ -1,8 +1,10 @@
-"""One small campaign, run to its end by the real loop, for every test that reads a run directory."""
+"""What several test files share: one small campaign, run to its end by the real loop, and a shim to stop others."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from io_points import NoShimError, Server, Shim
 
 CAMPAIGN = """\
 name: al4
@@ -45,3 +47,19 @@ def finished_run(tmp_path_factory) -> Path:
             engine.close()
         log(run, "finished", reason=verdict.reason)
     return run
+
+
+@pytest.fixture(scope="session")
+def shim(tmp_path_factory) -> Shim:
+    """Counts the calls by which programs change files, and stops them at one; see `io_points`."""
+    try:
+        return Shim(tmp_path_factory.mktemp("shim"))
+    except NoShimError as reason:
+        pytest.skip(str(reason))
+
+
+@pytest.fixture(scope="session")
+def server(shim) -> Iterator[Server]:
+    """Runs `csp-al` under the shim."""
+    with Server(shim) as running:
+        yield running
