@@ -32,7 +32,7 @@ from typing import NamedTuple, NoReturn, Self
 COUNT, TRACE, KILL, FAIL = range(4)
 """Modes of io_shim.c."""
 
-HEAD = struct.Struct("=QQII")  # count, at, mode, error; the folder's name follows
+HEAD = struct.Struct("=QQQII")  # count, at, again, mode, error; the folder's name follows
 SIZE = 4096
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 TOO_LONG = "too long"
@@ -81,13 +81,16 @@ class Shim:
         """Count and note them."""
         self._tell(folder, TRACE)
 
-    def kill(self, folder: Path, at: int) -> None:
-        """Count them, and kill the process that comes to this one; it is noted."""
-        self._tell(folder, KILL, at)
+    def kill(self, folder: Path, at: int, again: int = 0) -> None:
+        """Count them, and kill the process that comes to this one; it is noted.
+
+        Those that are left go on, and the one that comes to the call so many later is killed likewise, the last one.
+        """
+        self._tell(folder, KILL, at, again=again)
 
     def fail(self, folder: Path, at: int, error: int) -> None:
         """Count them, and from this one on let all that may need room fail with this number of `errno`."""
-        self._tell(folder, FAIL, at, error)
+        self._tell(folder, FAIL, at, error=error)
 
     @property
     def calls(self) -> int:
@@ -100,11 +103,11 @@ class Shim:
         lines = self.report.read_text(errors="replace").splitlines() if self.report.exists() else []
         return [_note(*line.split("\t")) for line in lines]
 
-    def _tell(self, folder: Path, mode: int, at: int = 0, error: int = 0) -> None:
+    def _tell(self, folder: Path, mode: int, at: int = 0, *, again: int = 0, error: int = 0) -> None:
         name = os.fsencode(folder.resolve())
         self._shared[HEAD.size :] = bytes(SIZE - HEAD.size)  # no folder: nothing is counted while the rest changes
         self.report.unlink(missing_ok=True)
-        HEAD.pack_into(self._shared, 0, 0, at, mode, error)
+        HEAD.pack_into(self._shared, 0, 0, at, again, mode, error)
         self._shared[HEAD.size : HEAD.size + len(name)] = name
 
 

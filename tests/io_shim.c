@@ -8,7 +8,8 @@
 
        COUNT  the calls are counted
        TRACE  and each is noted
-       KILL   before call number `at`, half of it done where it writes, its process is noted and killed by SIGKILL
+       KILL   before call number `at`, half of it done where it writes, its process is noted and killed by SIGKILL;
+              the same comes once more `again` calls later, unless that is 0
        FAIL   from call number `at` on, every call that may need room on the disk fails with `error` (ENOSPC, EROFS, ...)
 
    Notes are lines of control.report: number, pid, call, path, command line, command line of the parent; with tabs
@@ -40,9 +41,9 @@ enum verdict { GO, REFUSED, TORN };
 
 struct control {
     _Atomic uint64_t count;
-    uint64_t at;
+    uint64_t at, again;
     uint32_t mode, error;
-    char folder[4072]; /* absolute, empty for none */
+    char folder[4064]; /* absolute, empty for none */
 };
 
 static struct control *control;
@@ -134,10 +135,13 @@ static enum verdict point(const char *call, enum need need, int dir, const char 
         return GO;
     uint64_t number = atomic_fetch_add(&control->count, 1) + 1;
     uint32_t mode = control->mode;
-    if (mode == TRACE || (mode == KILL && number == control->at))
+    int dies = mode == KILL && number == control->at;
+    if (mode == TRACE || dies)
         note(number, call, path);
     errno = before;
-    if (mode == KILL && number == control->at) {
+    if (dies) {
+        control->at += control->again;
+        control->again = 0;
         if (need == BYTES)
             return TORN;
         die();
