@@ -32,9 +32,7 @@ reference:
   calculator: counting_emt.CountingEMT
   parameters: {journal: journal}
   time_limit: 60
-  remedies:  # whoever kills an attempt and not its worker has, for all that the worker can tell, ended a calculation
-    - {when: killed by SIGKILL, say: once more}
-    - {when: killed by SIGKILL, say: and once more}
+  remedies: [{when: killed by SIGKILL, say: and once more}]  # since each trial may kill one calculation twice
 potential: {members: 2, features: 8, interactions: 1, cutoff: 4.0, steps: 5}
 relax: {uncertainty: 3, max_steps: 10}
 select: {per_cycle: 4, clusters: 4}
@@ -106,7 +104,7 @@ def refuse_changes(trial: Trial, undisturbed: Undisturbed) -> None:
     assert sorted(name for name in found | expected if found.get(name) != expected.get(name)) == [], trial
     calculating = [kill for kill in trial.kills if kill.process != "driver"]
     assert len(computed_twice(trial.folder / "journal")) <= len(calculating), trial
-    assert sorted(trial.run.rglob("*.partial")) == [], trial
+    assert sorted([*trial.run.rglob("*.partial"), *trial.run.glob("LOCK*")]) == [], trial
     assert processes_in(trial.folder) == [], trial
     assert status(trial.run)["state"] == "finished", trial
 
@@ -124,6 +122,8 @@ def survive(shim: Shim, server: Server, folder: Path, undisturbed: Undisturbed, 
         trial.killed(later)
     trial.finish()
     refuse_changes(trial, undisturbed)
+    trial.finish()  # what workers of the last driver left is tidied by the next
+    assert [*temporaries(trial.run), *trial.run.glob("tasks/*/claim*")] == [], trial
     return trial
 
 
@@ -144,7 +144,6 @@ def test_campaign_killed_at_a_call_and_again_in_its_resume_ends_as_an_undisturbe
 def test_kill_at_a_sample_of_all_calls_changes_nothing(shim, server, undisturbed, tmp_path, record_property, index):
     trial = survive(shim, server, tmp_path / "run", undisturbed, spread(index, SAMPLE, len(undisturbed.calls)))
     record_property("kills", trial.told)
-    record_property("temporaries left", len(temporaries(trial.run)))
 
 
 @pytest.mark.nightly
@@ -159,7 +158,6 @@ def test_kill_at_every_call_changes_nothing(shim, server, undisturbed, tmp_path,
     assert failures == [], "\n".join(failures)
 
 
-@pytest.mark.xfail(reason="a resume does not remove the temporary files of killed writers", strict=True)
 def test_temporary_file_does_not_outlive_the_kill_of_its_writer_and_a_resume(shim, server, undisturbed, tmp_path):
     at = next(call for call in undisturbed.calls if re.search(r"/\.resolved\.json\.\d+\.tmp$", call.path))
     trial = Trial(shim, server, tmp_path / "run")
@@ -178,7 +176,7 @@ def test_every_kind_of_process_and_of_change_is_counted(undisturbed, record_prop
     record_property("calls", str(Counter((call.process, call.call) for call in undisturbed.calls)))
     assert {call.process for call in undisturbed.calls} == {"driver", "worker", "attempt"}
     kinds = {call.call.removesuffix("64") for call in undisturbed.calls}
-    assert kinds >= {"open", "write", "pwrite", "fsync", "ftruncate", "rename", "unlink", "mkdir"}
+    assert kinds >= {"open", "write", "fsync", "rename", "link", "unlink", "mkdir"}
 
 
 def test_write_is_torn_by_a_kill_and_a_full_disk_still_lets_files_be_removed(shim, tmp_path):

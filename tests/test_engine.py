@@ -197,8 +197,8 @@ def test_every_way_to_fail_is_named_and_ends_the_task(root, notes, does, reason)
     assert result["status"] == "failed"
     assert reason in result["reason"]
     assert "energy" not in result
-    assert result["evaluations"] == 1
-    assert len(lines(notes)) == 1
+    times = 2 if does == "kill" else 1  # whoever killed it may have meant another
+    assert result["evaluations"] == len(lines(notes)) == times
     assert not claim.is_taken(root / name)
 
 

@@ -403,7 +403,8 @@ def test_gpaw_forces_and_stress_are_derivatives_of_its_energy_and_its_remedy_giv
 
 
 def test_gpaw_remedy_leaves_the_physics_alone():
-    (gentle,) = GPAW
+    again, gentle = GPAW
+    assert again.set == {}
     assert set(gentle.set) == {"parameters"}
     assert set(gentle.set["parameters"]).isdisjoint(
         {"mode", "xc", "kpts", "occupations", "setups", "charge", "spinpol"}

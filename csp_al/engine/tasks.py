@@ -15,8 +15,9 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from csp_al import claim
 from csp_al.campaign.references import AnyReference
-from csp_al.files import DamagedError, digest, read_sealed, write_sealed
+from csp_al.files import DamagedError, digest, forget_temporaries, read_sealed, write_sealed
 from csp_al.interfaces import Task
 
 if TYPE_CHECKING:
@@ -112,6 +113,14 @@ def read_result(root: Path, name: str) -> dict[str, Any] | None:
 def publish_result(folder: Path, result: dict[str, Any]) -> None:
     """Make this the result of the task in the folder, by one rename."""
     write_sealed(folder / "result.json", {"format": FORMAT} | result)
+
+
+def tidy(root: Path) -> None:
+    """Remove what killed workers have left in the folders of finished tasks."""
+    for result in root.glob("*/result.json"):
+        claim.clear(result.parent)
+        for folder in (result.parent, *result.parent.glob("attempt-*/")):
+            forget_temporaries(folder)
 
 
 def _holds(path: Path, content: dict[str, Any]) -> bool:

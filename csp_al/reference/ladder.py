@@ -26,6 +26,9 @@ def _electrons(**settings: Any) -> dict[str, Any]:
 _BANDS: Final = "^(diagonalisation|charge is wrong|Fermi energy)"
 _CRASHED: Final = "^(killed|no output|output ends early|scratch|MPI)"
 
+_AGAIN: Final = Remedy(when="^killed by SIGKILL", say="once more, as it was")
+"""Whoever ends a process, as the kernel does that runs out of memory, may have meant another one."""
+
 ESPRESSO: Final = (
     Remedy(
         when="^SCF not converged", say="slower mixing, more steps",
@@ -72,6 +75,7 @@ What aiida-quantumespresso (PwBaseWorkChain) and custodian do for the same failu
 """
 
 GPAW: Final = (
+    _AGAIN,
     Remedy(
         when="^(?!one evaluation took longer)", say="slower density mixing, more SCF steps, no point-group symmetry",
         set={"parameters": {
@@ -88,7 +92,7 @@ GENTLER: Final[Mapping[str, Callable[[float, float], float]]] = {
 }  # fmt: skip
 """Which of two values of a key is the more patient one; a remedy never undoes a user's patience."""
 
-LADDERS: Final[Mapping[str, tuple[Remedy, ...]]] = {"espresso": ESPRESSO, "gpaw": GPAW}
+LADDERS: Final[Mapping[str, tuple[Remedy, ...]]] = {"espresso": ESPRESSO, "gpaw": GPAW, "ase": (_AGAIN,)}
 
 
 def ladder(section: AnyReference) -> tuple[Remedy, ...]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from csp_al.campaign.document import read_document
 from csp_al.campaign.models import Campaign
+from csp_al.engine.tasks import tidy
 from csp_al.files import forget_temporaries
 from csp_al.store.changes import ChangedError, accept
 from csp_al.store.repair import refuse_damage, repair
@@ -28,6 +29,7 @@ def open_to_drive(
     ChangedError.
     """
     forget_temporaries(run)
+    tidy(run / "tasks")
     begun = (run / SETTLED).exists() or bool(published_stages(run))
     if begun and mend:
         for words in repair(run) or ["nothing is damaged"]:
