@@ -19,6 +19,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
+from csp_al.files import DamagedError, open_plain
+
 HEARTBEAT: Final = 5.0  # s between two touches
 STALE: Final = 60.0  # s without a touch after which another host's claim is given up
 NAME: Final = "claim"
@@ -131,9 +133,10 @@ def _lives(claim: Path) -> bool:
 
 def _read(claim: Path) -> dict[str, Any] | None:
     try:
-        found = json.loads(claim.read_text(encoding="utf-8"))
+        with open_plain(claim) as file:
+            found = json.loads(file.read())
         return found if {"host", "pid", "start"} <= found.keys() else None
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, DamagedError):
         return None
 
 

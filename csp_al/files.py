@@ -35,6 +35,16 @@ class DamagedError(Exception):
         )
 
 
+class OtherVersionError(Exception):
+    """A file was written by another version of csp_al; the message names it and says what to do."""
+
+    def __init__(self, path: Path, written: object, read: int) -> None:
+        super().__init__(
+            f"{path}: format {written}, this version of csp_al reads {read}; go on with the version that wrote it, or "
+            "begin again under another name"
+        )
+
+
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Replace a file as a whole: a reader, or a power cut, meets the old content or the new one, never a part.
 
@@ -59,6 +69,14 @@ def forget_temporaries(folder: Path) -> None:
     for path in folder.glob(".*.tmp"):
         if TEMPORARY.fullmatch(path.name):
             path.unlink(missing_ok=True)
+
+
+def make_directory(path: Path) -> None:
+    """Make a directory, and those above it, that outlive a power cut; one that is there is left alone."""
+    if not path.is_dir():
+        make_directory(path.parent)
+        path.mkdir(exist_ok=True)
+        sync_directory(path.parent)
 
 
 def sync_directory(path: Path) -> None:
@@ -123,16 +141,27 @@ def write_sealed(path: Path, content: Mapping[str, Any], indent: int | None = No
 
 
 def read_sealed(path: Path, version: int) -> dict[str, Any]:
-    """What `write_sealed` wrote. Raises FileNotFoundError; DamagedError for other content or another format."""
+    """What `write_sealed` wrote. Raises FileNotFoundError, DamagedError, and OtherVersionError for another format."""
     with open_plain(path) as file:
         text = file.read()
     try:
         content = unseal(text)
     except ValueError as error:
+        if (written := _unsealed_format(text)) not in (None, version):
+            raise OtherVersionError(path, written, version) from error
         raise DamagedError(path, str(error)) from error
     if content.get("format") != version:
-        raise DamagedError(path, f"format {content.get('format')}, this version of csp_al reads {version}")
+        raise OtherVersionError(path, content.get("format"), version)
     return content
+
+
+def _unsealed_format(text: bytes) -> int | None:
+    """The format that a file without a seal names, as files did before there were seals."""
+    try:
+        content = json.loads(text)
+        return None if SEAL in content else int(content["format"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar, get_type_hints
 import h5py
 import numpy as np
 
-from csp_al.files import DamagedError, open_plain
+from csp_al.files import DamagedError, OtherVersionError, open_plain
 from csp_al.structures import PER_ATOM, Ints, Strings, Structures
 
 FORMAT: Final = 1
@@ -34,7 +34,7 @@ def save(path: Path, batch: Any) -> None:
 
 
 def load(path: Path, kind: type[T]) -> T:
-    """Read what `save` wrote. Raises DamagedError for anything else.
+    """Read what `save` wrote. Raises DamagedError for anything else, OtherVersionError for another format.
 
     Nothing of the file is believed: no link is followed, nothing larger than the file is made, shapes must agree.
     """
@@ -42,7 +42,8 @@ def load(path: Path, kind: type[T]) -> T:
         content = file.read()
     try:
         with h5py.File(h5py.h5f.open_file_image(content)) as opened:
-            _check_format(opened)
+            if (written := opened.attrs.get("format")) != FORMAT:
+                raise OtherVersionError(path, written, FORMAT)
             batch = _read(opened, kind, len(content))
         _check_shapes(batch)
     except _WrongError as error:
@@ -50,11 +51,6 @@ def load(path: Path, kind: type[T]) -> T:
     except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
         raise DamagedError(path, f"not readable ({type(error).__name__})") from error
     return batch
-
-
-def _check_format(file: h5py.File) -> None:
-    if (written := file.attrs.get("format")) != FORMAT:
-        raise _WrongError(f"format {written}, this version of csp_al reads {FORMAT}")
 
 
 def _write(group: h5py.Group, batch: Any) -> None:

@@ -7,6 +7,7 @@ the driver, a worker, or an attempt at a calculation.
 from __future__ import annotations
 
 import errno
+import os
 import re
 import signal
 import subprocess
@@ -165,6 +166,41 @@ def test_temporary_file_does_not_outlive_the_kill_of_its_writer_and_a_resume(shi
     assert len(temporaries(trial.run)) == 1
     trial.finish()
     assert temporaries(trial.run) == []
+
+
+ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
+
+
+def run_out_of_room(shim: Shim, server: Server, folder: Path, undisturbed: Undisturbed, at: int, error: int) -> None:
+    """From this call on nothing can be written; the driver says so and ends, and goes on when it can be."""
+    trial = Trial(shim, server, folder)
+    shim.fail(trial.watched, at, error)
+    assert server.run(folder, RUN) == 75, trial
+    told = (folder / "output.txt").read_text()
+    assert re.search(rf"small\S*: {re.escape(os.strerror(error))}.*Nothing is lost\. Continue with: csp-al", told), (
+        trial
+    )
+    assert "Traceback" not in told, trial
+    trial.finish()
+    found, expected = outcome(trial.run), undisturbed.outcome
+    assert sorted(name for name in found | expected if found.get(name) != expected.get(name)) == [], trial
+    # a calculation whose result could not be written is done again
+    assert len(computed_twice(folder / "journal")) <= 1, trial
+
+
+@pytest.mark.parametrize("index", range(len(ERRORS)))
+def test_campaign_that_runs_out_of_room_says_so_and_goes_on_when_there_is_some(
+    shim, server, undisturbed, tmp_path, index
+):
+    at = spread(index, len(ERRORS), len(undisturbed.calls))
+    run_out_of_room(shim, server, tmp_path / "run", undisturbed, at, ERRORS[index])
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("index", range(24))
+def test_room_that_runs_out_at_any_call_loses_nothing(shim, server, undisturbed, tmp_path, index):
+    at = spread(index, 24, len(undisturbed.calls))
+    run_out_of_room(shim, server, tmp_path / "run", undisturbed, at, ERRORS[index % len(ERRORS)])
 
 
 def temporaries(run: Path) -> list[Path]:

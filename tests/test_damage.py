@@ -18,7 +18,7 @@ from conftest import CAMPAIGN
 from csp_al.campaign import Campaign, read_campaign
 from csp_al.engine.local import LocalEngine
 from csp_al.engine.tasks import read_result
-from csp_al.files import DamagedError, open_plain, read_sealed, sha256, write_sealed
+from csp_al.files import DamagedError, OtherVersionError, open_plain, read_sealed, sha256, write_sealed
 from csp_al.loop.search import search
 from csp_al.loop.stages import Drive
 from csp_al.report.status import describe, status
@@ -304,8 +304,20 @@ def test_campaign_with_more_cycles_ends_as_one_that_had_them_from_the_start(run,
 def test_manifest_of_another_format_is_refused_by_name(run):
     folder = run / "pool"
     write_sealed(folder / "manifest.json", manifest(folder) | {"format": FORMAT + 1})
-    with pytest.raises(DamagedError, match=rf"format {FORMAT + 1}, this version of csp_al reads {FORMAT}"):
+    with pytest.raises(OtherVersionError, match=rf"format {FORMAT + 1}, this version of csp_al reads {FORMAT}"):
         verify(folder)
+
+
+def test_run_of_an_older_format_is_left_as_it_is_even_by_a_repair(run):
+    """Its results are whole: who has the version that wrote them can go on."""
+    settings = json.loads((run / "resolved.json").read_text())
+    (run / "resolved.json").write_text(json.dumps({"format": 1, "campaign": settings["campaign"]}))
+    before = contents(run)
+    for mend in (False, True):
+        with pytest.raises(OtherVersionError, match=r"resolved\.json: format 1, .* go on with the version"):
+            go_on(run, mend=mend)
+    assert contents(run) == before
+    assert not (run / "damaged").exists()
 
 
 def test_every_file_of_a_stage_is_under_a_checksum(run):

@@ -194,3 +194,19 @@ def test_driver_that_slept_while_another_took_over_ends_itself(tmp_path, monkeyp
     finally:
         signal.signal(signal.SIGTERM, before)
     assert (tmp_path / f"{LOCK}.1").exists()  # it is not ours to remove
+
+
+# --- time
+
+
+@pytest.mark.long
+def test_long_campaign_holds_no_more_memory_files_or_processes_at_its_end():
+    script = Path(__file__).parents[1] / "analysis" / "benchmarks" / "endurance.py"
+    command = [sys.executable, str(script), "--cycles", "20", "--candidates", "200"]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    rows = {cells[1].strip(): cells[2:-1] for line in ran.stdout.splitlines() if len(cells := line.split("|")) > 3}
+    driver, _, files, _ = rows["late / early"]
+    assert float(driver) < 1.1
+    assert float(files) == 1
+    assert int(rows["worst"][2]) < 20
+    assert int(rows["worst"][3]) <= 5  # the driver, two workers, two calculations

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pymatgen.io.ase import AseAtomsAdaptor
 
-from csp_al.files import DamagedError
+from csp_al.files import OtherVersionError
 from csp_al.hdf5 import load, save
 from csp_al.structures import (
     Labels,
@@ -162,7 +162,7 @@ def test_a_file_of_another_format_is_refused(tmp_path):
     save(path, Structures.from_atoms([bulk("Si")]))
     with h5py.File(path, "a") as file:
         file.attrs["format"] = 999
-    with pytest.raises(DamagedError, match=r"structures\.h5: format 999, this version of csp_al reads 1"):
+    with pytest.raises(OtherVersionError, match=r"structures\.h5: format 999, this version of csp_al reads 1"):
         load(path, Structures)
 
 

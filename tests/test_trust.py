@@ -219,6 +219,13 @@ def test_html_in_the_texts_of_a_run_stays_text_in_its_figures(stranger):
         assert evil not in figure.to_html(include_plotlyjs=False)
 
 
+@pytest.mark.parametrize("name", ["log.jsonl", "LOCK", "resolved.json", "winners/results.json", "pool/table.csv"])
+def test_pipe_in_place_of_a_file_keeps_nobody_waiting(stranger, name):
+    (stranger / name).unlink(missing_ok=True)
+    os.mkfifo(stranger / name)
+    assert csp_al("status", str(stranger)).exit_code in (0, 2)
+
+
 def test_deeply_nested_settings_are_refused(stranger):
     (stranger / "resolved.json").write_text("[" * 100_000 + "]" * 100_000)
     refused = csp_al("status", str(stranger))

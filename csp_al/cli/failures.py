@@ -35,7 +35,7 @@ def in_words(verb: Verb) -> Verb:
 def _exit_status(error: Exception) -> int | None:
     from csp_al.campaign import CampaignError
     from csp_al.cli.trust import UntrustedError
-    from csp_al.files import DamagedError
+    from csp_al.files import DamagedError, OtherVersionError
     from csp_al.interfaces import UnplaceableError
     from csp_al.store.changes import ChangedError
     from csp_al.store.lock import InUseError
@@ -44,6 +44,7 @@ def _exit_status(error: Exception) -> int | None:
     if isinstance(error, InUseError):
         return 3
     bad_input = (
-        CampaignError, ChangedError, NoRunError, DamagedError, UntrustedError, UnplaceableError, ValueError, OSError,
+        CampaignError, ChangedError, NoRunError, DamagedError, OtherVersionError, UntrustedError, UnplaceableError,
+        ValueError, OSError,
     )  # fmt: skip
     return 2 if isinstance(error, bad_input) else None

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from csp_al import claim
 from csp_al.campaign.references import AnyReference
-from csp_al.files import DamagedError, digest, forget_temporaries, read_sealed, write_sealed
+from csp_al.files import DamagedError, digest, forget_temporaries, make_directory, read_sealed, write_sealed
 from csp_al.interfaces import Task
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def create_task(root: Path, task: Task) -> str:
     content = {"format": FORMAT, "kind": task.kind, "inputs": task.inputs}
     if is_done(root, name) or _holds(path, content):
         return name
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_directory(path.parent)
     write_sealed(path, content)
     return name
 

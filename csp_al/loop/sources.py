@@ -19,7 +19,7 @@ from ase.io import read
 
 from csp_al.campaign import AnyReference, Campaign, species_counts
 from csp_al.engine.tasks import LIMITS, PLACES
-from csp_al.files import DamagedError
+from csp_al.files import DamagedError, OtherVersionError
 from csp_al.reference.sanity import not_finite
 from csp_al.report.tables import open_run
 from csp_al.store.changes import differences
@@ -77,7 +77,7 @@ def _of_run(name: str, path: Path, reference: AnyReference) -> Iterator[Found]:
         found = differences(_settings(read_campaign_of(path).reference), _settings(reference))
         changes = [f"{key}: {words}" for key, words in found.items()]
         labels = open_run(path).all_labels
-    except (NoRunError, DamagedError) as error:
+    except (NoRunError, DamagedError, OtherVersionError) as error:
         raise ValueError(str(error)) from error
     if changes:
         msg = (

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from csp_al.engine.tasks import is_id, read_result
+from csp_al.files import open_plain
 from csp_al.report.plan import duration, schedule
 from csp_al.report.tables import Run, open_run
 from csp_al.store.lock import holder
@@ -118,9 +119,8 @@ def _state(run: Path, events: list[dict[str, Any]]) -> State:
 
 def _events(run: Path) -> list[dict[str, Any]]:
     """The log's events. A line that is none, as one cut off by the end of its driver, says nothing."""
-    path = run / "log.jsonl"
     events = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
+    for line in _text(run / "log.jsonl").splitlines():
         try:
             event = json.loads(line)
             datetime.fromisoformat(event["time"])
@@ -146,11 +146,17 @@ def _tasks(place: Place | None) -> list[str]:
     """Ids of the tasks of the stage under way, each once; none if it has no tasks or not yet."""
     if place is None:
         return []
+    text = _text(partial(place[2]) / "tasks.json")  # not there yet, or just now published
+    return [name for name in dict.fromkeys(json.loads(text or "[]")) if is_id(name)]
+
+
+def _text(path: Path) -> str:
+    """What a file says; nothing if it is not there."""
     try:
-        text = (partial(place[2]) / "tasks.json").read_text(encoding="utf-8")
-    except FileNotFoundError:  # or just now published
-        return []
-    return [name for name in dict.fromkeys(json.loads(text)) if is_id(name)]
+        with open_plain(path) as file:
+            return file.read().decode(errors="replace")
+    except FileNotFoundError:
+        return ""
 
 
 def _seconds_under_way(events: list[dict[str, Any]]) -> float:

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from csp_al.files import DamagedError, digest, read_sealed, sha256, sync_directory, write_sealed
+from csp_al.files import DamagedError, digest, make_directory, read_sealed, sha256, sync_directory, write_sealed
 
 MANIFEST = "manifest.json"
 FORMAT = 2
@@ -32,7 +32,7 @@ def stage(folder: Path, write: Callable[[Path], None], after: Path | None) -> No
     aside = partial(folder)
     if aside.exists():
         shutil.rmtree(aside)
-    aside.mkdir(parents=True)
+    make_directory(aside)
     started = time.monotonic()
     write(aside)
     files = sorted(path for path in aside.rglob("*") if path.is_file())
