@@ -16,7 +16,7 @@ import numpy as np
 from csp_al.files import DamagedError, OtherVersionError, open_plain
 from csp_al.structures import PER_ATOM, Ints, Strings, Structures
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 TAILS: Final = {"positions": (3,), "forces": (3,), "cells": (3, 3), "stress": (3, 3)}
 """Shape of one row of an array; of those that are not named here a row is a number, of the features a vector."""
 
@@ -48,7 +48,7 @@ def load(path: Path, kind: type[T]) -> T:
         _check_shapes(batch)
     except _WrongError as error:
         raise DamagedError(path, str(error)) from error
-    except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+    except (OSError, LookupError, ValueError, TypeError, AttributeError, RuntimeError) as error:
         raise DamagedError(path, f"not readable ({type(error).__name__})") from error
     return batch
 
@@ -59,7 +59,9 @@ def _write(group: h5py.Group, batch: Any) -> None:
         if is_dataclass(value):
             _write(group.create_group(field.name), value)
         elif value.dtype.kind == "U":
-            group.create_dataset(field.name, data=value.astype(object), dtype=h5py.string_dtype())
+            # of one length: HDF5 may look for ever for the others in a file that is not as it was written
+            text = np.char.encode(value, "utf-8")
+            group.create_dataset(field.name, data=text.astype(f"S{max(1, text.itemsize)}"))
         else:
             group.create_dataset(field.name, data=value)
 
@@ -82,8 +84,8 @@ def _array(item: h5py.Dataset, hint: Any, most: int) -> Any:
     """The values of a dataset that holds them itself, as they are: a few bytes could stand for a terabyte."""
     if item.is_virtual or item.external or item.chunks or item.nbytes > most:
         raise _WrongError(f"{item.name} does not hold its own values")
-    if hint == Strings:
-        return item.asstr()[()].astype(np.str_)
+    if hint == Strings and item.dtype.kind == "S":
+        return np.char.decode(item[()], "utf-8")
     wanted = np.dtype(np.int64 if hint == Ints else np.float64)
     if item.dtype != wanted:
         raise _WrongError(f"{item.name} holds {item.dtype}, not {wanted}")

@@ -162,7 +162,7 @@ def test_a_file_of_another_format_is_refused(tmp_path):
     save(path, Structures.from_atoms([bulk("Si")]))
     with h5py.File(path, "a") as file:
         file.attrs["format"] = 999
-    with pytest.raises(OtherVersionError, match=r"structures\.h5: format 999, this version of csp_al reads 1"):
+    with pytest.raises(OtherVersionError, match=r"structures\.h5: format 999, this version of csp_al reads 2"):
         load(path, Structures)
 
 

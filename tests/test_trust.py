@@ -19,14 +19,14 @@ from typer.testing import CliRunner
 from csp_al.campaign.models import Potential
 from csp_al.cli import app
 from csp_al.cli.trust import UntrustedError, refuse_code, refuse_links
-from csp_al.files import DamagedError, read_sealed, sha256, write_sealed
+from csp_al.files import DamagedError, OtherVersionError, read_sealed, sha256, write_sealed
 from csp_al.hdf5 import load, save
 from csp_al.potential.ensemble import load_ensemble, new_ensemble
 from csp_al.report.figures import learning_curves, parity, pool_map
 from csp_al.report.tables import open_run
 from csp_al.store.run import read_campaign_of
 from csp_al.store.stages import manifest, verify
-from csp_al.structures import Structures
+from csp_al.structures import Labels, Structures
 
 POTENTIAL = Potential(members=2, features=8, interactions=1, cutoff=4.0)
 CPU = torch.device("cpu")
@@ -196,6 +196,38 @@ def test_arrays_that_do_not_fit_together_are_refused(tmp_path):
         save(path, Structures(**{**vars(whole), name: value}))
         with pytest.raises(DamagedError, match=r"positions|cells|ptr|without atoms"):
             load(path, Structures)
+
+
+@pytest.mark.long
+def test_a_thousand_files_with_forged_checksums_end_in_values_or_in_a_refusal(stranger, tmp_path):
+    """No hang, no crash of a library, no error of another kind, whatever the bytes are."""
+    rng, train = np.random.default_rng(1), stranger / "cycle-00" / "train"
+    section = read_campaign_of(stranger).potential
+    readers = [
+        (stranger / "pool" / "structures.h5", lambda path: load(path, Structures)),
+        (stranger / "cycle-00" / "label" / "labels.h5", lambda path: load(path, Labels)),
+        (train / "weights.pt", lambda path: load_ensemble(path.parent, section, CPU)),
+    ]
+    refused = 0
+    for number in range(1000):
+        path, read = readers[number % 3]
+        whole = path.read_bytes()
+        path.write_bytes(corrupted(whole, rng))
+        try:
+            read(path)
+        except (DamagedError, OtherVersionError):
+            refused += 1
+        path.write_bytes(whole)
+    assert refused > 300
+
+
+def corrupted(whole: bytes, rng: np.random.Generator) -> bytes:
+    """Some stretches of bytes made random, or as large as they can be; cut short now and then."""
+    content = bytearray(whole)
+    for place in rng.integers(len(whole) - 8, size=rng.integers(1, 8)):
+        length = int(rng.choice([1, 8]))
+        content[place : place + length] = rng.bytes(length) if rng.random() < 0.6 else b"\xff" * length
+    return bytes(content[: rng.integers(1, len(whole))] if rng.random() < 0.05 else content)
 
 
 def test_names_of_a_stranger_are_printed_as_plain_text(stranger):

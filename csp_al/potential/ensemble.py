@@ -34,6 +34,11 @@ ROOM = 1_000_000_000
 BYTES = {"schnet": 80, "painn": 320, "so3net": 820}
 """Of intermediate results for each edge, feature, member and interaction: twice what a pass keeps for its gradient."""
 
+NO_WEIGHTS = (
+    pickle.UnpicklingError, RuntimeError, ValueError, LookupError, EOFError, TypeError, AttributeError,
+)  # fmt: skip
+"""What torch raises for a file that it did not write."""
+
 BYTES_COMPILED = 10
 """Of SchNet in compiled kernels, with room to spare: a pass keeps one byte, of what belongs to atoms."""
 
@@ -136,7 +141,15 @@ def _tensors(path: Path, device: torch.device) -> State:
         content = BytesIO(file.read())
     try:
         state = torch.load(content, map_location=device, weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, ValueError, KeyError, EOFError, TypeError, AttributeError) as error:
+    except (
+        pickle.UnpicklingError,
+        RuntimeError,
+        ValueError,
+        LookupError,
+        EOFError,
+        TypeError,
+        AttributeError,
+    ) as error:
         raise DamagedError(path, f"no weights ({type(error).__name__})") from error
     if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
         raise DamagedError(path, "no weights")
