@@ -135,7 +135,6 @@ def test_input_has_cutoffs_mesh_smearing_and_what_the_user_adds(tmp_path, machin
         ("nan", "not finite: energy"),
         ("stars", "output cannot be read: could not convert string to float"),
         ("hopeless", "SCF not converged: 100 steps, accuracy 0.03904423 Ry"),
-        ("davcio", "disk full: error writing file scratch/pw.wfc1 (pw.x, davcio)"),
         ("input", "input refused: bad line in namelist &system"),
     ],
 )
@@ -146,6 +145,12 @@ def test_failure_that_nothing_cures_is_recorded_with_its_reason(root, machine, w
     assert result["evaluations"] == len(result["attempts"])
     assert [a["status"] for a in result["attempts"]] == ["failed"] * len(result["attempts"])
     assert len({a["remedy"] for a in result["attempts"]}) == len(result["attempts"])
+
+
+def test_full_disk_is_no_failure_of_the_label(root, machine, monkeypatch):
+    with pytest.raises(OSError, match=r"disk full: error writing file scratch/pw\.wfc1"):
+        label(root, machine, "davcio", monkeypatch)
+    assert list(root.glob("*/result.json")) == []
 
 
 @pytest.mark.parametrize(

@@ -34,13 +34,13 @@ ROOM = 1_000_000_000
 BYTES = {"schnet": 80, "painn": 320, "so3net": 820}
 """Of intermediate results for each edge, feature, member and interaction: twice what a pass keeps for its gradient."""
 
+BYTES_COMPILED = 10
+"""Of SchNet in compiled kernels, with room to spare: a pass keeps one byte, of what belongs to atoms."""
+
 NO_WEIGHTS = (
     pickle.UnpicklingError, RuntimeError, ValueError, LookupError, EOFError, TypeError, AttributeError,
 )  # fmt: skip
 """What torch raises for a file that it did not write."""
-
-BYTES_COMPILED = 10
-"""Of SchNet in compiled kernels, with room to spare: a pass keeps one byte, of what belongs to atoms."""
 
 FORMAT = 3
 WEIGHTS, ABOUT = "weights.pt", "potential.json"
