@@ -19,7 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from csp_al.files import DamagedError, open_plain
+from csp_al.files import DamagedError, open_plain, written_aside
 
 HEARTBEAT: Final = 5.0  # s between two touches
 STALE: Final = 60.0  # s without a touch after which another host's claim is given up
@@ -37,7 +37,12 @@ def take(folder: Path, name: str = NAME) -> Path | None:
     except FileNotFoundError:  # released between the two looks; what comes after it is not ours to number
         return take(folder, name)
     path = folder / f"{name}.{_generation(newest) + 1}" if newest else folder / name
-    return path if _create(path) else None
+    if not _create(path):
+        return None
+    if newest is not None and not newest.exists():  # cleared meanwhile: another may have begun to count anew
+        release(path)
+        return take(folder, name)
+    return path
 
 
 def touch(claim: Path) -> None:
@@ -50,7 +55,8 @@ def touch(claim: Path) -> None:
 
 def release(claim: Path) -> None:
     """Give up what is not finished. Older, stale claims stay: removing them would let two processes create the next."""
-    claim.unlink(missing_ok=True)
+    with suppress(OSError):  # its owner ends, which says as much
+        claim.unlink()
     _touched.pop(claim, None)
 
 
@@ -70,7 +76,7 @@ def owner(folder: Path, name: str = NAME) -> dict[str, Any] | None:
     """Host, pid and since when, of the living process that has the folder; None if there is none."""
     newest = _newest(folder, name)
     try:
-        if newest is None or not _lives(newest):
+        if newest is None or not _lives(newest, looking=True):
             return None
         return _read(newest) or {"host": "?", "pid": "?", "since": "just now"}
     except FileNotFoundError:
@@ -78,8 +84,12 @@ def owner(folder: Path, name: str = NAME) -> dict[str, Any] | None:
 
 
 def is_taken(folder: Path) -> bool:
-    """Whether a living process has the folder."""
-    return owner(folder) is not None
+    """Whether a living process has the folder; for whoever may write there."""
+    newest = _newest(folder, NAME)
+    try:
+        return newest is not None and _lives(newest)
+    except FileNotFoundError:
+        return False
 
 
 def _all(folder: Path, name: str) -> list[Path]:
@@ -96,18 +106,13 @@ def _generation(claim: Path) -> int:
 
 def _create(path: Path) -> bool:
     """Make the claim, whole from the beginning; False if another was faster."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        aside.write_text(json.dumps(_identity()), encoding="utf-8")
-        os.link(aside, path)
-    except FileExistsError:
-        return aside.stat().st_nlink > 1  # over a network the link may be made and the answer lost
-    except OSError:
-        if not aside.exists():
-            raise
-        return _create_without_links(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    with written_aside(path, json.dumps(_identity()).encode()) as aside:
+        try:
+            os.link(aside, path)
+        except FileExistsError:
+            return aside.stat().st_nlink > 1  # over a network the link may be made and the answer lost
+        except OSError:
+            return _create_without_links(path)
     return True
 
 
@@ -119,34 +124,38 @@ def _create_without_links(path: Path) -> bool:
         return False
     try:
         os.write(handle, json.dumps(_identity()).encode())
+    except OSError:
+        path.unlink()
+        raise
     finally:
         os.close(handle)
     return True
 
 
-def _lives(claim: Path) -> bool:
+def _lives(claim: Path, *, looking: bool = False) -> bool:
     found = _read(claim)
     if found is not None and (found["host"], found.get("namespace")) == (socket.gethostname(), _namespace()):
         return found["start"] is not None and bool(found["start"] == start_time(found["pid"]))
-    return _age(claim) < STALE  # not ours to look up, or its owner was killed between creating and writing it
+    return (
+        _age(claim, looking=looking) < STALE
+    )  # not ours to look up, or its owner was killed between creating and writing it
 
 
 def _read(claim: Path) -> dict[str, Any] | None:
     try:
         with open_plain(claim) as file:
             found = json.loads(file.read())
-        return found if {"host", "pid", "start"} <= found.keys() else None
+        return found if {"host", "pid", "start"} <= found.keys() and isinstance(found["pid"], int) else None
     except (ValueError, AttributeError, DamagedError):
         return None
 
 
-def _age(claim: Path) -> float:
-    """Seconds since the last touch; hosts whose clocks differ agree on it, where this one may write."""
-    now, probe = time.time(), claim.with_name(f".{claim.name}.{os.getpid()}.tmp")
-    with suppress(OSError):
-        probe.touch()
-        now = probe.stat().st_mtime
-        probe.unlink()
+def _age(claim: Path, *, looking: bool) -> float:
+    """Seconds since the last touch, by the clock of the file system unless this is but a look, which writes nothing."""
+    now = time.time()
+    if not looking:
+        with suppress(OSError), written_aside(claim, b"") as probe:
+            now = probe.stat().st_mtime
     return now - claim.stat().st_mtime
 
 

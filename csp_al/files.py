@@ -13,15 +13,17 @@ import json
 import math
 import os
 import re
+import secrets
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
 CHUNK = 1 << 20  # bytes
 SEAL = "sha256"
-TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
+TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.tmp")
 
 
 class DamagedError(Exception):
@@ -50,18 +52,26 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
     The content goes to a temporary name in the same folder, which must exist; file and folder are flushed to disk.
     """
-    data = content.encode() if isinstance(content, str) else content
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with written_aside(path, content.encode() if isinstance(content, str) else content) as aside:
+        aside.replace(path)
+    sync_directory(path.parent)
+
+
+@contextmanager
+def written_aside(path: Path, content: bytes) -> Iterator[Path]:
+    """A new file beside the path, flushed to disk, which is gone afterwards unless it was renamed.
+
+    Its name can be neither guessed nor met twice, so that nothing that is there is written to.
+    """
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
-        with temporary.open("wb") as file:
-            file.write(data)
+        with aside.open("xb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync_directory(path.parent)
+        yield aside
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def forget_temporaries(folder: Path) -> None:

@@ -160,7 +160,7 @@ def test_kill_at_every_call_changes_nothing(shim, server, undisturbed, tmp_path,
 
 
 def test_temporary_file_does_not_outlive_the_kill_of_its_writer_and_a_resume(shim, server, undisturbed, tmp_path):
-    at = next(call for call in undisturbed.calls if re.search(r"/\.resolved\.json\.\d+\.tmp$", call.path))
+    at = next(call for call in undisturbed.calls if re.search(r"/\.resolved\.json\.\w+\.tmp$", call.path))
     trial = Trial(shim, server, tmp_path / "run")
     trial.killed(at.number + 1)
     assert len(temporaries(trial.run)) == 1

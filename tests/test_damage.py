@@ -26,7 +26,7 @@ from csp_al.report.tables import open_run
 from csp_al.store.changes import ChangedError
 from csp_al.store.lock import locked
 from csp_al.store.opening import open_to_drive
-from csp_al.store.run import NoRunError, published_stages
+from csp_al.store.run import NoRunError, published_stages, seconds_spent
 from csp_al.store.stages import FORMAT, manifest, verify
 
 LOST = (DamagedError, NoRunError)
@@ -171,6 +171,37 @@ def test_repair_does_again_what_is_damaged_and_keeps_the_rest(run, lost):
     assert {path: path.stat().st_mtime_ns for path in run.glob("tasks/*/result.json")} == results
     assert (run / "damaged" / "001" / lost).read_bytes().startswith(b"damage")
     go_on(run)  # and nothing is damaged any more
+
+
+@pytest.mark.parametrize("lost", ["cycle-00/label/labels.h5", "pool/manifest.json", "winners/table.csv"])
+def test_repair_does_a_stage_again_that_lacks_a_file(run, lost):
+    before = contents(run)
+    (run / lost).unlink()
+    with pytest.raises(DamagedError, match=f"{lost}: the file is missing"):
+        go_on(run)
+    go_on(run, mend=True)
+    assert contents(run) == before
+
+
+def test_verdict_done_again_counts_the_time_of_what_came_before_it_only(run):
+    hours = 1.5 * seconds_spent(run, run / "cycle-00" / "verdict") / 3600
+    assert hours < seconds_spent(run) / 3600
+    go_on(run, change=lambda text: f"{text}budget: {{hours: {hours}}}\n")
+    (run / "cycle-00" / "verdict" / "verdict.json").write_text("{}")
+    told = go_on(run, mend=True)
+    assert "train" not in told
+    assert open_run(run).verdict(0).stop is False
+    go_on(run)
+
+
+def test_verdict_that_comes_out_as_a_stop_in_a_repair_sets_aside_what_followed_it(run):
+    (run / "cycle-00" / "verdict" / "verdict.json").write_text("{}")
+    go_on(run, mend=True, change=lambda text: f"{text}budget: {{hours: 1e-6}}\n")
+    assert open_run(run).verdict().stop
+    assert open_run(run).summary["stop"].startswith("0.00")
+    assert not (run / "cycle-01" / "train").exists()
+    assert (run / "damaged" / "002" / "cycle-01" / "train").is_dir()
+    go_on(run)
 
 
 def test_lost_stage_is_missed_and_done_again(run):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -14,10 +15,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from ase.build import bulk
 from typer.testing import CliRunner
 
 from csp_al import claim
+from csp_al.campaign.machine import Machine
+from csp_al.campaign.references import AseReference
 from csp_al.cli import app
+from csp_al.engine import attempt, worker
+from csp_al.engine.tasks import create_task, label_task, read_result
 from csp_al.store.lock import LOCK, InUseError, holder, locked
 
 CAMPAIGN = """
@@ -95,6 +101,39 @@ def test_calculation_that_finds_the_disk_full_is_not_blamed_but_done_again_when_
     ended = csp_al("run", "small.yaml")
     assert ended.exit_code == 0, ended.output
     assert "failed 0" in ended.output
+
+
+def test_twenty_starts_without_room_cost_no_label(tmp_path, monkeypatch):
+    (tmp_path / "full").touch()
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    section = AseReference(kind="ase", calculator="faulty_emt.FaultyEMT", parameters={"folder": str(tmp_path)})
+    root = tmp_path / "tasks"
+    name = create_task(root, label_task(bulk("Al"), section))
+    for _ in range(worker.MOST_INTERRUPTIONS + 2):
+        with pytest.raises(OSError, match="No space left on device"):
+            worker.run_task(root, name, Machine())
+    (tmp_path / "full").unlink()
+    worker.run_task(root, name, Machine())
+    assert read_result(root, name)["status"] == "done"
+
+
+def test_outcome_that_cannot_be_written_is_the_machines_failure_and_not_the_labels(tmp_path, monkeypatch):
+    """As over quota, where there is room for a shorter file than the one that failed."""
+    parent, write = os.getpid(), attempt.write_sealed
+
+    def over_quota(path: Path, content: dict[str, object], indent: int | None = None) -> None:
+        if os.getpid() != parent:
+            raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT), str(path))
+        write(path, content, indent)
+
+    monkeypatch.setattr(attempt, "write_sealed", over_quota)
+    root = tmp_path / "tasks"
+    name = create_task(root, label_task(bulk("Al"), AseReference(kind="ase", calculator="ase.calculators.emt.EMT")))
+    with pytest.raises(OSError, match="quota"):
+        worker.run_task(root, name, Machine())
+    monkeypatch.undo()
+    worker.run_task(root, name, Machine())
+    assert read_result(root, name)["status"] == "done"
 
 
 def test_plan_says_how_much_room_there_is(here, monkeypatch):

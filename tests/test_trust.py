@@ -13,12 +13,20 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from ase.build import bulk
 from conftest import CAMPAIGN
+from pydantic import ValidationError
 from typer.testing import CliRunner
 
+from csp_al.campaign.machine import Machine
 from csp_al.campaign.models import Potential
+from csp_al.campaign.references import AseReference, EspressoReference
 from csp_al.cli import app
 from csp_al.cli.trust import UntrustedError, refuse_code, refuse_links
+from csp_al.engine import worker
+from csp_al.engine.local import LocalEngine
+from csp_al.engine.tasks import create_task, label_task, read_result
+from csp_al.engine.wait import run_tasks
 from csp_al.files import DamagedError, OtherVersionError, read_sealed, sha256, write_sealed
 from csp_al.hdf5 import load, save
 from csp_al.potential.ensemble import load_ensemble, new_ensemble
@@ -30,6 +38,7 @@ from csp_al.structures import Labels, Structures
 
 POTENTIAL = Potential(members=2, features=8, interactions=1, cutoff=4.0)
 CPU = torch.device("cpu")
+EMT = AseReference(kind="ase", calculator="ase.calculators.emt.EMT")
 
 
 class Touch:
@@ -104,6 +113,39 @@ def test_own_copy_of_a_calculator_runs_only_when_trusted(stranger, tmp_path):
     assert not (tmp_path / "owned").exists()
 
 
+def test_remedies_that_stand_in_a_run_directory_only_are_not_applied(tmp_path):
+    root, owned = tmp_path / "tasks", tmp_path / "owned"
+    name = create_task(root, label_task(bulk("Al"), EMT))
+    evil = {"when": "killed", "say": "once more", "set": {"calculator": "os.mkdir", "parameters": {"path": str(owned)}}}
+    (root / name / "attempt-1").mkdir()
+    outcome = {"format": 2, "status": "failed", "reason": "killed by SIGKILL", "remedies": [evil], "seconds": 0.0,
+               "cost": 0.0, "evaluations": 1, "values": None}  # fmt: skip
+    write_sealed(root / name / "attempt-1" / "outcome.json", outcome)
+    worker.run_task(root, name, Machine())
+    assert read_result(root, name)["status"] == "done"
+    assert not owned.exists()
+
+
+def test_modules_of_the_current_folder_do_not_pass_for_those_of_a_worker(stranger, tmp_path, monkeypatch):
+    (stranger / "socket.py").write_text(f"import os; os.mkdir({str(tmp_path / 'owned')!r})")
+    monkeypatch.chdir(stranger)
+    root = tmp_path / "tasks"
+    name = create_task(root, label_task(bulk("Al"), EMT))
+    engine = LocalEngine(root, slots=1)
+    try:
+        run_tasks(engine, root, [name], lambda *_: None, lambda: False)
+    finally:
+        engine.close()
+    assert read_result(root, name)["status"] == "done"
+    assert not (tmp_path / "owned").exists()
+
+
+@pytest.mark.parametrize("text", ["low', outdir='/tmp/x", 'low", outdir="/tmp/x', "low\noutdir='/tmp/x'", "low !"])
+def test_text_cannot_end_its_quotes_in_the_input_of_pw(text):
+    with pytest.raises(ValidationError, match="without quotes"):
+        EspressoReference(kind="espresso", namelists={"control": {"disk_io": text}})
+
+
 def test_gpaw_keywords_that_write_files_need_trust(stranger):
     campaign = read_campaign_of(stranger)
     for parameters, refused in (({"convergence": {"density": 1e-3}}, False), ({"txt": "/etc/passwd"}, True)):
@@ -148,6 +190,38 @@ def test_links_within_the_run_directory_and_to_it_are_fine(stranger, tmp_path):
     (tmp_path / "link").symlink_to(stranger)
     refuse_links(stranger)
     refuse_links(tmp_path / "link")
+
+
+def test_lock_that_is_a_trap_is_not_written_through(stranger, tmp_path):
+    (tmp_path / "precious").write_text("mine")
+    (stranger / "LOCK").symlink_to(tmp_path / "precious")
+    assert csp_al("status", str(stranger)).exit_code == 0
+    (tmp_path / "al4.yaml").write_text(CAMPAIGN)
+    assert csp_al("run", str(tmp_path / "al4.yaml"), "--directory", str(stranger), "--slots", "1").exit_code == 2
+    assert (tmp_path / "precious").read_text() == "mine"
+
+
+def test_links_that_lead_in_a_circle_and_pipes_are_refused(stranger):
+    (stranger / "a").symlink_to("b")
+    (stranger / "b").symlink_to("a")
+    with pytest.raises(UntrustedError, match="a symbolic link"):
+        refuse_links(stranger)
+    (stranger / "a").unlink()
+    (stranger / "b").unlink()
+    (stranger / "tasks" / "worker-0.log").unlink(missing_ok=True)
+    os.mkfifo(stranger / "tasks" / "worker-0.log")
+    with pytest.raises(UntrustedError, match="neither a file nor a folder"):
+        refuse_links(stranger)
+
+
+def test_file_that_was_not_published_with_its_stage_is_not_read(stranger):
+    folder = stranger / "winners"
+    content = manifest(folder)
+    del content["files"]["results.json"]
+    write_sealed(folder / "manifest.json", content)
+    refused = csp_al("results", str(stranger))
+    assert refused.exit_code == 2
+    assert "results.json: it was not published with its stage" in refused.output
 
 
 def test_linked_file_is_not_read_even_if_its_content_fits(stranger, tmp_path):

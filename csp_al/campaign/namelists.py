@@ -42,6 +42,9 @@ OURS: Final = {
 }
 """Keys that csp-al sets itself, and what to do instead."""
 
+_PLAIN: Final = re.compile(r"[^'\"!\\\x00-\x1f\x7f]*")
+"""Text that cannot end its own quotes in pw.x's input, and begin another key."""
+
 _KEY: Final = re.compile(r"(\w+)(?:\(([\w, ]+)\))?")
 
 
@@ -80,6 +83,8 @@ def wrong_keys(namelists: Mapping[str, Mapping[str, Any]]) -> Iterator[Finding]:
                 yield Finding((namelist, key), message, at_key=True)
             elif not isinstance(value, (bool, int, float, str)):
                 yield Finding((namelist, key), f"a number, text, true or false is expected, not {shown(value)}")
+            elif isinstance(value, str) and not _PLAIN.fullmatch(value):
+                yield Finding((namelist, key), f"{shown(value)}: text without quotes, ! and line breaks is expected")
 
 
 def _wrong_key(namelist: str, key: str) -> str:

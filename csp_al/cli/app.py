@@ -206,17 +206,18 @@ def export(
 @app.command()
 @in_words
 def stop(directory: RunDirectory) -> None:
-    """Ask the driver of a run to end cleanly; calculations under way are finished first."""
+    """Ask the driver of a run to end cleanly; calculations under way are ended, and taken up again later."""
+    from csp_al.cli.trust import how_to_continue
     from csp_al.store.lock import holder
     from csp_al.store.run import read_campaign_of, request_stop
 
-    read_campaign_of(directory)
+    campaign = read_campaign_of(directory)
     driver = holder(directory)
     if driver is None:
         typer.echo(f"{directory}: no driver is running; nothing to stop")
         return
     request_stop(directory)
-    typer.echo(f"Asked process {driver['pid']} on {driver['host']} to stop. Continue with: csp-al resume {directory}")
+    typer.echo(f"Asked process {driver['pid']} on {driver['host']} to stop. {how_to_continue(campaign, directory)}")
 
 
 @app.command()

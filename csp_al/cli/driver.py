@@ -15,12 +15,13 @@ from csp_al.campaign.machine import Machine, usable_cores
 from csp_al.campaign.models import Campaign
 from csp_al.cli.panel import Panel
 from csp_al.cli.tables import results_table
-from csp_al.cli.trust import refuse_links
+from csp_al.cli.trust import how_to_continue, refuse_links
 from csp_al.store.opening import open_to_drive
 from csp_al.store.room import is_the_machines
 from csp_al.store.run import forget_stop_request, log, programs_of
 
 DONE, NO_RESULT, STOPPED, INTERRUPTED = 0, 1, 143, 130
+ENDS = (signal.SIGTERM, signal.SIGINT)
 MACHINE_FAILED = 75  # EX_TEMPFAIL of sysexits.h: it may be tried again
 
 
@@ -65,6 +66,8 @@ def drive(campaign: Campaign, start: Start) -> int:
     programs = reference.versions()
     try:
         directory.mkdir(parents=True, exist_ok=True)
+        if not start.trust:
+            refuse_links(directory)
         with _interruptible(), locked(directory), Panel(campaign, directory) as panel:
             status = _drive(campaign, replace(start, machine=machine), slots, programs, panel)
     except Interrupted as end:  # before the run directory was ours
@@ -72,7 +75,8 @@ def drive(campaign: Campaign, start: Start) -> int:
     except OSError as trouble:
         if not is_the_machines(trouble):
             raise
-        typer.echo(f"{trouble.filename or directory}: {trouble.strerror}. {_continue(campaign, directory)}", err=True)
+        where = trouble.filename or directory
+        typer.echo(f"{where}: {trouble.strerror}. {how_to_continue(campaign, directory)}", err=True)
         return MACHINE_FAILED
     if status == DONE:
         results_table(open_run(directory).result_rows)
@@ -92,7 +96,7 @@ def _drive(campaign: Campaign, start: Start, slots: int, programs: dict[str, str
         reason = _search(campaign, start, slots, programs, panel)
     except (Interrupted, StoppedError) as end:
         log(directory, "stopped")
-        panel.note(f"Stopped. {_continue(campaign, directory)}")
+        panel.note(f"Stopped. {how_to_continue(campaign, directory)}")
         return end.status if isinstance(end, Interrupted) else STOPPED
     except (WrongReferenceError, TooManyFailedError, UntrustedLabelsError, NoResultError) as failure:
         log(directory, "failed", reason=str(failure))
@@ -112,8 +116,6 @@ def _search(campaign: Campaign, start: Start, slots: int, programs: dict[str, st
     from csp_al.potential.devices import resolve_device
 
     directory, base = start.directory, start.source.parent
-    if not start.trust:
-        refuse_links(directory)
     open_to_drive(directory, campaign, start.source, programs, mend=start.repair, tell=panel.note)
     for program, version in programs.items():
         if (before := programs_of(directory).get(program)) != version:
@@ -125,27 +127,28 @@ def _search(campaign: Campaign, start: Start, slots: int, programs: dict[str, st
     try:
         return search(Drive(campaign, directory, base, engine, device, panel.tell, start.repair)).reason
     finally:
-        engine.close()
-
-
-def _continue(campaign: Campaign, directory: Path) -> str:
-    trust = " --trust" if campaign.reference.kind == "ase" else ""
-    return f"Nothing is lost. Continue with: csp-al resume {directory}{trust}"
+        try:
+            _end_in_peace()
+        finally:
+            engine.close()
 
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Turn SIGTERM and SIGINT into `Interrupted`, so that everything is closed on the way out; once is enough."""
-    ends = (signal.SIGTERM, signal.SIGINT)
+    """Turn SIGTERM and SIGINT into `Interrupted`, so that everything is closed on the way out."""
 
     def interrupt(number: int, _: FrameType | None) -> None:
-        for end in ends:
-            signal.signal(end, signal.SIG_IGN)
         raise Interrupted(number)
 
-    before = {number: signal.signal(number, interrupt) for number in ends}
+    before = {number: signal.signal(number, interrupt) for number in ENDS}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _end_in_peace() -> None:
+    """Let no further signal keep us from ending what we have started, which takes seconds."""
+    for number in ENDS:
+        signal.signal(number, signal.SIG_IGN)

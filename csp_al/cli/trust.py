@@ -13,6 +13,7 @@ from typing import Final
 
 from csp_al.campaign.models import Campaign
 from csp_al.campaign.references import AnyReference, AseReference, GpawReference
+from csp_al.store.run import SETTINGS
 
 PLAIN: Final = {
     "basis", "charge", "convergence", "eigensolver", "hund", "magmoms", "maxiter", "mixer", "mode", "nbands",
@@ -38,14 +39,22 @@ def refuse_code(campaign: Campaign, run: Path) -> None:
 
 
 def refuse_links(run: Path) -> None:
-    """Raise UntrustedError if a symbolic link in the run directory leads out of it."""
-    found = next(_links_out(run), None)
-    if found is not None:
-        msg = (
-            f"{found} is a symbolic link out of the run directory, and would be followed in writing and in removing. "
-            "Remove it, or, if you made it yourself, add --trust"
-        )
-        raise UntrustedError(msg)
+    """Raise UntrustedError if the run directory has a symbolic link that leads out of it, a pipe or a device."""
+    for path in _found_in(run):
+        if path.is_symlink() and not _leads_inside(path, run):
+            what = "a symbolic link out of the run directory, and would be followed in writing and in removing"
+        elif path.is_symlink() or path.is_file() or path.is_dir():
+            continue
+        else:
+            what = "neither a file nor a folder, and would be waited for"
+        raise UntrustedError(f"{path} is {what}. Remove it, or, if you made it yourself, add --trust")
+
+
+def how_to_continue(campaign: Campaign, run: Path) -> str:
+    """What a driver that ended before its time tells its user."""
+    if not (run / SETTINGS).exists():
+        return "Nothing has begun yet"
+    return f"Nothing is lost. Continue with: csp-al resume {run}{' --trust' * bool(_code(campaign.reference))}"
 
 
 def _code(reference: AnyReference) -> str:
@@ -58,10 +67,13 @@ def _code(reference: AnyReference) -> str:
     return f"reference.parameters.{keys[0]}" if keys else ""
 
 
-def _links_out(run: Path) -> Iterator[Path]:
-    inside = run.resolve()
+def _found_in(run: Path) -> Iterator[Path]:
     for folder, folders, files in os.walk(run):
-        for name in (*folders, *files):
-            path = Path(folder, name)
-            if path.is_symlink() and not path.resolve().is_relative_to(inside):
-                yield path
+        yield from (Path(folder, name) for name in (*folders, *files))
+
+
+def _leads_inside(link: Path, run: Path) -> bool:
+    try:
+        return link.resolve().is_relative_to(run.resolve())
+    except (OSError, RuntimeError):  # it leads in a circle
+        return False

@@ -33,6 +33,7 @@ from csp_al.reference.evaluate import TRAJECTORY, frames, relax, single_point
 from csp_al.reference.ladder import in_force
 from csp_al.reference.references import build_reference
 from csp_al.reference.sanity import too_close, why_insane
+from csp_al.store.room import is_the_machines
 
 LOOK: Final = 0.2  # s between two looks at a running attempt
 REAP: Final = 0.005  # s between two looks at one that has closed its end of the pipe
@@ -53,7 +54,8 @@ def run_attempt(
 
     ``remedies`` are those of the reference's ladder in force. The limit is the reference section's ``time_limit`` (s)
     for each evaluation. ``heartbeat`` is called at every look. Whatever happens, an exception included, no process
-    of the attempt is left when this returns, nor its ``scratch`` folder.
+    of the attempt is left when this returns, nor its ``scratch`` folder. Raises OSError where the machine was at fault,
+    such as a full disk, and no outcome could be written.
     """
     directory.mkdir()
     started = time.monotonic()
@@ -63,16 +65,21 @@ def run_attempt(
     child = os.fork()
     if child == 0:
         os.close(ours)
-        _be_the_attempt(task, directory, remedies, machine, parent)
+        _be_the_attempt(task, directory, remedies, machine, parent, theirs)
     os.close(theirs)
     try:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         limit = in_force(reference_section(task), remedies).time_limit
         reason, cost = _watch(child, ours, directory, limit, heartbeat)
+        trouble = _heard(ours)
     finally:
         os.close(ours)
         _kill(child)
         shutil.rmtree(directory / SCRATCH, ignore_errors=True)
+    if trouble:
+        if _begun(directory) <= 1:  # nothing to go on from
+            shutil.rmtree(directory, ignore_errors=True)
+        raise OSError(int(trouble), os.strerror(int(trouble)), str(directory))
     if read_outcome(directory) is None:
         seconds = time.monotonic() - started
         cost = max(cost, seconds * machine.cores_per_label)  # of programs killed with it, the system tells no time
@@ -120,7 +127,7 @@ def _watch(child: int, pipe: int, directory: Path, limit: float, heartbeat: Call
     progress, deadline = -1, 0.0
     pipes, wait = [pipe], LOOK
     while True:
-        if select.select(pipes, [], [], wait)[0]:  # nobody writes: readable means that the child closed its end
+        if select.select(pipes, [], [], wait)[0]:  # hardly anybody writes: readable means that the child ends
             pipes, wait = [], REAP
         ended, status, usage = os.wait4(child, os.WNOHANG)
         if ended:
@@ -135,6 +142,14 @@ def _watch(child: int, pipe: int, directory: Path, limit: float, heartbeat: Call
             _, _, usage = os.wait4(child, 0)
             reason = f"one evaluation took longer than {limit:g} s (reference.time_limit)"
             return reason, usage.ru_utime + usage.ru_stime
+
+
+def _heard(pipe: int) -> str:
+    """What an attempt that has ended said; nothing if a process that it started still holds the pipe."""
+    os.set_blocking(pipe, False)
+    with suppress(BlockingIOError):
+        return os.read(pipe, 16).decode()
+    return ""
 
 
 def _cause(status: int, directory: Path) -> str:
@@ -178,15 +193,19 @@ def _begun(directory: Path) -> int:
     return sum(1 for _ in frames(directory)) + 1
 
 
-def _be_the_attempt(task: Task, directory: Path, remedies: Sequence[Remedy], machine: Machine, parent: int) -> NoReturn:
-    """What the child does; it never returns into the watcher's code."""
+def _be_the_attempt(
+    task: Task, directory: Path, remedies: Sequence[Remedy], machine: Machine, parent: int, pipe: int
+) -> NoReturn:
+    """What the child does; it never returns into the watcher's code. The pipe takes an error of the machine."""
     status = 1
     gc.freeze()  # what was there before the fork is not looked at, and so not copied, by the collection at the end
     try:
         _stand_alone(directory, parent)
         _write_outcome(directory, _compute(task, directory, remedies, machine))
         status = 0
-    except BaseException:  # noqa: BLE001 - a process of its own: nothing else can tell what happened
+    except BaseException as error:  # noqa: BLE001 - a process of its own: nothing else can tell what happened
+        if isinstance(error, OSError) and is_the_machines(error):
+            os.write(pipe, str(error.errno).encode())
         traceback.print_exc()
     finally:
         gc.collect()  # calculators write the rest of their logs when they are collected

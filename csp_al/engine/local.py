@@ -104,8 +104,9 @@ class LocalEngine:
     def _start(self, slot: int) -> subprocess.Popen[bytes]:
         self.root.mkdir(parents=True, exist_ok=True)
         with self._log(slot).open("ab") as log:
+            # -P: a module in the current folder must not pass for one that the worker imports
             process = subprocess.Popen(
-                [sys.executable, "-m", "csp_al.engine.worker", str(self.root), self.machine.model_dump_json()],
+                [sys.executable, "-P", "-m", "csp_al.engine.worker", str(self.root), self.machine.model_dump_json()],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -139,13 +140,16 @@ class LocalEngine:
         self._deaths += 1
         if self._deaths >= MOST_DEATHS:
             log = self._log(slot)
-            lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-            told = f"{self._deaths} workers died one after the other; the log ends with: {(lines or [''])[-1]}"
+            lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
+            last = next((line for line in reversed(lines) if line.strip()), "nothing")
+            told = f"{self._deaths} workers died one after the other; the log ends with: {last}"
             raise OSError(errno.EIO, told, str(log))
 
 
 def _raise(trouble: dict[str, Any]) -> NoReturn:
     """What a worker said before it ended."""
+    if "refused" in trouble:
+        raise ValueError(trouble["refused"])
     if "damaged" in trouble:
         raise DamagedError(Path(trouble["damaged"]), trouble["words"])
     raise OSError(trouble["errno"], trouble["words"], trouble["file"])

@@ -31,9 +31,9 @@ from typing import Any, Final, NoReturn
 from csp_al import claim
 from csp_al.campaign.machine import Machine
 from csp_al.campaign.references import Remedy
-from csp_al.engine.attempt import OUTCOME, directory_of, interrupted, read_outcome, reference_section, run_attempt
+from csp_al.engine.attempt import directory_of, interrupted, read_outcome, reference_section, run_attempt
 from csp_al.engine.tasks import is_done, publish_result, read_task
-from csp_al.files import DamagedError, forget_temporaries
+from csp_al.files import DamagedError, OtherVersionError, forget_temporaries
 from csp_al.interfaces import Task
 from csp_al.reference.ladder import ladder, next_remedy
 from csp_al.reference.references import import_reference
@@ -44,7 +44,7 @@ LEAST_FREE: Final = 10_000_000
 """Bytes; a calculation that failed with less than that free may have failed for that."""
 
 MOST_INTERRUPTIONS: Final = 20
-"""Attempts of one task that may be cut off before it counts as the cause."""
+"""Attempts of one task that may be cut off in their first evaluation before it counts as the cause."""
 
 
 def run_task(root: Path, name: str, machine: Machine) -> None:
@@ -75,7 +75,7 @@ def _climb(task: Task, folder: Path, mine: Path, machine: Machine) -> None:
         run_attempt(task, directory, _remedies(attempts, rungs) or (), machine, partial(claim.touch, mine))
     status, reason = verdict
     if status == "failed" and _for_lack_of_room(folder, reason):
-        (directory_of(folder, len(attempts)) / OUTCOME).unlink()  # to be tried again
+        _forget_those_without_room(folder, attempts)
         raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)} ({reason})", str(folder))
     told = _told(attempts)
     publish_result(folder, (attempts[-1]["values"] or {}) | {
@@ -84,6 +84,14 @@ def _climb(task: Task, folder: Path, mine: Path, machine: Machine) -> None:
         "evaluations": sum(attempt["evaluations"] for attempt in told),
         "attempts": told, "host": socket.gethostname(), "started": started, "finished": _now(),
     })  # fmt: skip
+
+
+def _forget_those_without_room(folder: Path, attempts: list[dict[str, Any]]) -> None:
+    """Remove the last attempt, and those before it that found no room either: they tell nothing of the task."""
+    for number in range(len(attempts), 0, -1):
+        shutil.rmtree(directory_of(folder, number))
+        if number > 1 and re.search(NO_ROOM, attempts[number - 2]["reason"]) is None:
+            return
 
 
 def _for_lack_of_room(folder: Path, reason: str) -> bool:
@@ -104,7 +112,9 @@ def _remedies(attempts: list[dict[str, Any]], rungs: Sequence[Remedy]) -> list[R
     failed = [attempt for attempt in attempts if attempt["status"] == "failed"]
     if not failed:
         return []
-    tried = [Remedy(**remedy) for remedy in failed[-1]["remedies"]]
+    # only those of the ladder: what stands in a file of the run directory is not believed to be a remedy
+    known = {remedy.say: remedy for remedy in rungs if remedy.model_dump(mode="json") in failed[-1]["remedies"]}
+    tried = [known[told["say"]] for told in failed[-1]["remedies"] if told.get("say") in known]
     another = next_remedy(rungs, tried, failed[-1]["reason"])
     return None if another is None else [*tried, another]
 
@@ -114,11 +124,11 @@ def _verdict(attempts: list[dict[str, Any]], rungs: Sequence[Remedy]) -> tuple[s
     if not attempts:
         return None
     status, reason = attempts[-1]["status"], attempts[-1]["reason"]
-    statuses = [attempt["status"] for attempt in attempts]
     if status in {"done", "rejected"} or (status == "failed" and _remedies(attempts, rungs) is None):
         return status, reason
-    if statuses.count("interrupted") >= MOST_INTERRUPTIONS:
-        return "failed", f"{statuses.count('interrupted')} attempts were cut off with their workers"
+    in_vain = [attempt for attempt in attempts if attempt["status"] == "interrupted" and attempt["evaluations"] <= 1]
+    if len(in_vain) >= MOST_INTERRUPTIONS:
+        return "failed", f"{len(in_vain)} attempts were cut off with their workers"
     return None
 
 
@@ -156,6 +166,9 @@ def main(root: Path, machine: Machine) -> None:
         except DamagedError as damage:
             _say(json.dumps({"damaged": str(damage.path), "words": damage.what}))
             raise SystemExit(1) from damage
+        except OtherVersionError as other:
+            _say(json.dumps({"refused": str(other)}))
+            raise SystemExit(1) from other
         _say(name)
 
 

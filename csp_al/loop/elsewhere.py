@@ -22,6 +22,7 @@ from csp_al.loop.gathered import read_labels
 from csp_al.loop.stages import Drive
 from csp_al.loop.tasks import run_all
 from csp_al.store.run import cycle_folder, log
+from csp_al.store.stages import file_of
 from csp_al.structures import Ints, Labels
 
 ENERGY: Final = 0.005
@@ -51,7 +52,7 @@ def gather(drive: Drive) -> Labels | None:
         log(drive.run, "labels from elsewhere", **counts)
         drive.tell("elsewhere", **counts)
 
-    return load(drive.stage(_folder(drive), write) / "labels.h5", Labels)
+    return load(file_of(drive.stage(_folder(drive), write), "labels.h5"), Labels)
 
 
 def trust(drive: Drive, given: Labels) -> Labels:
@@ -61,7 +62,7 @@ def trust(drive: Drive, given: Labels) -> Labels:
     """
 
     def write(folder: Path) -> None:
-        table = pd.read_csv(_folder(drive) / "table.csv", keep_default_na=False)
+        table = pd.read_csv(file_of(_folder(drive), "table.csv"), keep_default_na=False)
         rows = rows_to_check(given, table)
         tasks = [label_task(atoms, drive.campaign.reference) for atoms in given.structures.take(rows).to_atoms()]
         names, results = run_all(drive.run, drive.engine, folder, tasks, drive.report)
@@ -80,7 +81,7 @@ def trust(drive: Drive, given: Labels) -> Labels:
         ]
         write_json(folder / "checks.json", checked)
 
-    return load(drive.stage(cycle_folder(drive.run, 0) / "label", write) / "labels.h5", Labels)
+    return load(file_of(drive.stage(cycle_folder(drive.run, 0) / "label", write), "labels.h5"), Labels)
 
 
 def rows_to_check(labels: Labels, table: pd.DataFrame) -> Ints:

@@ -6,7 +6,6 @@ so that a continued campaign goes on from the very same numbers.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -26,6 +25,7 @@ from csp_al.loop.tasks import StoppedError, labels_of, refuse_many_failures, run
 from csp_al.relax.limits import Limits
 from csp_al.relax.relaxation import relax as relax_all
 from csp_al.report.plan import cycle_bytes
+from csp_al.report.tables import open_run
 from csp_al.select.cluster import k_means
 from csp_al.select.pick import pick
 from csp_al.select.ranking import rank as ranked
@@ -34,10 +34,10 @@ from csp_al.select.score import score
 from csp_al.select.shake import faded, shake
 from csp_al.select.stopping import Spent, Top, verdict
 from csp_al.select.walk_forward import walk_forward
-from csp_al.store.repair import set_aside_from
+from csp_al.store.repair import SHELF, set_aside, set_aside_from
 from csp_al.store.room import check_room
-from csp_al.store.run import cycle_folder, log, published_before, seconds_spent, stop_requested
-from csp_al.store.stages import UnconnectedError, follows, is_published, stage, verify
+from csp_al.store.run import LAST, cycle_folder, log, published_after, published_before, seconds_spent, stop_requested
+from csp_al.store.stages import UnconnectedError, file_of, follows, is_published, stage, verify
 from csp_al.structures import Labels, Prediction, Relaxed, Structures, choose, concatenate
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def generate(drive: Drive) -> Structures:
         save(folder / "structures.h5", structures)
         table.to_csv(folder / "table.csv", index=False)
 
-    return load(drive.stage(drive.run / "pool", write) / "structures.h5", Structures)
+    return load(file_of(drive.stage(drive.run / "pool", write), "structures.h5"), Structures)
 
 
 def draw(drive: Drive, pool: Structures) -> Picks:
@@ -182,7 +182,7 @@ def label(drive: Drive, cycle: int, picks: Picks) -> Labels:
             predicted = load(cycle_folder(drive.run, cycle - 1) / "select" / "predicted.h5", Prediction)
             write_json(folder / "walk_forward.json", walk_forward(predicted, labels))
 
-    return load(drive.stage(cycle_folder(drive.run, cycle) / "label", write) / "labels.h5", Labels)
+    return load(file_of(drive.stage(cycle_folder(drive.run, cycle) / "label", write), "labels.h5"), Labels)
 
 
 def train(drive: Drive, cycle: int, progress: Progress) -> Ensemble:
@@ -213,7 +213,7 @@ def relax(drive: Drive, cycle: int, progress: Progress, ensemble: Ensemble) -> R
         start = standing(progress.pool, progress.relaxed)
         save(folder / "relaxed.h5", relax_all(start, ensemble, drive.campaign.relax, limits, drive.report))
 
-    return load(drive.stage(cycle_folder(drive.run, cycle) / "relax", write) / "relaxed.h5", Relaxed)
+    return load(file_of(drive.stage(cycle_folder(drive.run, cycle) / "relax", write), "relaxed.h5"), Relaxed)
 
 
 def rank(drive: Drive, cycle: int, relaxed: Relaxed) -> pd.DataFrame:
@@ -225,7 +225,7 @@ def rank(drive: Drive, cycle: int, relaxed: Relaxed) -> pd.DataFrame:
         ranked(relaxed, score(relaxed, section.force_weight), clusters).to_csv(folder / "ranking.csv", index=False)
 
     folder = drive.stage(cycle_folder(drive.run, cycle) / "rank", write)
-    return pd.read_csv(folder / "ranking.csv", float_precision="round_trip")
+    return pd.read_csv(file_of(folder, "ranking.csv"), float_precision="round_trip")
 
 
 def judge(drive: Drive, cycle: int, relaxed: Relaxed, table: pd.DataFrame, progress: Progress) -> Verdict:
@@ -237,14 +237,18 @@ def judge(drive: Drive, cycle: int, relaxed: Relaxed, table: pd.DataFrame, progr
         leaders = representatives(table, relaxed.structures, rules.top_k, rules.tolerance)
         rows = rows_of(relaxed.structures, leaders["id"])
         top = Top(relaxed.structures.take(rows), leaders["energy_per_atom"].to_numpy())
-        spent = Spent(len(progress.all_labels.asked_for), seconds_spent(drive.run) / 3600)
+        spent = Spent(len(progress.all_labels.asked_for), seconds_spent(drive.run, folder) / 3600)
         per_cycle = drive.campaign.select.per_cycle
         said = verdict(
             cycle, top, progress.verdict, progress.top, table, spent, rules, drive.campaign.budget, per_cycle
         )
         write_json(partial / "verdict.json", asdict(said))
 
-    said = Verdict(**json.loads((drive.stage(folder, write) / "verdict.json").read_text(encoding="utf-8")))
+    drive.stage(folder, write)
+    said = open_run(drive.run).verdict(cycle)
+    assert said is not None  # it is published
+    if said.stop and drive.mend:  # it may have gone on where it now stops
+        set_aside(drive.run, SHELF, [later for later in published_after(drive.run, folder) if later.name != LAST])
     progress.relaxed, progress.table, progress.verdict = relaxed, table, said
     progress.top = Top(relaxed.structures.take(rows_of(relaxed.structures, said.top)), np.array(said.energies))
     _tell_of_cycle(drive, cycle, progress)
@@ -263,7 +267,7 @@ def select(drive: Drive, cycle: int, progress: Progress, ensemble: Ensemble, rel
         # as read back: neighbour lists remembered from the relaxation would change the last bits
         save(folder / "predicted.h5", replace(ensemble).predict(shaken))
 
-    return load(drive.stage(cycle_folder(drive.run, cycle) / "select", write) / "picks.h5", Picks)
+    return load(file_of(drive.stage(cycle_folder(drive.run, cycle) / "select", write), "picks.h5"), Picks)
 
 
 def standing(pool: Structures, relaxed: Relaxed | None) -> Structures:
@@ -298,8 +302,7 @@ def _shaken(drive: Drive, structures: Structures, cycle: int, stream: int) -> St
 
 def _tell_of_cycle(drive: Drive, cycle: int, progress: Progress) -> None:
     """One line on the cycle, for the panel and the log."""
-    foreseen = cycle_folder(drive.run, cycle) / "label" / "walk_forward.json"
-    errors = json.loads(foreseen.read_text(encoding="utf-8")) if foreseen.exists() else {}
+    errors = open_run(drive.run).walk_forward(cycle) or {}
     labels, said = progress.all_labels.asked_for, progress.verdict
     line = {
         "cycle": cycle,

@@ -117,8 +117,8 @@ class Ensemble:
 def load_ensemble(folder: Path, section: Potential, device: torch.device) -> Ensemble:
     """Read what `Ensemble.save` wrote for this section of the campaign. Only tensors are unpickled.
 
-    Raises DamagedError for anything else: another format or architecture, a pickle of something else, shapes that do
-    not fit.
+    Raises OtherVersionError for another format, and DamagedError for another architecture, a pickle of something else,
+    shapes that do not fit.
     """
     about = read_sealed(folder / ABOUT, FORMAT)
     if about["potential"] != section.model_dump(mode="json"):

@@ -106,7 +106,7 @@ class Gpaw:
 
     def _command(self) -> list[str]:
         """What starts Python with GPAW on the cores of a label."""
-        return [*self.machine.command(sys.executable), "-m", "gpaw", "python"]
+        return [*self.machine.command(sys.executable), "-P", "-m", "gpaw", "python"]
 
     def _wrong_launch(self) -> list[tuple[str, str]]:
         """Whether as many processes as a label has cores find one another."""

@@ -16,7 +16,7 @@ from typing import Any, Final
 from csp_al.campaign.models import Campaign, species_counts
 from csp_al.campaign.references import GpawReference
 from csp_al.report.tables import Run, open_run
-from csp_al.store.run import STAGES
+from csp_al.store.run import SETTINGS, STAGES
 
 GPAW_SECONDS: Final = (10.0, 68.0)
 """Core seconds of a single point, seen on one core at 250 to 400 eV and a k-spacing of 0.35 to 0.5 1/Å: Si2 10,
@@ -49,7 +49,7 @@ def plan(campaign: Campaign, run: Path | None) -> dict[str, Any]:
     there. Ranges are [least, most]; what cannot be known yet is None, and ``basis`` says why. Core hours are those
     of the reference method; hours of wall time are those of the cycles.
     """
-    opened = open_run(run) if run is not None and run.exists() else None
+    opened = open_run(run) if run is not None and (run / SETTINGS).exists() else None
     candidates = campaign.pool.size if opened is None or opened.pool.empty else len(opened.pool)
     labels = schedule(campaign, candidates)
     checks = CHECKS * len(campaign.labels)

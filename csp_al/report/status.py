@@ -123,9 +123,9 @@ def _events(run: Path) -> list[dict[str, Any]]:
     for line in _text(run / "log.jsonl").splitlines():
         try:
             event = json.loads(line)
-            datetime.fromisoformat(event["time"])
-            events.append(event | {"event": str(event["event"])})
-        except (ValueError, KeyError, TypeError):
+            if datetime.fromisoformat(event["time"]).tzinfo is not None:
+                events.append(event | {"event": str(event["event"])})
+        except (ValueError, KeyError, TypeError, RecursionError):
             continue
     return events
 
@@ -146,8 +146,11 @@ def _tasks(place: Place | None) -> list[str]:
     """Ids of the tasks of the stage under way, each once; none if it has no tasks or not yet."""
     if place is None:
         return []
-    text = _text(partial(place[2]) / "tasks.json")  # not there yet, or just now published
-    return [name for name in dict.fromkeys(json.loads(text or "[]")) if is_id(name)]
+    try:
+        names = json.loads(_text(partial(place[2]) / "tasks.json"))
+    except (ValueError, RecursionError):  # not there yet, or just now published
+        return []
+    return list(dict.fromkeys(filter(is_id, names if isinstance(names, list) else [])))
 
 
 def _text(path: Path) -> str:

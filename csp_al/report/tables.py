@@ -22,6 +22,7 @@ import pandas as pd
 from ase.units import GPa
 
 from csp_al.campaign.models import Campaign
+from csp_al.files import DamagedError
 from csp_al.hdf5 import load
 from csp_al.interfaces import Verdict
 from csp_al.report.columns import CYCLES, FORESEEN, LABELS, LEARNING_CURVES, POOL, POOL_MAP, RANKING, RESULTS, typed
@@ -29,7 +30,7 @@ from csp_al.report.projection import projected
 from csp_al.select.identity import times_reached
 from csp_al.select.ranking import rows_of
 from csp_al.store.run import STAGES, cycle_folder, cycles, read_campaign_of
-from csp_al.store.stages import is_published, manifest, verify
+from csp_al.store.stages import file_of, is_published, manifest, verify
 from csp_al.structures import Ints, Labels, Prediction, Relaxed, Structures, concatenate
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class Run:
     """A run directory, read anew at each look: a campaign that goes on shows in the same object.
 
     Energies are in eV/atom, forces in eV/Å, volumes in Å^3/atom, stresses in GPa, times in s. Every method raises
-    `csp_al.store.stages.DamagedError` for a file that is not what was published.
+    `csp_al.files.DamagedError` for a file that is not what was published.
     """
 
     path: Path
@@ -192,12 +193,17 @@ class Run:
     def verdict(self, cycle: int = -1) -> Verdict | None:
         """What was decided at the end of a cycle; None before the first decision."""
         folder = self._of_cycle("verdict", cycle)
-        return None if folder is None else Verdict(**self._json(folder, "verdict.json"))
+        if folder is None:
+            return None
+        try:
+            return Verdict(**self._json(folder, "verdict.json"))
+        except TypeError as error:
+            raise DamagedError(folder / "verdict.json", "no verdict") from error
 
     def walk_forward(self, cycle: int = -1) -> dict[str, Any] | None:
         """How well a cycle's labels had been predicted (`csp_al.select.walk_forward`); None for cycle 0."""
         folder = self._of_cycle("label", cycle)
-        if folder is None or not (folder / "walk_forward.json").is_file():
+        if folder is None or "walk_forward.json" not in manifest(folder)["files"]:
             return None
         figures: dict[str, Any] = self._json(folder, "walk_forward.json")
         return figures
@@ -312,7 +318,7 @@ class Run:
         if folder not in self._verified:
             verify(folder)
             self._verified.add(folder)
-        return folder / name
+        return file_of(folder, name)
 
     def _csv(self, folder: Path, name: str) -> pd.DataFrame:
         return pd.read_csv(self._file(folder, name), float_precision="round_trip")

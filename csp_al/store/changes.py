@@ -53,8 +53,8 @@ def accept(run: Path, before: Campaign, now: Campaign) -> list[str]:
     """
     found = differences(before.model_dump(mode="json", exclude=ASIDE), now.model_dump(mode="json", exclude=ASIDE))
     refused = {key: words for key, words in found.items() if _root(key) is None}
-    if "stop.max_cycles" in found and now.stop.max_cycles < len(cycles(run)):
-        refused["stop.max_cycles"] = f"{now.stop.max_cycles}, but {len(cycles(run))} cycles have begun"
+    if "stop.max_cycles" in found and now.stop.max_cycles < (decided := _decided(run)):
+        refused["stop.max_cycles"] = f"{now.stop.max_cycles}, but {decided} cycles have been begun or decided on"
     if refused:
         lines = "\n".join(f"  {key}: {words}" for key, words in refused.items())
         msg = (
@@ -70,6 +70,12 @@ def accept(run: Path, before: Campaign, now: Campaign) -> list[str]:
 def _root(key: str) -> str | None:
     """The harmless key that this one is, or lies below; None for a key that is not harmless."""
     return next((root for root in (*STOPPING, *FINISHING, *FREE) if f"{key}.".startswith(f"{root}.")), None)
+
+
+def _decided(run: Path) -> int:
+    """Cycles that have begun, and the one that the last of them has chosen labels for."""
+    begun = cycles(run)
+    return len(begun) + bool(begun and is_published(cycle_folder(run, begun[-1]) / "select"))
 
 
 def _reopen(run: Path, changed: set[str]) -> None:

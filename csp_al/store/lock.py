@@ -10,7 +10,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +52,10 @@ def holder(run: Path) -> dict[str, Any] | None:
 def _beat(mine: Path, ended: threading.Event) -> None:
     while not ended.wait(claim.HEARTBEAT):
         claim.touch(mine)
-        if claim.is_lost(mine):
-            os.kill(os.getpid(), signal.SIGTERM)
-            return
+        with suppress(OSError):  # the file system is away for a while
+            if claim.is_lost(mine):
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
 
 
 def _who(run: Path) -> str:

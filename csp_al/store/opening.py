@@ -15,9 +15,7 @@ from csp_al.engine.tasks import tidy
 from csp_al.files import forget_temporaries
 from csp_al.store.changes import ChangedError, accept
 from csp_al.store.repair import refuse_damage, repair
-from csp_al.store.run import log, prepare, published_stages, read_campaign_of
-
-SETTLED = "resolved.json"
+from csp_al.store.run import PROVENANCE, SETTINGS, log, prepare, published_stages, read_campaign_of
 
 
 def open_to_drive(
@@ -30,19 +28,19 @@ def open_to_drive(
     """
     forget_temporaries(run)
     tidy(run / "tasks")
-    begun = (run / SETTLED).exists() or bool(published_stages(run))
+    begun = (run / SETTINGS).exists() or bool(published_stages(run))
     if begun and mend:
         for words in repair(run) or ["nothing is damaged"]:
             tell(f"Repair: {words}")
     elif begun:
         refuse_damage(run)
-    if (run / SETTLED).exists():
+    if (run / SETTINGS).exists():
         changes = accept(run, read_campaign_of(run), campaign)
         for words in changes:
             tell(f"Changed: {words}")
         if changes:
             log(run, "campaign changed", changes=changes)
-        elif (run / "provenance.json").exists():
+        elif (run / PROVENANCE).exists():
             return
     elif begun:
         _refuse_another_file(run, source)

@@ -7,6 +7,7 @@ only where both its result and the attempt that gave it are lost.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ from pathlib import Path
 from csp_al.engine.attempt import read_outcome
 from csp_al.engine.tasks import read_result, read_task
 from csp_al.files import DamagedError, read_sealed
-from csp_al.store.run import FORMAT, STAGES, log, places, published_after
+from csp_al.store.run import FORMAT, PROVENANCE, SETTINGS, STAGES, log, places, published_after
 from csp_al.store.stages import UnconnectedError, follows, is_published, verify
 
 SHELF = "damaged"
@@ -34,7 +35,7 @@ def repair(run: Path) -> list[str]:
     found = [*_damage(run), *_damaged_tasks(run)]
     # what does not follow may follow again from a stage that is done again
     lost = [error.path for error in found if not isinstance(error, UnconnectedError)]
-    set_aside(run, SHELF, [_stage_of(run, path) or path for path in lost if path.exists() or path.is_symlink()])
+    set_aside(run, SHELF, [place for path in lost if os.path.lexists(place := _stage_of(run, path) or path)])
     said = [f"{error.path.relative_to(run)}: {error.what}" for error in found]
     if said:
         log(run, "repaired", damage=said)
@@ -64,7 +65,7 @@ def _damage(run: Path) -> list[DamagedError]:
 
 
 def _damaged_files(run: Path) -> Iterator[DamagedError]:
-    for name in ("resolved.json", "provenance.json"):
+    for name in (SETTINGS, PROVENANCE):
         try:
             read_sealed(run / name, FORMAT)
         except FileNotFoundError:

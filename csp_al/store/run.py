@@ -27,6 +27,8 @@ from csp_al.files import DamagedError, read_sealed, write_atomically, write_seal
 from csp_al.store.stages import is_published, manifest
 
 FORMAT = 2
+SETTINGS = "resolved.json"  # written last, so that a run directory that has it has begun
+PROVENANCE = "provenance.json"
 STAGES = ("label", "train", "relax", "rank", "verdict", "select")
 FIRST, LAST = ("elsewhere", "pool", "check"), "winners"
 PACKAGES = ("csp_al", "ase", "gpaw", "gpaw-data", "matscipy", "numpy", "pymatgen", "pyxtal", "schnetpack",
@@ -47,16 +49,16 @@ def prepare(run: Path, campaign: Campaign, source: Path, programs: dict[str, str
     """
     (run / "tasks").mkdir(parents=True, exist_ok=True)
     write_atomically(run / "campaign.yaml", source.read_bytes())
-    if not (run / "provenance.json").exists():
+    if not (run / PROVENANCE).exists():
         content = provenance() | {"programs": programs, "folder": str(source.parent.resolve())}
-        write_sealed(run / "provenance.json", {"format": FORMAT} | content, indent=1)
+        write_sealed(run / PROVENANCE, {"format": FORMAT} | content, indent=1)
     resolved = {"format": FORMAT, "campaign": campaign.model_dump(mode="json")}
-    write_sealed(run / "resolved.json", resolved, indent=1)
+    write_sealed(run / SETTINGS, resolved, indent=1)
 
 
 def read_campaign_of(run: Path) -> Campaign:
     """The campaign that a run directory belongs to, all defaults resolved. Raises NoRunError and DamagedError."""
-    path = run / "resolved.json"
+    path = run / SETTINGS
     try:
         return Campaign(**read_sealed(path, FORMAT)["campaign"])
     except FileNotFoundError as error:
@@ -81,8 +83,8 @@ def programs_of(run: Path) -> dict[str, str]:
 
 def _provenance(run: Path) -> dict[str, Any]:
     try:
-        return read_sealed(run / "provenance.json", FORMAT)
-    except FileNotFoundError:
+        return read_sealed(run / PROVENANCE, FORMAT)
+    except (FileNotFoundError, DamagedError):  # a driver refuses what is damaged, or mends it
         return {}
 
 
@@ -132,9 +134,11 @@ def published_after(run: Path, folder: Path) -> list[Path]:
     return [place for _, _, place in published_stages(run) if _order(run, place) > _order(run, folder)]
 
 
-def seconds_spent(run: Path) -> float:
-    """Wall time of all published stages, s; interruptions do not count."""
-    return sum(float(manifest(folder)["seconds"]) for _, _, folder in published_stages(run))
+def seconds_spent(run: Path, before: Path | None = None) -> float:
+    """Wall time of all published stages, or of those before one, s; interruptions do not count."""
+    stages = [folder for _, _, folder in published_stages(run)]
+    earlier = [folder for folder in stages if before is None or _order(run, folder) < _order(run, before)]
+    return sum(float(manifest(folder)["seconds"]) for folder in earlier)
 
 
 def log(run: Path, event: str, **details: Any) -> None:

@@ -69,10 +69,19 @@ def manifest(folder: Path) -> dict[str, Any]:
         content = read_sealed(folder / MANIFEST, FORMAT)
     except FileNotFoundError as error:
         raise DamagedError(folder / MANIFEST, "the file is missing") from error
+    if not isinstance(content.get("files"), dict) or not {"after", "seconds"} <= content.keys():
+        raise DamagedError(folder / MANIFEST, "not readable")
     for name in content["files"]:
         if not _is_inside(name):
             raise DamagedError(folder / MANIFEST, f"the name {name!r} leads out of the folder")
     return content
+
+
+def file_of(folder: Path, name: str) -> Path:
+    """A file of a published stage that was published with it. Raises DamagedError for any other."""
+    if name not in manifest(folder)["files"]:
+        raise DamagedError(folder / name, "it was not published with its stage")
+    return folder / name
 
 
 def verify(folder: Path) -> None:
