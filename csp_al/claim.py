@@ -31,15 +31,12 @@ _touched: dict[Path, float] = {}
 def take(folder: Path, name: str = NAME) -> Path | None:
     """Claim the folder for this process: the claim, or None if a living process has it."""
     newest = _newest(folder, name)
-    try:
-        if newest is not None and _lives(newest):
-            return None
-    except FileNotFoundError:  # released between the two looks; what comes after it is not ours to number
-        return take(folder, name)
+    if newest is not None and not _is_stale(newest):
+        return None if newest.exists() else take(folder, name)
     path = folder / f"{name}.{_generation(newest) + 1}" if newest else folder / name
     if not _create(path):
         return None
-    if newest is not None and not newest.exists():  # cleared meanwhile: another may have begun to count anew
+    if newest is not None and not _is_stale(newest):  # cleared meanwhile; others count anew
         release(path)
         return take(folder, name)
     return path
@@ -130,6 +127,14 @@ def _create_without_links(path: Path) -> bool:
     finally:
         os.close(handle)
     return True
+
+
+def _is_stale(claim: Path) -> bool:
+    """Whether a claim is there whose owner is gone."""
+    try:
+        return not _lives(claim)
+    except FileNotFoundError:
+        return False
 
 
 def _lives(claim: Path, *, looking: bool = False) -> bool:

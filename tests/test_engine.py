@@ -442,6 +442,39 @@ def test_of_many_that_want_a_task_one_gets_it(tmp_path):
             rival.join()
 
 
+def test_claim_that_changes_hands_all_the_time_is_never_two_processes(tmp_path):
+    """Owners clear it, or end without a word; whoever looks at that moment must not count on."""
+    context = multiprocessing.get_context("fork")
+    inside, most, times = (context.Value("i", 0) for _ in range(3))
+    rivals = [context.Process(target=take_turns, args=(tmp_path, 60, inside, most, times)) for _ in range(4)]
+    for rival in rivals:
+        rival.start()
+    for rival in rivals:
+        rival.join(60)
+        assert rival.exitcode == 0
+    assert times.value > 20
+    assert most.value == 1
+
+
+def take_turns(folder, turns, inside, most, times):
+    for turn in range(turns):
+        if (child := os.fork()) == 0:
+            if (mine := claim.take(folder)) is not None:
+                with inside.get_lock():
+                    inside.value += 1
+                    times.value += 1
+                    most.value = max(most.value, inside.value)
+                time.sleep(0.002)
+                with inside.get_lock():
+                    inside.value -= 1
+                if turn % 3 == 0:
+                    claim.clear(folder)
+                elif turn % 3 == 1:
+                    claim.release(mine)
+            os._exit(0)
+        os.waitpid(child, 0)
+
+
 def test_written_file_is_whole_and_leaves_nothing_beside_it(tmp_path):
     path = tmp_path / "result.json"
     write_atomically(path, "old")
