@@ -21,7 +21,6 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
-CHUNK = 1 << 20  # bytes
 SEAL = "sha256"
 TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.tmp")
 

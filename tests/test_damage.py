@@ -14,8 +14,10 @@ import pandas as pd
 import pytest
 import torch
 from conftest import CAMPAIGN
+from typer.testing import CliRunner
 
 from csp_al.campaign import Campaign, read_campaign
+from csp_al.cli import app
 from csp_al.engine.local import LocalEngine
 from csp_al.engine.tasks import read_result
 from csp_al.files import DamagedError, OtherVersionError, open_plain, read_sealed, sha256, write_sealed
@@ -220,6 +222,21 @@ def test_lost_settings_are_written_again_from_the_same_campaign_file_only(run):
         go_on(run, mend=True, change=lambda text: text.replace("seed: 3", "seed: 4"))
     go_on(run, mend=True, change=lambda text: text.replace("seed: 4", "seed: 3"))
     assert read_sealed(run / "resolved.json", 2) == settings
+
+
+def test_run_directory_is_mended_without_its_campaign_file(run, monkeypatch):
+    copy = (run / "campaign.yaml").read_text()
+    (run.parents[1] / "al4.yaml").unlink()
+    (run / "provenance.json").write_text("{}")
+    monkeypatch.chdir(run.parents[1])
+    words = ["resume", "runs/al4", "--trust", "--slots", "1", "--device", "cpu"]
+    refused = CliRunner().invoke(app, words)
+    assert refused.exit_code == 2
+    assert "provenance.json: not readable. Continue with --repair" in refused.output
+    mended = CliRunner().invoke(app, [*words, "--repair"])
+    assert mended.exit_code == 0, mended.output
+    assert (run / "campaign.yaml").read_text() == copy
+    assert CliRunner().invoke(app, words).exit_code == 0
 
 
 def test_stage_of_another_history_is_refused_and_with_repair_all_that_follows_is_done_again(run):

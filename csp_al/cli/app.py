@@ -115,7 +115,8 @@ def run(
 
     here = read_machine(machine)
     campaign = checked_campaign(path, here).campaign
-    start = Start(path, directory or default_directory(campaign.name), here, slots, device, repair, trust)
+    run = directory or default_directory(campaign.name)
+    start = Start(path, path.parent, run, here, slots, device, repair, trust)
     raise typer.Exit(drive(campaign, start))
 
 
@@ -140,9 +141,9 @@ def resume(
     campaign = read_campaign_of(directory)
     if not trust:
         refuse_code(campaign, directory)
-    source = folder_of_campaign(directory) / "campaign.yaml"
-    campaign = checked_again(campaign, here, source.parent)
-    raise typer.Exit(drive(campaign, Start(source, directory, here, slots, device, repair, trust)))
+    base = folder_of_campaign(directory)
+    campaign = checked_again(campaign, here, base)
+    raise typer.Exit(drive(campaign, Start(None, base, directory, here, slots, device, repair, trust)))
 
 
 @app.command()

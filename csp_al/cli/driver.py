@@ -37,10 +37,12 @@ class Interrupted(BaseException):
 class Start:
     """How a driver was started: campaign file, run directory, machine, and what the command line says.
 
-    ``repair``: set aside what is damaged; ``trust``: links may lead out of the run directory.
+    ``source`` is None where a run directory goes on with its own copy; ``base`` is the folder that file names in the
+    campaign file refer to. ``repair``: set aside what is damaged; ``trust``: links may lead out of the run directory.
     """
 
-    source: Path
+    source: Path | None
+    base: Path
     directory: Path
     machine: Machine
     slots: int | None
@@ -61,7 +63,7 @@ def drive(campaign: Campaign, start: Start) -> int:
     directory = start.directory
     machine = start.machine.model_copy(update={"slots": start.slots or start.machine.slots})
     slots = machine.slots_on(usable_cores())
-    reference = reference_of(campaign, machine, start.source.parent)
+    reference = reference_of(campaign, machine, start.base)
     campaign = campaign.model_copy(update={"reference": reference.pinned()})
     programs = reference.versions()
     try:
@@ -115,7 +117,7 @@ def _search(campaign: Campaign, start: Start, slots: int, programs: dict[str, st
     from csp_al.loop.stages import Drive
     from csp_al.potential.devices import resolve_device
 
-    directory, base = start.directory, start.source.parent
+    directory, base = start.directory, start.base
     open_to_drive(directory, campaign, start.source, programs, mend=start.repair, tell=panel.note)
     for program, version in programs.items():
         if (before := programs_of(directory).get(program)) != version:

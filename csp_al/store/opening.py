@@ -19,12 +19,18 @@ from csp_al.store.run import PROVENANCE, SETTINGS, log, prepare, published_stage
 
 
 def open_to_drive(
-    run: Path, campaign: Campaign, source: Path, programs: dict[str, str], *, mend: bool, tell: Callable[[str], None]
+    run: Path,
+    campaign: Campaign,
+    source: Path | None,
+    programs: dict[str, str],
+    *,
+    mend: bool,
+    tell: Callable[[str], None],
 ) -> None:
     """Make the run directory, or check that it is whole and this campaign's; ``mend`` sets aside what is damaged.
 
-    ``source`` is the campaign file, ``programs`` the versions of what the reference runs. Raises DamagedError and
-    ChangedError.
+    ``source`` is the campaign file, None where the run directory goes on with its own copy; ``programs`` are the
+    versions of what the reference runs. Raises DamagedError and ChangedError.
     """
     forget_temporaries(run)
     tidy(run / "tasks")
@@ -42,7 +48,7 @@ def open_to_drive(
             log(run, "campaign changed", changes=changes)
         elif (run / PROVENANCE).exists():
             return
-    elif begun:
+    elif begun and source is not None:
         _refuse_another_file(run, source)
     prepare(run, campaign, source, programs)
 

@@ -42,15 +42,17 @@ class NoRunError(Exception):
     """There is no run directory there; the message says where and what to do."""
 
 
-def prepare(run: Path, campaign: Campaign, source: Path, programs: dict[str, str]) -> None:
+def prepare(run: Path, campaign: Campaign, source: Path | None, programs: dict[str, str]) -> None:
     """Write what a run directory is made with: the campaign file, as given and with every default, and provenance.
 
     ``programs`` are the versions of what the reference runs.
     """
     (run / "tasks").mkdir(parents=True, exist_ok=True)
-    write_atomically(run / "campaign.yaml", source.read_bytes())
+    if source is not None:
+        write_atomically(run / "campaign.yaml", source.read_bytes())
     if not (run / PROVENANCE).exists():
-        content = provenance() | {"programs": programs, "folder": str(source.parent.resolve())}
+        folder = (source or run / "campaign.yaml").parent.resolve()
+        content = provenance() | {"programs": programs, "folder": str(folder)}
         write_sealed(run / PROVENANCE, {"format": FORMAT} | content, indent=1)
     resolved = {"format": FORMAT, "campaign": campaign.model_dump(mode="json")}
     write_sealed(run / SETTINGS, resolved, indent=1)
