@@ -222,6 +222,12 @@ def test_remedies_never_undo_what_is_more_patient_already():
     assert gentle.parameters["eigensolver"] == {"name": "davidson", "niter": 3}
 
 
+def test_gamma_alone_is_a_mesh_too(tmp_path, machine):
+    """pw.x has an algorithm for it that takes half the time, and ended in another state for rock salt."""
+    single_point(build_reference(section(kspacing=5), ["Al"], machine), bulk("Al"), tmp_path)
+    assert "K_POINTS automatic 1 1 1 0 0 0" in " ".join((tmp_path / "espresso.pwi").read_text().split())
+
+
 def test_more_bands_are_never_fewer_than_pw_takes_for_a_metal(tmp_path, machine):
     def bands(**keys):
         single_point(build_reference(section(**keys), ["Al"], machine), bulk("Al"), tmp_path)
