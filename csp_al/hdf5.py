@@ -99,18 +99,16 @@ def _check_shapes(batch: Any, structures: Structures | None = None) -> None:
         _check_pointers(batch)
     for field in fields(batch):
         value = getattr(batch, field.name)
-        if isinstance(value, Structures):
-            _check_shapes(value)
-            continue
         if is_dataclass(value):
             _check_shapes(value, within)
-            continue
-        if within is None or field.name == "ptr":
-            continue
-        rows = len(within.numbers) if field.name in PER_ATOM else len(within)
-        tail = TAILS.get(field.name, ())
-        if value.shape[:1] != (rows,) or (field.name != "features" and value.shape[1:] != tail):
-            raise _WrongError(f"{field.name} has the shape {value.shape}, not {(rows, *tail)}")
+        elif within is not None and field.name != "ptr":
+            _check_shape(field.name, value.shape, len(within.numbers) if field.name in PER_ATOM else len(within))
+
+
+def _check_shape(name: str, shape: tuple[int, ...], rows: int) -> None:
+    tail = TAILS.get(name, ())
+    if shape[:1] != (rows,) or (name != "features" and shape[1:] != tail):
+        raise _WrongError(f"{name} has the shape {shape}, not {(rows, *tail)}")
 
 
 def _structures_of(batch: Any) -> Structures | None:

@@ -1,7 +1,9 @@
 """What a driver does with a run directory before it goes on: it sees that all is as it was left, and whose it is.
 
-with locked(run):
-open_to_drive(run, campaign, source, programs, mend=False, tell=print)
+    with locked(run):
+        open_to_drive(run, campaign, source, programs, mend=False, tell=print)
+
+Nobody else may have the run directory meanwhile.
 """
 
 from __future__ import annotations
