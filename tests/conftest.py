@@ -26,8 +26,8 @@ def finished_run(tmp_path_factory) -> Path:
 
     from csp_al.campaign import read_campaign
     from csp_al.engine.local import LocalEngine
+    from csp_al.loop.drive import Drive
     from csp_al.loop.search import search
-    from csp_al.loop.stages import Drive
     from csp_al.store.lock import locked
     from csp_al.store.run import log, prepare
 

@@ -21,8 +21,8 @@ from csp_al.cli import app
 from csp_al.engine.local import LocalEngine
 from csp_al.engine.tasks import read_result
 from csp_al.files import DamagedError, OtherVersionError, open_plain, read_sealed, sha256, write_sealed
+from csp_al.loop.drive import Drive
 from csp_al.loop.search import search
-from csp_al.loop.stages import Drive
 from csp_al.report.status import describe, status
 from csp_al.report.tables import open_run
 from csp_al.store.changes import ChangedError

@@ -25,10 +25,10 @@ from csp_al.campaign import read_campaign
 from csp_al.cli import app
 from csp_al.engine.local import LocalEngine
 from csp_al.engine.tasks import read_result
+from csp_al.loop.drive import Drive
 from csp_al.loop.elsewhere import rows_to_check
 from csp_al.loop.gathered import read_labels
 from csp_al.loop.search import search
-from csp_al.loop.stages import Drive
 from csp_al.report import figures
 from csp_al.report.export import export
 from csp_al.report.plan import describe_plan, plan, schedule

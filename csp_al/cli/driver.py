@@ -113,8 +113,8 @@ def _search(campaign: Campaign, start: Start, slots: int, programs: dict[str, st
     """Open the run directory and search; why the search ended."""
     from csp_al.cli.checks import for_workers
     from csp_al.engine.local import LocalEngine
+    from csp_al.loop.drive import Drive
     from csp_al.loop.search import search
-    from csp_al.loop.stages import Drive
     from csp_al.potential.devices import resolve_device
 
     directory, base = start.directory, start.base

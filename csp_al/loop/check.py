@@ -9,7 +9,8 @@ from typing import Any
 from csp_al.engine.tasks import label_task
 from csp_al.files import write_json
 from csp_al.interfaces import Task
-from csp_al.loop.stages import Drive, Picks
+from csp_al.loop.drive import Drive
+from csp_al.loop.stages import Picks
 from csp_al.loop.tasks import run_all
 from csp_al.reference.derivatives import Slope, slopes, trial
 from csp_al.reference.references import build_reference

@@ -18,8 +18,8 @@ from ase.units import GPa
 from csp_al.engine.tasks import label_task
 from csp_al.files import write_json
 from csp_al.hdf5 import load, save
+from csp_al.loop.drive import Drive
 from csp_al.loop.gathered import read_labels
-from csp_al.loop.stages import Drive
 from csp_al.loop.tasks import run_all
 from csp_al.store.run import cycle_folder, log
 from csp_al.store.stages import file_of

@@ -14,7 +14,8 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from csp_al.engine.tasks import atoms_of, relax_task
 from csp_al.files import write_json
-from csp_al.loop.stages import Drive, Progress
+from csp_al.loop.drive import Drive
+from csp_al.loop.stages import Progress
 from csp_al.loop.tasks import run_all
 from csp_al.report.tables import open_run
 from csp_al.select.identity import distinct, times_reached

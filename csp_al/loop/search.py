@@ -9,9 +9,10 @@ from __future__ import annotations
 from csp_al.interfaces import Verdict
 from csp_al.loop import stages
 from csp_al.loop.check import check
+from csp_al.loop.drive import Drive
 from csp_al.loop.elsewhere import gather, trust
 from csp_al.loop.finish import finish
-from csp_al.loop.stages import Drive, Progress
+from csp_al.loop.stages import Progress
 
 
 def search(drive: Drive) -> Verdict:

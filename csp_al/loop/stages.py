@@ -6,7 +6,6 @@ so that a continued campaign goes on from the very same numbers.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,11 +19,11 @@ from csp_al.engine.tasks import label_task
 from csp_al.files import write_json
 from csp_al.generate import generate_pool
 from csp_al.hdf5 import load, save
-from csp_al.interfaces import UNTRUSTED, Engine, Verdict
-from csp_al.loop.tasks import StoppedError, labels_of, refuse_many_failures, run_all
+from csp_al.interfaces import UNTRUSTED, Verdict
+from csp_al.loop.drive import Drive
+from csp_al.loop.tasks import labels_of, refuse_many_failures, run_all
 from csp_al.relax.limits import Limits
 from csp_al.relax.relaxation import relax as relax_all
-from csp_al.report.plan import cycle_bytes
 from csp_al.report.tables import open_run
 from csp_al.select.cluster import k_means
 from csp_al.select.pick import pick
@@ -34,15 +33,11 @@ from csp_al.select.score import score
 from csp_al.select.shake import faded, shake
 from csp_al.select.stopping import Spent, Top, verdict
 from csp_al.select.walk_forward import walk_forward
-from csp_al.store.repair import SHELF, set_aside, set_aside_from
-from csp_al.store.room import check_room
-from csp_al.store.run import LAST, cycle_folder, log, published_after, published_before, seconds_spent, stop_requested
-from csp_al.store.stages import UnconnectedError, file_of, follows, is_published, stage, verify
+from csp_al.store.run import cycle_folder, log, seconds_spent
+from csp_al.store.stages import file_of
 from csp_al.structures import Labels, Prediction, Relaxed, Structures, choose, concatenate
 
 if TYPE_CHECKING:
-    import torch
-
     from csp_al.potential.ensemble import Ensemble
 
 DRAW, TRAIN, CLUSTER, SHAKE, FIRST_SHAKE = range(1, 6)
@@ -56,61 +51,6 @@ SHAKEN_CLOSEST = 0.7
 
 RELAXED_VOLUME = 2.0
 """A relaxation may leave the range of volumes that candidates are generated with by this factor."""
-
-
-@dataclass(frozen=True)
-class Drive:
-    """One run of the driver: the campaign, its run directory, what runs tasks, where tensors live, who is told.
-
-    ``base`` is the folder that file names in the campaign file refer to; ``mend`` does again what no longer follows
-    from the stage before it.
-    """
-
-    campaign: Campaign
-    run: Path
-    base: Path
-    engine: Engine
-    device: torch.device
-    tell: Callable[..., None]
-    mend: bool = False
-
-    def stage(self, folder: Path, write: Callable[[Path], None]) -> Path:
-        """Publish a stage unless it is there, with a word at its start and at its end.
-
-        Raises DamagedError, and OSError where there is no room for it.
-        """
-        after = published_before(self.run, folder)
-        if self._stands(folder, after):
-            return folder
-        check_room(self.run, cycle_bytes(self.campaign))
-        where = {"cycle": _cycle_of(folder), "stage": folder.name}
-        log(self.run, "stage started", **where)
-        self.tell("stage", **where)
-        stage(folder, write, after)
-        log(self.run, "stage finished", **where)
-        return folder
-
-    def _stands(self, folder: Path, after: Path | None) -> bool:
-        """Whether a stage is there and follows from the one before it."""
-        if not is_published(folder):
-            return False
-        try:
-            verify(folder)
-            follows(folder, after)
-        except UnconnectedError as error:
-            if not self.mend:
-                raise
-            set_aside_from(self.run, folder)
-            self.tell("doubt", text=f"{error.path}: {error.what}; it is done again, with all that follows")
-            return False
-        return True
-
-    def report(self, done: int, everything: int) -> None:
-        """Tell how far a stage is. Raises `StoppedError` where a stop was asked for."""
-        self.tell("progress", done=done, all=everything)
-        check_room(self.run)
-        if stop_requested(self.run):
-            raise StoppedError
 
 
 @dataclass(frozen=True)
@@ -247,8 +187,8 @@ def judge(drive: Drive, cycle: int, relaxed: Relaxed, table: pd.DataFrame, progr
     drive.stage(folder, write)
     said = open_run(drive.run).verdict(cycle)
     assert said is not None  # it is published
-    if said.stop and drive.mend:  # it may have gone on where it now stops
-        set_aside(drive.run, SHELF, [later for later in published_after(drive.run, folder) if later.name != LAST])
+    if said.stop:
+        drive.end_with(folder)
     progress.relaxed, progress.table, progress.verdict = relaxed, table, said
     progress.top = Top(relaxed.structures.take(rows_of(relaxed.structures, said.top)), np.array(said.energies))
     _tell_of_cycle(drive, cycle, progress)
@@ -318,11 +258,6 @@ def _tell_of_cycle(drive: Drive, cycle: int, progress: Progress) -> None:
     }
     log(drive.run, "cycle", **line)
     drive.tell("cycle", **line)
-
-
-def _cycle_of(folder: Path) -> int | None:
-    name = folder.parent.name
-    return int(name.removeprefix("cycle-")) if name.startswith("cycle-") else None
 
 
 def _rng(drive: Drive, cycle: int, stream: int, index: int = 0) -> np.random.Generator:

@@ -42,9 +42,9 @@ def repair(run: Path) -> list[str]:
     return said
 
 
-def set_aside_from(run: Path, folder: Path, shelf: str = SHELF) -> None:
+def set_aside_from(run: Path, folder: Path) -> None:
     """Set aside a published stage and every later one."""
-    set_aside(run, shelf, [folder, *published_after(run, folder)])
+    set_aside(run, SHELF, [folder, *published_after(run, folder)])
 
 
 def set_aside(run: Path, shelf: str, paths: Iterable[Path]) -> None:
