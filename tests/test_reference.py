@@ -13,14 +13,15 @@ from ase.calculators.fd import calculate_numerical_forces, calculate_numerical_s
 from ase.calculators.tersoff import Tersoff, TersoffParameters
 from ase.filters import FrechetCellFilter
 from ase.optimize import LBFGS
-from ase.units import GPa
+from ase.units import Bohr, GPa, Hartree
+from scipy.special import erfc
 
 from csp_al.campaign import AseReference, CampaignError, GpawReference
 from csp_al.campaign.machine import Machine
 from csp_al.cli.checks import checked_campaign
 from csp_al.interfaces import ReferenceFailedError
 from csp_al.reference.ase_calculator import find_callable
-from csp_al.reference.classical import lennard_jones, tersoff
+from csp_al.reference.classical import ionic, lennard_jones, many_body, tersoff
 from csp_al.reference.evaluate import TRAJECTORY, relax, single_point
 from csp_al.reference.gpaw import pulay_energy
 from csp_al.reference.kpoints import monkhorst_pack
@@ -43,6 +44,9 @@ EMT_REFERENCE = ase_reference("ase.calculators.emt.EMT")
 LJ_REFERENCE = ase_reference("csp_al.reference.classical.lennard_jones", **LJ)
 
 
+SALT = bulk("NaCl", "rocksalt", a=5.6)
+
+
 def shaken(atoms, seed=0):
     rng = np.random.default_rng(seed)
     atoms = atoms.copy()
@@ -63,6 +67,10 @@ def attempt(folder: Path, number: int) -> Path:
         (lennard_jones(**LJ), bulk("Ar", "hcp", a=2.2, c=3.6)),  # cell shorter than half the cutoff
         (lennard_jones(**LJ), Atoms("NaXe", positions=[[0, 0, 0], [2.1, 0.4, 0]], cell=[4, 4.5, 3], pbc=True)),
         (tersoff(**{"Si-Si-Si": SILICON}), bulk("Si", "diamond", a=5.43)),
+        (many_body("Tersoff_PRB_39_5566_Si_C"), bulk("SiC", "zincblende", a=4.32)),
+        (many_body("Stillinger_Weber_PRB_31_5262_Si"), bulk("Si", "diamond", a=5.43)),
+        (lennard_jones({"Na-Cl": 1.5, "Na-Na": 1, "Cl-Cl": 0.5}, {"Na-Cl": 2, "Na-Na": 2.5, "Cl-Cl": 2.2}, 5.0), SALT),
+        (ionic({"Na": 1, "Cl": -1}, {"Cl-Na": {"A": 1256.3, "rho": 0.317, "C": 7.0}}, 9.0), SALT),
     ],
 )
 def test_classical_forces_and_stress_are_derivatives_of_the_energy(calculator, atoms):
@@ -95,6 +103,54 @@ def test_lennard_jones_ground_state_is_hcp_five_mev_below_fcc(tmp_path):
     assert results["hcp"]["energy"] / 2 == pytest.approx(-6.659, abs=1e-3)
     assert np.linalg.det(results["hcp"]["cell"]) / 2 == pytest.approx(7.561, abs=2e-3)
     assert results["fcc"]["energy"] - results["hcp"]["energy"] / 2 == pytest.approx(0.005, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("pair", "deepest"), [("ArAr", (1.0, 2.6)), ("ArNe", (1.5, 2.08)), ("NeAr", (1.5, 2.08)), ("NeNe", (0.5, 2.288))]
+)
+def test_each_pair_of_a_mixture_has_its_own_well(pair, deepest):
+    epsilon, sigma = deepest
+    atoms = Atoms(pair, positions=[[0, 0, 0], [2 ** (1 / 6) * sigma, 0, 0]], cell=[90, 90, 90], pbc=True)
+    wells = {"Ar-Ar": 1.0, "Ne-Ar": 1.5, "Ne-Ne": 0.5}, {"Ar-Ar": 2.6, "Ar-Ne": 2.08, "Ne-Ne": 2.288}
+    atoms.calc = lennard_jones(*wells, cutoff=40.0)
+    assert atoms.get_potential_energy() == pytest.approx(-epsilon, rel=1e-5)
+    atoms.calc = lennard_jones({"Ar-Ar": 1.0}, 2.0, cutoff=40.0)
+    if pair != "ArAr":
+        with pytest.raises(ValueError, match=r"nothing is said of the pair (Ar-Ne|Ne-Ar|Ne-Ne); there are: Ar-Ar"):
+            atoms.get_potential_energy()
+
+
+@pytest.mark.parametrize(("structure", "a"), [("rocksalt", 5.64), ("cesiumchloride", 3.5), ("zincblende", 6.1)])
+def test_sums_over_charges_are_near_those_of_ewald(structure, a):
+    from pymatgen.analysis.ewald import EwaldSummation
+    from pymatgen.io.ase import AseAtomsAdaptor
+
+    atoms = bulk("NaCl", structure, a=a)
+    atoms.calc = ionic({"Na": 1, "Cl": -1}, {}, cutoff=12.0)
+    charged = AseAtomsAdaptor.get_structure(atoms).add_oxidation_state_by_element({"Na": 1, "Cl": -1})
+    damping, cutoff = 0.2, 12.0
+    of_each_charge = (erfc(damping * cutoff) / (2 * cutoff) + damping / np.sqrt(np.pi)) * Hartree * Bohr
+    expected = EwaldSummation(charged).total_energy
+    assert atoms.get_potential_energy() - 2 * of_each_charge == pytest.approx(expected, rel=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "crystal", "energy"),
+    [
+        ("Tersoff_PRB_39_5566_Si_C", bulk("Si", "diamond", a=5.432), -4.63),
+        ("Stillinger_Weber_PRB_31_5262_Si", bulk("Si", "diamond", a=5.431), -4.3366),
+        ("Tersoff_PRB_39_5566_Si_C", bulk("C", "diamond", a=3.566), -7.37),
+    ],
+)
+def test_published_many_body_potentials_have_their_published_cohesive_energies(name, crystal, energy):
+    crystal = crystal.copy()
+    crystal.calc = many_body(name)
+    assert crystal.get_potential_energy() / 2 == pytest.approx(energy, abs=0.006)
+
+
+def test_an_unknown_set_of_parameters_is_named():
+    with pytest.raises(ValueError, match="called 'Tersoff_PRB_39_5566'; did you mean Tersoff_PRB_39_5566_Si_C"):
+        many_body("Tersoff_PRB_39_5566")
 
 
 def test_tersoff_from_the_file_is_ases_tersoff():

@@ -105,6 +105,7 @@ def run(
     machine: MachineName = None,
     slots: Slots = None,
     device: Device = "auto",
+    seed: Annotated[int | None, typer.Option(min=0, help="instead of the seed in the file")] = None,
     repair: Repair = False,
     trust: Trust = False,
 ) -> None:
@@ -115,6 +116,8 @@ def run(
 
     here = read_machine(machine)
     campaign = checked_campaign(path, here).campaign
+    if seed is not None:
+        campaign = campaign.model_copy(update={"seed": seed})
     run = directory or default_directory(campaign.name)
     start = Start(path, path.parent, run, here, slots, device, repair, trust)
     raise typer.Exit(drive(campaign, start))
@@ -244,6 +247,37 @@ def doctor(
     signs = {True: "yes", False: "NO", None: "-"}
     for ok, what, remedy in examine():
         typer.echo(f"{signs[ok]:>4}  {what}" + (f"\n      {remedy}" if remedy and not ok else ""))
+
+
+@app.command()
+@in_words
+def benchmark(
+    path: File,
+    seeds: Annotated[int, typer.Option(min=2, help="campaigns, each with another seed, from that of the file on")] = 10,
+    target: Annotated[
+        Path | None, typer.Option(metavar="STRUCTURE", help="file with the crystal to be found; ASE reads it")
+    ] = None,
+    target_energy: Annotated[
+        float | None, typer.Option(help="energy to be found, eV/atom; default: the lowest that anybody finds")
+    ] = None,
+    directory: Annotated[Path | None, typer.Option(help="default: benchmarks/NAME here")] = None,
+    machine: MachineName = None,
+    slots: Annotated[int | None, typer.Option(min=1, help="processes side by side; default: one for each core")] = None,
+    device: Device = "auto",
+) -> None:
+    """Compare campaigns with random search, which relaxes every candidate of the same pools with the reference.
+
+    A hit is as low as the target within stop.tolerance. The control is kept beside the directory, for other settings
+    of the same pools.
+    """
+    from csp_al.campaign.machine import read_machine
+    from csp_al.cli.benchmark import run_benchmark
+
+    if target is not None and target_energy is not None:
+        raise ValueError("--target and --target-energy: give one of them")
+    options = ["--device", device, *(["--machine", machine] if machine else [])]
+    here = read_machine(machine)
+    raise typer.Exit(run_benchmark(path, seeds, target or target_energy, directory, here, slots, options))
 
 
 @app.command()

@@ -70,7 +70,7 @@ def drive(campaign: Campaign, start: Start) -> int:
         directory.mkdir(parents=True, exist_ok=True)
         if not start.trust:
             refuse_links(directory)
-        with _interruptible(), locked(directory), Panel(campaign, directory) as panel:
+        with interruptible(), locked(directory), Panel(campaign, directory) as panel:
             status = _drive(campaign, replace(start, machine=machine), slots, programs, panel)
     except Interrupted as end:  # before the run directory was ours
         return end.status
@@ -136,7 +136,7 @@ def _search(campaign: Campaign, start: Start, slots: int, programs: dict[str, st
 
 
 @contextmanager
-def _interruptible() -> Iterator[None]:
+def interruptible() -> Iterator[None]:
     """Turn SIGTERM and SIGINT into `Interrupted`, so that everything is closed on the way out."""
 
     def interrupt(number: int, _: FrameType | None) -> None:

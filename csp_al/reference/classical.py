@@ -9,17 +9,25 @@ reference:
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from itertools import combinations_with_replacement
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from ase.calculators.calculator import all_changes
 from ase.calculators.tersoff import Tersoff, TersoffParameters
+from ase.data import chemical_symbols
+from ase.units import Bohr, Hartree
 from matscipy.calculators.pair_potential import LennardJonesLinear, PairPotential
+from matscipy.calculators.pair_potential.calculator import CutoffInteraction
+from scipy.special import erfc
+
+from csp_al.structures import Floats
 
 if TYPE_CHECKING:
     from ase import Atoms
+    from matscipy.calculators.manybody import Manybody
 
 TERSOFF_PARAMETERS = tuple(field.name for field in fields(TersoffParameters))
 
@@ -34,13 +42,64 @@ def tersoff(**triples: Mapping[str, float]) -> SmoothTersoff:
     return SmoothTersoff({_species(triple): _tersoff_parameters(triple, values) for triple, values in triples.items()})
 
 
-def lennard_jones(epsilon: float, sigma: float, cutoff: float) -> ForceShiftedLennardJones:
-    """12-6 Lennard-Jones between all atoms, force-shifted: V(r) - V(rc) - (r - rc) V'(rc) for r < rc.
+def many_body(parameters: str) -> Manybody:
+    """A Tersoff, Brenner, Stillinger-Weber or Kumagai potential with one of matscipy's published sets of parameters.
 
-    Epsilon in eV, sigma and cutoff in Å; the species do not matter. S. Toxvaerd, J. C. Dyre, J. Chem. Phys. 134,
-    081102 (2011), doi:10.1063/1.3558787.
+    They are called by their name there, e.g. Tersoff_PRB_39_5566_Si_C or Stillinger_Weber_PRB_31_5262_Si, which says
+    where they are from. Raises ValueError for a name that there is not.
     """
-    return ForceShiftedLennardJones(float(epsilon), float(sigma), float(cutoff))
+    from matscipy.calculators.manybody import Manybody, explicit_forms
+
+    forms = {
+        explicit_forms.TersoffBrenner: explicit_forms.tersoff_brenner,
+        explicit_forms.StillingerWeber: explicit_forms.stillinger_weber,
+        explicit_forms.Kumagai: explicit_forms.kumagai,
+    }
+    sets = {
+        name: (form, value)
+        for form, module in forms.items()
+        for name, value in vars(module).items()
+        if isinstance(value, dict) and "__ref__" in value
+    }
+    if parameters not in sets:
+        raise ValueError(f"no set of parameters is called {parameters!r}{_allowed(parameters, sets)}")
+    form, values = sets[parameters]
+    return Manybody(**form(values))
+
+
+def lennard_jones(
+    epsilon: float | Mapping[str, float], sigma: float | Mapping[str, float], cutoff: float
+) -> ForceShiftedPairs:
+    """12-6 Lennard-Jones, force-shifted: V(r) - V(rc) - (r - rc) V'(rc) for r < rc.
+
+    Epsilon in eV, sigma and cutoff in Å: numbers for every pair of atoms, whatever their species, or a number for
+    each pair such as {Ar-Ar: 1.0, Ar-Ne: 1.5, Ne-Ne: 0.5}. S. Toxvaerd, J. C. Dyre, J. Chem. Phys. 134, 081102
+    (2011), doi:10.1063/1.3558787.
+    """
+
+    def interaction(pair: str) -> LennardJonesLinear:
+        return LennardJonesLinear(_of_pair(epsilon, pair), _of_pair(sigma, pair), float(cutoff))
+
+    return ForceShiftedPairs(interaction)
+
+
+def ionic(
+    charges: Mapping[str, float], repulsion: Mapping[str, Mapping[str, float]], cutoff: float, damping: float = 0.2
+) -> ForceShiftedPairs:
+    """Point charges with short-range repulsion: q q'/r + A exp(-r/rho) - C/r^6, a Born-Mayer or Buckingham potential.
+
+    Charges in e for each species; repulsion {A (eV), rho (Å), C (eV Å^6)} for each pair that has one. The sum over
+    charges is Wolf's, damped (1/Å) and force-shifted at the cutoff (Å), a pair potential that needs no Ewald sum:
+    C. J. Fennell, J. D. Gezelter, J. Chem. Phys. 124, 234104 (2006), doi:10.1063/1.2206581, eq. 18, without the
+    constant energy of each charge.
+    """
+
+    def interaction(pair: str) -> Ionic:
+        one, other = pair.split("-")
+        found = next((repulsion[name] for name in (pair, f"{other}-{one}") if name in repulsion), {})
+        return Ionic(charges[one] * charges[other], found, float(cutoff), float(damping))
+
+    return ForceShiftedPairs(interaction)
 
 
 class SmoothTersoff(Tersoff):
@@ -55,11 +114,11 @@ class SmoothTersoff(Tersoff):
         return 0.0 if beta * zeta == 0 else super()._calc_bij_d(zeta, beta, n)
 
 
-class ForceShiftedLennardJones(PairPotential):
-    """Matscipy's pair potential, the same for every pair of species that it meets."""
+class ForceShiftedPairs(PairPotential):
+    """Matscipy's pair potential with an interaction for each pair of species that it meets, such as "Ar-Ne"."""
 
-    def __init__(self, epsilon: float, sigma: float, cutoff: float) -> None:
-        self.interaction = LennardJonesLinear(epsilon, sigma, cutoff)
+    def __init__(self, interaction: Callable[[str], CutoffInteraction]) -> None:
+        self.interaction = interaction
         super().__init__({})
 
     def calculate(
@@ -67,9 +126,55 @@ class ForceShiftedLennardJones(PairPotential):
     ) -> None:
         """Energy, forces and stress."""
         pairs = combinations_with_replacement(sorted(set(atoms.numbers.tolist())), 2)
-        self.f = dict.fromkeys(pairs, self.interaction)
+        self.f = {pair: self.interaction("-".join(chemical_symbols[number] for number in pair)) for pair in pairs}
         self.reset()
         super().calculate(atoms, properties, system_changes)
+
+
+class Ionic(CutoffInteraction):
+    """The pair potential of `ionic`."""
+
+    def __init__(self, charges: float, repulsion: Mapping[str, float], cutoff: float, damping: float) -> None:
+        super().__init__(cutoff)
+        self.coulomb = charges * Hartree * Bohr
+        self.damping = damping
+        self.a, self.rho, self.c = (float(repulsion.get(key, other)) for key, other in (("A", 0), ("rho", 1), ("C", 0)))
+        self.energy, self.slope = self._energy(cutoff), self._slope(cutoff)
+
+    def __call__(self, r: Floats, *_: Any) -> Floats:
+        """Energy (eV) at these distances (Å)."""
+        return self._energy(r) - self.energy - (r - self.cutoff) * self.slope
+
+    def first_derivative(self, r: Floats, *_: Any) -> Floats:
+        """Its derivative (eV/Å)."""
+        return self._slope(r) - self.slope
+
+    def second_derivative(self, r: Floats, *_: Any) -> Floats:
+        """Matscipy asks for it, and takes no part of it for energy, forces or stress."""
+        raise NotImplementedError
+
+    def _energy(self, r: Any) -> Any:
+        return self.coulomb * erfc(self.damping * r) / r + self.a * np.exp(-r / self.rho) - self.c / r**6
+
+    def _slope(self, r: Any) -> Any:
+        gauss = 2 * self.damping / np.sqrt(np.pi) * np.exp(-((self.damping * r) ** 2))
+        coulomb = -self.coulomb * (erfc(self.damping * r) / r + gauss) / r
+        return coulomb - self.a / self.rho * np.exp(-r / self.rho) + 6 * self.c / r**7
+
+
+def _of_pair(values: float | Mapping[str, float], pair: str) -> float:
+    if not isinstance(values, Mapping):
+        return float(values)
+    one, other = pair.split("-")
+    found = next((values[name] for name in (pair, f"{other}-{one}") if name in values), None)
+    if found is None:
+        raise ValueError(f"nothing is said of the pair {pair}; there are: {', '.join(values)}")
+    return float(found)
+
+
+def _allowed(name: str, allowed: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, allowed, n=1)
+    return f"; did you mean {close[0]}?" if close else f"; allowed: {', '.join(allowed)}"
 
 
 def _species(triple: str) -> tuple[str, str, str]:
@@ -83,9 +188,8 @@ def _species(triple: str) -> tuple[str, str, str]:
 def _tersoff_parameters(triple: str, values: Mapping[str, float]) -> TersoffParameters:
     for name in values:
         if name not in TERSOFF_PARAMETERS:
-            close = difflib.get_close_matches(name, TERSOFF_PARAMETERS, n=1)
-            hint = f"; did you mean {close[0]}?" if close else f"; allowed: {', '.join(TERSOFF_PARAMETERS)}"
-            raise ValueError(f"{triple}: no Tersoff parameter is called {name!r}{hint}")
+            allowed = _allowed(name, TERSOFF_PARAMETERS)
+            raise ValueError(f"{triple}: no Tersoff parameter is called {name!r}{allowed}")
     missing = [name for name in TERSOFF_PARAMETERS if name not in values]
     if missing:
         msg = f"{triple}: Tersoff parameters missing: {', '.join(missing)}"

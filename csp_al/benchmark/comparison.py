@@ -1,0 +1,183 @@
+"""The benchmark as a whole: campaigns, control, target, and what follows from them.
+
+    benchmark = Benchmark(file, campaign, base, seeds, directory, engine, slots, options, tell)
+    result = compare(benchmark, target=None)
+
+Below the directory: a run directory ``seed-N`` for each campaign with ``seed-N.log``, what it printed; ``hindsight``,
+relaxations of leading crystals that the campaigns did not ask for and that are not counted. Beside it ``control``,
+where benchmarks of other settings find the control of the same pools.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from csp_al.benchmark import statistics
+from csp_al.benchmark.calibration import calibration
+from csp_al.benchmark.campaigns import run_campaigns
+from csp_al.benchmark.control import Engines, energies_per_atom, random_search
+from csp_al.benchmark.statistics import Interval, Runs
+from csp_al.benchmark.target import Target, lowest, target_of_file
+from csp_al.benchmark.trial import NEVER, Trial, leaders_by_cycle, trial_of
+from csp_al.campaign import Campaign
+from csp_al.report.tables import Run, open_run
+from csp_al.structures import Labels
+
+FORMAT = 1
+POINTS = 200
+"""Evaluations at which success rates are given."""
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What is run, and where: the campaign of a file, its reference pinned, once with each seed.
+
+    File names in the campaign are relative to ``base``. ``engine`` makes one for a folder of tasks; ``options`` are
+    handed to `csp-al run`; ``slots`` processes run side by side. ``tell(what, done, all)`` hears how far it is.
+    """
+
+    file: Path
+    campaign: Campaign
+    base: Path
+    seeds: Sequence[int]
+    directory: Path
+    engine: Engines
+    slots: int
+    options: Sequence[str]
+    tell: Callable[[str, int, int], None]
+
+    @property
+    def runs(self) -> dict[int, Path]:
+        """Run directory of each seed."""
+        return {seed: self.directory / f"seed-{seed}" for seed in self.seeds}
+
+
+def compare(benchmark: Benchmark, target: Path | float | None) -> dict[str, Any]:
+    """Run what has not been run, and say how the campaigns did against the control.
+
+    The target is a file with a structure, an energy in eV/atom, or None for the lowest energy that anybody finds.
+    """
+    looked_for = _given_target(benchmark, target)
+    run_campaigns(benchmark.file, benchmark.options, benchmark.runs, benchmark.slots, _tell(benchmark, "campaigns"))
+    runs = [open_run(path) for path in benchmark.runs.values()]
+    leaders = [_leaders(benchmark, run) for run in runs]
+    controls = [_control(benchmark, seed) for seed in benchmark.seeds]
+    if looked_for is None:
+        looked_for = lowest(benchmark.campaign, [*controls, *(last[max(last)] for last in leaders if last)])
+    trials = [
+        trial_of(run, led, control, looked_for) for run, led, control in zip(runs, leaders, controls, strict=True)
+    ]
+    return _result(benchmark, looked_for, trials, controls, runs)
+
+
+def _given_target(benchmark: Benchmark, target: Path | float | None) -> Target | None:
+    tolerance = benchmark.campaign.stop.tolerance
+    if isinstance(target, Path):
+        return target_of_file(target, benchmark.campaign, benchmark.directory / "hindsight", benchmark.engine)
+    return None if target is None else Target(target, tolerance, "the energy that was given")
+
+
+def _leaders(benchmark: Benchmark, run: Run) -> dict[int, Labels]:
+    told = _tell(benchmark, f"seed {run.campaign.seed}: what each cycle led to")
+    return leaders_by_cycle(run, benchmark.directory / "hindsight", benchmark.engine, told)
+
+
+def _control(benchmark: Benchmark, seed: int) -> Labels:
+    campaign = benchmark.campaign.model_copy(update={"seed": seed})
+    told = _tell(benchmark, f"seed {seed}: random search")
+    return random_search(campaign, benchmark.base, benchmark.directory.parent / "control", benchmark.engine, told)
+
+
+def _tell(benchmark: Benchmark, what: str) -> Callable[[int, int], None]:
+    return lambda done, everything: benchmark.tell(what, done, everything)
+
+
+def _result(
+    benchmark: Benchmark, target: Target, trials: list[Trial], controls: list[Labels], runs: list[Run]
+) -> dict[str, Any]:
+    first = np.array([trial.first_hit for trial in trials])
+    ours = statistics.campaigns(first, np.array([trial.evaluations for trial in trials]))
+    hits = [target.hits(labels) for labels in controls]
+    theirs = statistics.random_orders(
+        [(labels.evaluations, hit) for labels, hit in zip(controls, hits, strict=True)], benchmark.seeds[0]
+    )
+    campaign = benchmark.campaign
+    return {
+        "format": FORMAT,
+        "name": campaign.name,
+        "formula": campaign.pool.formula,
+        "candidates": len(controls[0]),
+        "symmetric_fraction": campaign.pool.symmetric_fraction,
+        "seeds": list(benchmark.seeds),
+        "target": {key: getattr(target, key) for key in ("words", "energy", "tolerance")},
+        "lowest": float(np.nanmin(np.concatenate([energies_per_atom(labels) for labels in controls]))),
+        "campaign": _side(ours, [trial.found for trial in trials], [trial.seconds for trial in trials])
+        | {"evaluations": float(np.median([trial.evaluations for trial in trials]))},
+        "control": _side(theirs, [bool(hit.any()) for hit in hits], [float(labels.cost.sum()) for labels in controls])
+        | {
+            "hits_per_candidate": float(np.mean(np.concatenate(hits))),
+            "evaluations_per_candidate": float(np.mean(np.concatenate([labels.evaluations for labels in controls]))),
+        },
+        "ratio": asdict(statistics.ratio_of_medians(theirs, ours)),
+        "ratio_of_expected": asdict(statistics.ratio_of_expected(theirs, ours)),
+        "stopping": _stopping(trials),
+        "minima": _minima(trials, theirs),
+        "calibration": calibration([run.labels for run in runs]),
+        "curve": _curve(ours, theirs),
+        "trials": [asdict(trial) | {"found": trial.found} for trial in trials],
+    }
+
+
+def _side(runs: Runs, found: list[bool], seconds: list[float]) -> dict[str, Any]:
+    return {
+        "found": sum(found),
+        "of": len(found),
+        "success": asdict(statistics.proportion(sum(found), len(found))),
+        "median": asdict(statistics.median_of(runs)),
+        "expected": asdict(statistics.expected_of(runs)),
+        "seconds": float(np.median(seconds)),
+    }
+
+
+def _stopping(trials: list[Trial]) -> dict[str, Any]:
+    """Whether the stop rule ended the campaigns after the target led, and what they asked for after that."""
+    led = [trial for trial in trials if trial.early_cycle is not None]
+    return {
+        "target_led": len(led),
+        "lost_again": sum(not trial.found for trial in led),
+        "late_label_share": float(np.mean([trial.late_labels / trial.labels for trial in led])) if led else None,
+        "early_median": statistics.lower_median(np.array([trial.early_hit for trial in trials])),
+    }
+
+
+def _minima(trials: list[Trial], control: Runs) -> dict[str, Any]:
+    """The low minima that the control found, and the share of them, and of its evaluations, that campaigns took."""
+    known = sum(trial.minima for trial in trials)
+    spent = sum(trial.evaluations for trial in trials)
+    return {
+        "known": known,
+        "found": sum(trial.minima_found for trial in trials),
+        "share": sum(trial.minima_found for trial in trials) / known if known else None,
+        "evaluations_share": float(spent / control.all[:, 0].sum()),
+    }
+
+
+def _curve(ours: Runs, theirs: Runs) -> dict[str, Any]:
+    """Success rates at evaluations that rise by a factor, as lists."""
+    hits = ours.first[ours.first < NEVER]
+    least = min([float(hits.min())] if hits.size else [], default=float(ours.all.min())) / 2
+    most = max(float(theirs.all.max()), float(ours.all.max()))
+    at = np.geomspace(least, most, POINTS)
+    curves = {name: statistics.success_curve(runs, at) for name, runs in (("campaign", ours), ("control", theirs))}
+    rows = {name: dict(zip(("value", "low", "high"), curve.tolist(), strict=True)) for name, curve in curves.items()}
+    return {"evaluations": at.tolist()} | rows
+
+
+def intervals_of(side: dict[str, Any], *keys: str) -> list[Interval]:
+    """Intervals as they stand in a result."""
+    return [Interval(**side[key]) for key in keys]

@@ -1,0 +1,91 @@
+"""The control: random search, which relaxes every candidate with the reference method.
+
+Optimiser, tolerance and cells are those of a campaign's final relaxations, and every step is one reference evaluation.
+What came out is kept for each pool, by a digest of everything that it depends on, so that other settings of a campaign
+cost no control.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from csp_al.campaign import Campaign
+from csp_al.engine.local import LocalEngine
+from csp_al.engine.tasks import read_result, relax_task, task_id
+from csp_al.files import digest, make_directory
+from csp_al.generate import generate_pool
+from csp_al.hdf5 import load, save
+from csp_al.interfaces import Task
+from csp_al.loop.tasks import labels_of, run_all
+from csp_al.store.lock import locked
+from csp_al.store.stages import file_of, is_published, stage, verify
+from csp_al.structures import Floats, Labels, Structures
+
+NAME = "relaxed.h5"
+Engines = Callable[[Path], LocalEngine]
+Report = Callable[[int, int], None]
+
+
+def random_search(campaign: Campaign, base: Path, root: Path, engine: Engines, report: Report) -> Labels:
+    """Every candidate of the campaign's pool, relaxed by its reference; what is below ``root`` is not done again.
+
+    ``engine`` makes one for a folder of tasks; file names in the campaign are relative to ``base``. Raises
+    `InUseError` while another benchmark is at the same pool.
+    """
+    pool, _ = generate_pool(campaign.pool, campaign.seed, folder=base)
+    tasks = _tasks(pool, campaign)
+    here = root / digest([task_id(task) for task in tasks])[:20]
+    folder = here / "relaxed"
+    if not is_published(folder):
+        make_directory(here)
+        with locked(here):
+            stage(folder, lambda aside: save(aside / NAME, _relaxed(pool, _run(here, tasks, engine, report))), None)
+    shutil.rmtree(here / "tasks", ignore_errors=True)  # a trajectory of every candidate, which nobody asks for again
+    verify(folder)
+    return load(file_of(folder, NAME), Labels)
+
+
+def relax_again(
+    structures: Structures, campaign: Campaign, known: Path, root: Path, engine: Engines, report: Report
+) -> Labels:
+    """These structures relaxed as a campaign relaxes its winners.
+
+    Results are taken from the run directory ``known`` where it has them, and else from ``root``, which keeps them.
+    """
+    tasks = _tasks(structures, campaign)
+    found = [read_result(known / "tasks", task_id(task)) for task in tasks]
+    missing = [task for task, result in zip(tasks, found, strict=True) if result is None]
+    fresh = iter(_run(root, missing, engine, report))
+    return _relaxed(structures, [result or next(fresh) for result in found])
+
+
+def energies_per_atom(labels: Labels) -> Floats:
+    """eV/atom, (n,); NaN where there is no result."""
+    return labels.energy / labels.structures.counts
+
+
+def _tasks(structures: Structures, campaign: Campaign) -> list[Task]:
+    finish = campaign.finish
+    return [relax_task(atoms, campaign.reference, finish.fmax, finish.max_steps) for atoms in structures.to_atoms()]
+
+
+def _run(root: Path, tasks: Sequence[Task], engine: Engines, report: Report) -> list[dict[str, Any]]:
+    make_directory(root)
+    runner = engine(root / "tasks")
+    try:
+        return run_all(root, runner, root, tasks, report)[1]
+    finally:
+        runner.close()
+
+
+def _relaxed(structures: Structures, results: Sequence[dict[str, Any]]) -> Labels:
+    """Relaxations as labels of the structures as they came to rest; one that failed stays where it began."""
+    positions, cells = structures.positions.copy(), structures.cells.copy()
+    for row, result in enumerate(results):
+        if result["status"] == "done":
+            positions[structures.ptr[row] : structures.ptr[row + 1]] = result["positions"]
+            cells[row] = result["cell"]
+    return labels_of(structures.moved(positions, cells), results, cycle=0)

@@ -1,0 +1,73 @@
+"""What a benchmark looks for: a crystal, an energy, or the lowest that anybody found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csp_al.benchmark.control import Engines, energies_per_atom, relax_again
+from csp_al.campaign import Campaign
+from csp_al.select.identity import same_structure
+from csp_al.structures import Labels, Structures
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+
+@dataclass(frozen=True)
+class Target:
+    """The crystal that is looked for: its energy and a tolerance in eV/atom, its atoms where they are asked for too."""
+
+    energy: float
+    tolerance: float
+    words: str
+    crystal: Atoms | None = None
+
+    def hits(self, labels: Labels) -> NDArray[np.bool_]:
+        """Which relaxed structures are the target, (n,): as low, or lower; and the same crystal where there is one."""
+        low = energies_per_atom(labels) <= self.energy + self.tolerance
+        if self.crystal is not None:
+            atoms = labels.structures.to_atoms()
+            low[low] = [same_structure(atoms[row], self.crystal) for row in np.flatnonzero(low)]
+        return low
+
+
+def target_of_file(path: Path, campaign: Campaign, root: Path, engine: Engines) -> Target:
+    """The first structure of a file that ASE reads, relaxed by the reference. Raises ValueError if it is no target."""
+    atoms = _read(path)
+    _refuse_another_composition(atoms, campaign, path)
+    labels = relax_again(Structures.from_atoms([atoms]), campaign, root, root, engine, lambda *_: None)
+    if labels.status[0] != "done":
+        raise ValueError(f"{path}: the reference could not relax it: {labels.reason[0]}")
+    energy = float(energies_per_atom(labels)[0])
+    return Target(energy, campaign.stop.tolerance, f"the crystal of {path.name}", labels.structures.to_atoms()[0])
+
+
+def lowest(campaign: Campaign, found: list[Labels]) -> Target:
+    """The lowest energy of all that was relaxed by the reference. Raises ValueError if nothing was."""
+    energies = np.concatenate([energies_per_atom(labels) for labels in found])
+    if not np.isfinite(energies).any():
+        raise ValueError("nothing could be relaxed by the reference, neither for a campaign nor for the control")
+    return Target(float(np.nanmin(energies)), campaign.stop.tolerance, "the lowest energy that was found")
+
+
+def _read(path: Path) -> Atoms:
+    from ase.io import read
+
+    try:
+        atoms: Atoms = read(path, index=0)
+    except Exception as error:
+        raise ValueError(f"{path}: no structure that ASE can read ({type(error).__name__}: {error})") from error
+    return atoms
+
+
+def _refuse_another_composition(atoms: Atoms, campaign: Campaign, path: Path) -> None:
+    from ase.formula import Formula
+
+    theirs, ours = (Formula(formula).reduce()[0] for formula in (atoms.get_chemical_formula(), campaign.pool.formula))
+    if theirs.count() != ours.count() or not atoms.pbc.all():
+        raise ValueError(f"{path}: {atoms.get_chemical_formula()} is no periodic crystal of {campaign.pool.formula}")

@@ -1,0 +1,112 @@
+"""What one campaign of a benchmark found, when, and what it would have found had it stopped earlier."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from csp_al.benchmark.control import Engines, Report, energies_per_atom, relax_again
+from csp_al.benchmark.target import Target
+from csp_al.report.tables import Run
+from csp_al.select.identity import distinct, pairs_of_same
+from csp_al.select.ranking import rows_of
+from csp_al.store.run import seconds_spent
+from csp_al.structures import Labels
+
+NEVER = float("inf")
+LOW = 0.1
+"""eV/atom above the target, below which a minimum is one of those that are to be found as well."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One campaign: what it took, and what came of it. Evaluations are calls of the reference method.
+
+    ``first_hit``: evaluations until the target was relaxed by the reference at the end, infinite where it was not.
+    ``early_cycle``: the first cycle whose leading crystals have it, None where none has; ``early_hit``: evaluations
+    until it had been relaxed, had the campaign stopped where that is soonest. ``late_labels`` were asked for after the
+    early cycle.
+    ``minima``: how many of the low minima that the control found in the pool, ``minima_found`` of them by the campaign.
+    """
+
+    seed: int
+    first_hit: float
+    evaluations: int
+    early_cycle: int | None
+    early_hit: float
+    cycles: int
+    labels: int
+    late_labels: int
+    minima: int
+    minima_found: int
+    reason: str
+    seconds: float
+
+    @property
+    def found(self) -> bool:
+        """Whether the target is among the results."""
+        return self.first_hit < NEVER
+
+
+def leaders_by_cycle(run: Run, root: Path, engine: Engines, report: Report) -> dict[int, Labels]:
+    """The leading crystals of each cycle, relaxed by the reference: what its results were, had it been the last."""
+    leaders = {}
+    for cycle in run.published("verdict"):
+        verdict, relaxed = run.verdict(cycle), run.relaxed(cycle)
+        assert verdict is not None  # they are published
+        assert relaxed is not None
+        rows = rows_of(relaxed.structures, verdict.top)
+        leaders[cycle] = relax_again(relaxed.structures.take(rows), run.campaign, run.path, root, engine, report)
+    return leaders
+
+
+def trial_of(run: Run, leaders: dict[int, Labels], control: Labels, target: Target) -> Trial:
+    """Judge a campaign by the target; ``control`` is of the same pool."""
+    cycles = run.cycles.set_index("cycle")
+    spent = cycles["reference_evaluations"].to_dict()
+    hits = {cycle: spent[cycle] + evaluations_to(labels, target) for cycle, labels in leaders.items()}
+    early = next((cycle for cycle, hit in hits.items() if hit < NEVER), None)
+    ended = run.summary is not None
+    asked = cycles["labels_done"] + cycles["labels_failed"]
+    labels = int(asked.iloc[-1]) if len(asked) else 0
+    last = run.verdict()
+    known = known_minima(control, target)
+    return Trial(
+        seed=run.campaign.seed,
+        first_hit=float(hits[max(hits)]) if ended else NEVER,
+        evaluations=run.reference_evaluations,
+        early_cycle=early,
+        early_hit=float(min(hits.values(), default=NEVER)),
+        cycles=len(hits),
+        labels=labels,
+        late_labels=0 if early is None else labels - int(asked[early]),
+        minima=len(known),
+        minima_found=_matched(known, leaders[max(leaders)], target) if ended and len(known) else 0,
+        reason=last.reason if last else "",
+        seconds=seconds_spent(run.path),
+    )
+
+
+def evaluations_to(labels: Labels, target: Target) -> float:
+    """Evaluations until the first of these relaxations, one after the other, that is the target; else infinite."""
+    hits = np.flatnonzero(target.hits(labels))
+    return float(labels.evaluations[: hits[0] + 1].sum()) if len(hits) else NEVER
+
+
+def known_minima(control: Labels, target: Target) -> Labels:
+    """The different crystals within `LOW` of the target among these relaxed structures, lowest first."""
+    energies = energies_per_atom(control)
+    low = np.flatnonzero(energies <= target.energy + LOW)
+    groups = distinct(control.structures.take(low), energies[low], target.tolerance, len(low))
+    return control.take(low[[group[0] for group in groups]])
+
+
+def _matched(known: Labels, found: Labels, target: Target) -> int:
+    """How many of the known crystals are among those that were found, by structure and energy."""
+    ours = found.usable
+    here, there = energies_per_atom(known), energies_per_atom(ours)
+    pairs: Sequence[tuple[int, int]] = pairs_of_same(known.structures, ours.structures, here, there)
+    return sum(bool(abs(here[a] - there[b]) <= target.tolerance) for a, b in pairs)

@@ -1,0 +1,153 @@
+"""`csp-al benchmark`: start it, show how far it is, print and keep what came out."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from csp_al.benchmark.campaigns import CampaignFailedError
+from csp_al.benchmark.comparison import Benchmark, compare
+from csp_al.benchmark.figure import draw
+from csp_al.benchmark.statistics import Interval
+from csp_al.benchmark.trial import LOW
+from csp_al.campaign.machine import Machine, usable_cores
+from csp_al.cli.checks import checked_campaign, for_workers, reference_of
+from csp_al.cli.driver import STOPPED, Interrupted, interruptible
+from csp_al.cli.tables import WIDTH_OF_FILES
+from csp_al.engine.local import LocalEngine
+from csp_al.files import make_directory, write_json
+from csp_al.loop.tasks import StoppedError
+from csp_al.store.lock import locked
+
+
+def run_benchmark(
+    path: Path,
+    seeds: int,
+    target: Path | float | None,
+    directory: Path | None,
+    machine: Machine,
+    slots: int | None,
+    options: list[str],
+) -> int:
+    """Run or continue a benchmark and return the exit status."""
+    campaign = checked_campaign(path, machine).campaign
+    campaign = campaign.model_copy(update={"reference": reference_of(campaign, machine, path.parent).pinned()})
+    directory = directory or Path("benchmarks") / campaign.name
+    slots = slots or usable_cores()
+    workers = for_workers(machine, campaign, path.parent)
+    benchmark = Benchmark(
+        file=path,
+        campaign=campaign,
+        base=path.parent,
+        seeds=range(campaign.seed, campaign.seed + seeds),
+        directory=directory,
+        engine=lambda folder: LocalEngine(folder, slots, workers),
+        slots=slots,
+        options=options,
+        tell=_Progress().tell,
+    )
+    make_directory(directory)
+    try:
+        with interruptible(), locked(directory):
+            result = compare(benchmark, target)
+            write_json(directory / "result.json", result)
+            draw(result, directory / "success.png")
+    except (Interrupted, StoppedError) as end:
+        typer.echo("Stopped. Continue with the same command.", err=True)
+        return end.status if isinstance(end, Interrupted) else STOPPED
+    except CampaignFailedError as failure:
+        typer.echo(str(failure), err=True)
+        return failure.status
+    print_result(result)
+    typer.echo(f"All figures: {directory / 'result.json'}; picture: {directory / 'success.png'}")
+    return 0
+
+
+def print_result(result: dict[str, Any]) -> None:
+    """Print a result as a table, and in words what it says."""
+    target = result["target"]
+    title = (
+        f"{result['name']}: {result['candidates']} candidates of {result['formula']}, {len(result['seeds'])} seeds\n"
+        f"Looked for: {target['words']}, {target['energy']:.4f} eV/atom within {1000 * target['tolerance']:g} meV/atom"
+    )
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    for heading in ("", "found", "success", "median to first hit", "expected with restarts", "time of one (s)"):
+        table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
+    for key, name in (("campaign", "campaign"), ("control", "random search")):
+        side = result[key]
+        table.add_row(
+            name,
+            f"{side['found']} of {side['of']}",
+            _shares(side["success"]),
+            *(_evaluations(side[figure]) for figure in ("median", "expected")),
+            f"{side['seconds']:.0f}",
+        )
+    console = Console()
+    if not console.is_terminal:
+        console.width = WIDTH_OF_FILES
+    console.print(table)
+    for line in _sentences(result):
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def _sentences(result: dict[str, Any]) -> list[str]:
+    return [_saved(result), _stopping(result["stopping"], len(result["seeds"])), *_minima(result["minima"])]
+
+
+def _saved(result: dict[str, Any]) -> str:
+    medians, expected = _ratio(result["ratio"]), _ratio(result["ratio_of_expected"])
+    return f"Reference evaluations saved: {medians} by medians, {expected} by expectation with restarts."
+
+
+def _stopping(stopping: dict[str, Any], campaigns: int) -> str:
+    share = stopping["late_label_share"]
+    late = "" if share is None else f"; {share:.0%} of their labels were asked for after it led"
+    lost = f"and was lost again in {stopping['lost_again']}"
+    return f"The target led in {stopping['target_led']} of {campaigns} campaigns, {lost}{late}."
+
+
+def _minima(minima: dict[str, Any]) -> list[str]:
+    if not minima["known"]:
+        return []
+    known, found, share = minima["known"], minima["found"], minima["share"]
+    low = f"Of {known} minima within {LOW:g} eV/atom of it that random search found"
+    return [f"{low}, campaigns found {found} ({share:.0%}), with {minima['evaluations_share']:.1%} of its evaluations."]
+
+
+def _shares(interval: dict[str, Any]) -> str:
+    return f"{interval['value']:.0%} [{interval['low']:.0%}, {interval['high']:.0%}]"
+
+
+def _evaluations(interval: dict[str, Any]) -> str:
+    return f"{_number(interval['value'])} [{_number(interval['low'])}, {_number(interval['high'])}]"
+
+
+def _ratio(interval: dict[str, Any]) -> str:
+    found = Interval(**interval)
+    least = "at least " if found.bound else ""
+    return f"{least}{found.value:.3g} [{found.low:.3g}, {found.high:.3g}]"
+
+
+def _number(value: float) -> str:
+    return "never" if value == float("inf") else f"{value:.0f}"
+
+
+class _Progress:
+    """A line that is written over on a terminal; elsewhere a line for each step, at its start."""
+
+    def __init__(self) -> None:
+        self.last = ""
+
+    def tell(self, what: str, done: int, everything: int) -> None:
+        """Hear that ``done`` of ``everything`` is there."""
+        if sys.stdout.isatty():
+            typer.echo(f"\r\x1b[K{what}: {done} of {everything}", nl=done == everything)
+        elif what != self.last:
+            typer.echo(f"{what}: {done} of {everything}")
+        self.last = what

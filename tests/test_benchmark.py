@@ -1,0 +1,317 @@
+"""The benchmark: what counts as found, at which price, and how sure that is."""
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from ase.build import bulk
+from ase.io import write
+from typer.testing import CliRunner
+
+from csp_al import open_run
+from csp_al.benchmark import statistics
+from csp_al.benchmark.calibration import calibration
+from csp_al.benchmark.control import energies_per_atom, random_search, relax_again
+from csp_al.benchmark.statistics import Runs
+from csp_al.benchmark.target import Target, lowest, target_of_file
+from csp_al.benchmark.trial import evaluations_to, known_minima, leaders_by_cycle, trial_of
+from csp_al.campaign import read_campaign
+from csp_al.cli import app
+from csp_al.engine.local import LocalEngine
+from csp_al.engine.tasks import relax_task, task_id
+from csp_al.select.identity import same_structure
+from csp_al.structures import Structures
+
+INF = float("inf")
+
+
+def quiet(*_):
+    pass
+
+
+def engine(folder):
+    return LocalEngine(folder, slots=2)
+
+
+@pytest.fixture(scope="module")
+def run(finished_run):
+    return open_run(finished_run)
+
+
+@pytest.fixture(scope="module")
+def controls(tmp_path_factory):
+    return tmp_path_factory.mktemp("controls")
+
+
+@pytest.fixture(scope="module")
+def control(run, controls):
+    return random_search(run.campaign, Path(), controls, engine, quiet)
+
+
+def one_each(first, everything):
+    return statistics.campaigns(np.array(first, dtype=float), np.array(everything))
+
+
+def test_a_run_that_never_found_it_counts_in_the_median():
+    assert one_each([100, 200, INF], [150, 250, 400]).median == 200
+    assert one_each([100, INF, INF], [150, 250, 400]).median == INF
+    assert one_each([100, 200], [150, 250]).median == 100  # half of the runs had succeeded
+
+
+def test_expected_evaluations_with_restarts_include_those_spent_in_vain():
+    assert one_each([100, INF, 300], [150, 250, 400]).expected == (100 + 250 + 300) / 2
+    assert one_each([INF, INF], [150, 250]).expected == INF
+
+
+@pytest.mark.parametrize(("successes", "low", "high"), [(0, 0.0, 0.278), (8, 0.490, 0.943), (10, 0.722, 1.0)])
+def test_shares_have_wilsons_interval(successes, low, high):
+    found = statistics.proportion(successes, 10)  # values of R's prop.test without correction
+    assert found.value == successes / 10
+    assert (found.low, found.high) == (pytest.approx(low, abs=1e-3), pytest.approx(high, abs=1e-3))
+
+
+@pytest.mark.parametrize(("candidates", "hits"), [(50, 1), (50, 5), (9, 9)])
+def test_random_orders_take_as_long_as_draws_without_replacement(candidates, hits):
+    pool = (np.full(candidates, 7), np.arange(candidates) < hits)
+    runs = statistics.random_orders([pool] * 4, seed=1)
+    draws = (candidates + 1) / (hits + 1)  # expectation of the negative hypergeometric distribution
+    assert runs.first.mean() == pytest.approx(7 * draws, rel=0.04)
+    assert runs.first.max() <= 7 * candidates
+
+
+def test_a_random_search_without_a_hit_costs_its_whole_pool():
+    runs = statistics.random_orders([(np.array([3, 4]), np.array([False, False]))], seed=1)
+    assert np.isinf(runs.first).all()
+    assert (runs.spent == 7).all()
+
+
+def test_ratio_of_medians_is_that_of_the_same_pools():
+    control = statistics.random_orders([(np.array([90, 90]), np.array([True, True]))] * 5, seed=1)
+    ratio = statistics.ratio_of_medians(control, one_each([9, 9, 9, 9, 9], [12] * 5))
+    assert (ratio.value, ratio.low, ratio.high, ratio.bound) == (10, 10, 10, False)
+
+
+def test_ratio_is_a_bound_where_half_of_the_controls_never_find_it():
+    pools = [(np.array([50, 50]), np.array([False, found])) for found in (False, False, True)]
+    control = statistics.random_orders(pools, seed=1)
+    ratio = statistics.ratio_of_medians(control, one_each([10, 10, 10], [20] * 3))
+    assert ratio.bound
+    assert ratio.value == 10  # the median pool had been searched in vain after 100
+
+
+def test_campaigns_that_mostly_fail_save_nothing():
+    control = statistics.random_orders([(np.array([50]), np.array([True]))] * 3, seed=1)
+    assert statistics.ratio_of_medians(control, one_each([10, INF, INF], [20] * 3)).value == 0
+
+
+def test_intervals_shrink_with_more_seeds():
+    rng = np.random.default_rng(0)
+    few, many = (one_each(rng.exponential(100, n), np.full(n, 1000)) for n in (8, 80))
+    widths = [(found.high - found.low) / found.value for found in map(statistics.median_of, (few, many))]
+    assert widths[1] < widths[0] / 2
+
+
+def test_success_curve_rises_from_none_to_the_share_of_successes():
+    runs = one_each([100, 200, INF, 300], [400] * 4)
+    value, low, high = statistics.success_curve(runs, np.array([99.0, 100.0, 250.0, 1e6]))
+    assert value.tolist() == [0, 0.25, 0.5, 0.75]
+    assert (low <= value).all()
+    assert (value <= high).all()
+    pools = Runs(np.array([[1.0, 3.0], [INF, INF]]), np.array([[5.0, 5.0], [5.0, 5.0]]))
+    assert statistics.success_curve(pools, np.array([1.0, 3.0]))[0].tolist() == [0.25, 0.5]
+
+
+def test_calibration_of_a_spread_that_is_right_and_of_one_that_is_half_of_it():
+    rng = np.random.default_rng(1)
+    sigma = rng.uniform(0.01, 0.5, 4000)
+    for factor, one, two, rms in ((1.0, 0.683, 0.954, 1.0), (0.5, 0.383, 0.683, 2.0)):
+        labels = pd.DataFrame(
+            {
+                "status": "done", "cycle": 1, "energy_per_atom": rng.normal(0, sigma),
+                "predicted_energy_per_atom": 0.0, "predicted_sigma_per_atom": factor * sigma,
+            }
+        )  # fmt: skip
+        (row,) = calibration([labels[:2000], labels[2000:]])
+        assert row["labels"] == 4000
+        assert row["within_1_sigma"] == pytest.approx(one, abs=0.03)
+        assert row["within_2_sigma"] == pytest.approx(two, abs=0.03)
+        assert row["rms_z"] == pytest.approx(rms, rel=0.05)
+        assert row["rank_correlation"] > 0.4
+
+
+def test_control_relaxes_every_candidate_and_counts_every_step(run, control):
+    pool = run.pool_structures
+    assert control.structures.ids.tolist() == pool.ids.tolist()
+    done = control.status == "done"
+    assert done.sum() > 20
+    one = int(np.flatnonzero(done)[0])
+    finish = run.campaign.finish
+    again = relax_again(pool.take([one]), run.campaign, Path("none"), run.path.parent / "again", engine, quiet)
+    assert again.energy[0] == control.energy[one]
+    assert again.evaluations[0] == control.evaluations[one] > 2
+    assert control.evaluations.max() <= finish.max_steps + 1
+
+
+def test_control_of_a_pool_is_kept_for_other_settings(run, control, controls):
+    def nothing(_):
+        raise AssertionError("nothing is to be computed")
+
+    other = run.campaign.model_copy(update={"select": run.campaign.select.model_copy(update={"per_cycle": 2})})
+    again = random_search(other, Path(), controls, nothing, quiet)
+    np.testing.assert_array_equal(again.energy, control.energy)
+    assert not list(controls.glob("*/tasks"))
+    with pytest.raises(AssertionError, match="nothing is to be computed"):
+        random_search(other.model_copy(update={"seed": 4}), Path(), controls, nothing, quiet)
+
+
+def test_a_hit_is_as_low_as_the_target_and_the_same_crystal(control):
+    energies = energies_per_atom(control)
+    best = int(np.nanargmin(energies))
+    target = Target(float(energies[best]), 0.01, "lowest")
+    np.testing.assert_array_equal(target.hits(control), energies <= energies[best] + 0.01)
+    crystal = control.structures.to_atoms()[best]
+    hits = replace(target, crystal=crystal).hits(control)
+    expected = [
+        bool(energy <= energies[best] + 0.01) and same_structure(atoms, crystal)
+        for energy, atoms in zip(energies, control.structures.to_atoms(), strict=True)
+    ]
+    assert hits.tolist() == expected
+    assert hits[best]
+
+
+def test_target_of_a_file_is_relaxed_by_the_reference(run, tmp_path):
+    write(tmp_path / "fcc.cif", bulk("Al", a=4.1))
+    target = target_of_file(tmp_path / "fcc.cif", run.campaign, tmp_path, engine)
+    assert target.crystal is not None
+    assert target.crystal.get_volume() == pytest.approx(3.995**3 / 4, rel=0.01)  # EMT's aluminium
+    assert target.energy == pytest.approx(-0.005, abs=0.001)
+
+
+@pytest.mark.parametrize(
+    ("name", "atoms", "message"),
+    [("cu.cif", bulk("Cu"), "Cu is no periodic crystal of Al4"), ("none.cif", None, "no structure that ASE can read")],
+)
+def test_a_target_that_is_none_is_named(run, tmp_path, name, atoms, message):
+    if atoms is not None:
+        write(tmp_path / name, atoms)
+    with pytest.raises(ValueError, match=f"{name}: .*{message}"):
+        target_of_file(tmp_path / name, run.campaign, tmp_path, engine)
+
+
+def test_first_hit_counts_the_relaxations_before_it(control):
+    energies = energies_per_atom(control)
+    order = np.argsort(-energies[np.isfinite(energies)])
+    downwards = control.usable.take(order)
+    target = lowest_of(control)
+    hits = np.flatnonzero(target.hits(downwards))
+    assert evaluations_to(downwards, target) == downwards.evaluations[: hits[0] + 1].sum()
+    assert evaluations_to(downwards.take([0]), target) == INF
+
+
+def lowest_of(control):
+    return Target(float(np.nanmin(energies_per_atom(control))), 0.002, "lowest")
+
+
+def test_low_minima_are_different_crystals_within_a_tenth_of_an_ev(control):
+    target = lowest_of(control)
+    known = known_minima(control, target)
+    energies = energies_per_atom(known)
+    assert len(known) > 1
+    assert energies.max() <= target.energy + 0.1
+    atoms = known.structures.to_atoms()
+    for i in range(len(known)):
+        for j in range(i):
+            same = same_structure(atoms[i], atoms[j])
+            assert not (same and abs(energies[i] - energies[j]) <= target.tolerance)
+
+
+def test_a_trial_tells_what_the_campaign_found_and_when_it_could_have_stopped(run, control, tmp_path):
+    leaders = leaders_by_cycle(run, tmp_path, engine, quiet)
+    assert list(leaders) == [0, 1, 2]
+    assert {path.parent.name for path in tmp_path.glob("tasks/*/result.json")}.isdisjoint(
+        task_id(relax_task(atoms, run.campaign.reference, 0.05, 40)) for atoms in last_leaders(run).to_atoms()
+    )  # the last ones were relaxed by the campaign itself
+    target = lowest(run.campaign, [leaders[2]])
+    trial = trial_of(run, leaders, control, target)
+    assert trial.found
+    assert run.reference_evaluations == trial.evaluations >= trial.first_hit
+    final = run.summary["evaluations"]["final_relaxations"]
+    assert trial.first_hit > trial.evaluations - final
+    assert trial.early_hit <= trial.first_hit
+    assert trial.labels == len(run.labels)
+    assert trial.late_labels == 8 * (2 - trial.early_cycle)
+    never = trial_of(run, leaders, control, Target(-5.0, 0.01, "too low"))
+    assert (never.found, never.first_hit, never.early_cycle, never.late_labels) == (False, INF, None, 0)
+
+
+def last_leaders(run) -> Structures:
+    relaxed = run.relaxed()
+    return relaxed.structures.take([relaxed.structures.ids.tolist().index(i) for i in run.verdict().top])
+
+
+BENCHMARK = """\
+name: al4
+pool: {formula: Al4, size: 8, volume_per_atom: [12, 24]}
+reference: {kind: ase, calculator: ase.calculators.emt.EMT}
+potential: {members: 2, features: 8, interactions: 1, cutoff: 5.0, steps: 20}
+select: {per_cycle: 4, clusters: 4}
+stop: {top_k: 2, max_cycles: 2}
+budget: {labels: 8}
+"""
+
+
+@pytest.mark.long
+def test_a_benchmark_is_printed_drawn_and_continued_after_a_kill(tmp_path):
+    file = tmp_path / "al4.yaml"
+    file.write_text(BENCHMARK)
+    command = [sys.executable, "-m", "csp_al", "benchmark", str(file), "--seeds", "2"]
+    first = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    for line in first.stdout:
+        if "seed 1" in line:
+            break
+    first.kill()
+    first.wait()
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "Reference evaluations saved:" in done.stdout
+    folder = tmp_path / "benchmarks" / "al4"
+    result = json.loads((folder / "result.json").read_text())
+    assert result["campaign"]["of"] == result["control"]["of"] == 2
+    assert result["seeds"] == [1, 2]
+    for seed, trial in zip((1, 2), result["trials"], strict=True):
+        assert open_run(folder / f"seed-{seed}").reference_evaluations == trial["evaluations"]
+    assert result["control"]["found"] >= 1  # nobody is lower than the lowest
+    assert (folder / "success.png").stat().st_size > 10_000
+    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert json.loads((folder / "result.json").read_text()) == result
+    assert again.stdout.splitlines()[-4:] == done.stdout.splitlines()[-4:]
+    shutil.rmtree(folder)
+    other = file.read_text().replace("labels: 8", "labels: 4")
+    file.write_text(other)
+    subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    cheaper = json.loads((folder / "result.json").read_text())
+    assert cheaper["control"]["evaluations_per_candidate"] == result["control"]["evaluations_per_candidate"]
+
+
+def test_a_benchmark_wants_one_target(tmp_path):
+    file = tmp_path / "al4.yaml"
+    file.write_text(BENCHMARK)
+    said = CliRunner().invoke(app, ["benchmark", str(file), "--target", "a.cif", "--target-energy", "-1"])
+    assert said.exit_code == 2
+    assert "--target and --target-energy: give one of them" in said.stderr
+
+
+def test_a_campaign_takes_another_seed_from_the_command_line(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr("csp_al.cli.driver.drive", lambda campaign, _: seen.append(campaign.seed) or 0)
+    file = tmp_path / "al4.yaml"
+    file.write_text(BENCHMARK)
+    for options in ([], ["--seed", "7"]):
+        assert CliRunner().invoke(app, ["run", str(file), *options]).exit_code == 0
+    assert seen == [1, 7]
+    assert read_campaign(file).seed == 1
