@@ -107,12 +107,13 @@ def _result(
         [(labels.evaluations, hit) for labels, hit in zip(controls, hits, strict=True)], benchmark.seeds[0]
     )
     campaign = benchmark.campaign
+    sought = campaign.pools[-1]
     return {
         "format": FORMAT,
         "name": campaign.name,
-        "formula": campaign.pool.formula,
+        "formula": sought.formula,
         "candidates": len(controls[0]),
-        "symmetric_fraction": campaign.pool.symmetric_fraction,
+        "symmetric_fraction": sought.symmetric_fraction,
         "seeds": list(benchmark.seeds),
         "target": {key: getattr(target, key) for key in ("words", "energy", "tolerance")},
         "lowest": float(np.nanmin(np.concatenate([energies_per_atom(labels) for labels in controls]))),

@@ -16,7 +16,7 @@ from csp_al.campaign import Campaign
 from csp_al.engine.local import LocalEngine
 from csp_al.engine.tasks import read_result, relax_task, task_id
 from csp_al.files import digest, make_directory
-from csp_al.generate import generate_pool
+from csp_al.generate import generate_candidates, searched
 from csp_al.hdf5 import load, save
 from csp_al.interfaces import Task
 from csp_al.loop.tasks import labels_of, run_all
@@ -35,7 +35,8 @@ def random_search(campaign: Campaign, base: Path, root: Path, engine: Engines, r
     ``engine`` makes one for a folder of tasks; file names in the campaign are relative to ``base``. Raises
     `InUseError` while another benchmark is at the same pool.
     """
-    pool, _ = generate_pool(campaign.pool, campaign.seed, folder=base)
+    candidates, table = generate_candidates(campaign.pools, campaign.seed, lambda *_: None, base)
+    pool = candidates.take(searched(table))
     tasks = _tasks(pool, campaign)
     here = root / digest([task_id(task) for task in tasks])[:20]
     folder = here / "relaxed"

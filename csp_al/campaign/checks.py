@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ase.formula import Formula
+
 from csp_al.campaign.constraints import conflicts, distance_key, min_distances
 from csp_al.campaign.errors import Finding, KeyPath, shown
 from csp_al.campaign.models import Budget, Pool, Potential, Select
@@ -22,8 +24,11 @@ def check(values: dict[str, Any], folder: Path) -> Iterator[Finding]:
     pool, reference, potential, select, budget = (values.get(name) for name in names)
     yield from _labels(values.get("labels", ()), folder)
     if isinstance(pool, Pool):
-        yield from conflicts(pool)
-        yield from _seeds(pool, folder)
+        yield from _pool(pool, folder)
+    if isinstance(larger := values.get("search_pool"), Pool):
+        yield from (Finding(("search_pool", *found.key[1:]), found.message) for found in _pool(larger, folder))
+        if isinstance(pool, Pool):
+            yield from _composition(pool, larger)
     if isinstance(reference, AseReference):
         yield from _import_path(reference)
     if isinstance(pool, Pool) and isinstance(potential, Potential):
@@ -32,6 +37,19 @@ def check(values: dict[str, Any], folder: Path) -> Iterator[Finding]:
         yield from _picks(pool, select)
     if isinstance(select, Select) and isinstance(budget, Budget):
         yield from _budget(select, budget)
+
+
+def _pool(pool: Pool, folder: Path) -> Iterator[Finding]:
+    yield from conflicts(pool)
+    yield from _seeds(pool, folder)
+
+
+def _composition(pool: Pool, larger: Pool) -> Iterator[Finding]:
+    """Energies per atom are compared between the pools."""
+    one, other = (Formula(formula).reduce()[0].count() for formula in (pool.formula, larger.formula))
+    if one != other:
+        message = f"{larger.formula} is of another composition than pool.formula, {pool.formula}; take a multiple of it"
+        yield Finding(("search_pool", "formula"), message)
 
 
 def _seeds(pool: Pool, folder: Path) -> Iterator[Finding]:

@@ -145,6 +145,11 @@ class Campaign(Section):
     )
     seed: Annotated[int, Field(strict=True, ge=0)] = Field(1, description="everything random follows from it")
     pool: Pool
+    search_pool: Pool | None = Field(
+        None,
+        description="the same keys, for larger cells of the same composition: these are searched then, and the first "
+        "labels are drawn from the smaller ones of pool, where a label costs less",
+    )
     labels: tuple[str, ...] = Field(
         (),
         description="labels from elsewhere, by the same reference, to begin with instead of a random draw: run "
@@ -157,6 +162,16 @@ class Campaign(Section):
     stop: Stop = Field(default_factory=Stop)
     finish: Finish = Field(default_factory=Finish)
     budget: Budget = Field(default_factory=Budget)
+
+    @property
+    def pools(self) -> list[Pool]:
+        """Of all candidates, those that are searched last."""
+        return [self.pool] if self.search_pool is None else [self.pool, self.search_pool]
+
+    @property
+    def candidates(self) -> str:
+        """How many of what, in words."""
+        return " and ".join(f"{pool.size} candidates of {pool.formula}" for pool in self.pools)
 
 
 def species_counts(formula: str) -> dict[str, int]:

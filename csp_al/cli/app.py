@@ -81,7 +81,7 @@ def validate(path: File, machine: MachineName = None) -> None:
     from csp_al.cli.checks import checked_campaign
 
     campaign = checked_campaign(path, read_machine(machine)).campaign
-    typer.echo(f"{path}: fine. {campaign.pool.size} candidates of {campaign.pool.formula}. Next: csp-al run {path}")
+    typer.echo(f"{path}: fine. {campaign.candidates}. Next: csp-al run {path}")
 
 
 @app.command()

@@ -42,7 +42,7 @@ class Panel:
             console=self.console,
         )
         self.task = self.progress.add_task("starting", total=None)
-        self.cycles = _cycle_table(f"{campaign.name}: {campaign.pool.formula}, {campaign.pool.size} candidates")
+        self.cycles = _cycle_table(f"{campaign.name}: {campaign.candidates}")
         self.title = f"{campaign.name}: running in {directory}"
 
     def __enter__(self) -> Self:

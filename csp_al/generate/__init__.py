@@ -1,5 +1,5 @@
 """Candidates: random cells, symmetric cells, seeds from files."""
 
-from csp_al.generate.pool import generate_pool
+from csp_al.generate.pool import generate_candidates, generate_pool, searched
 
-__all__ = ["generate_pool"]
+__all__ = ["generate_candidates", "generate_pool", "searched"]

@@ -5,7 +5,7 @@ structures, table = generate_pool(Pool(formula="Si8", size=100), seed=1)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import partial
@@ -17,13 +17,14 @@ import numpy as np
 import pandas as pd
 import spglib
 from ase import Atoms
+from numpy.typing import NDArray
 
 from csp_al.campaign.constraints import Constraints, conflicts, resolve
 from csp_al.campaign.models import Pool
 from csp_al.generate.random_cells import random_cell
 from csp_al.generate.seeds import read_seeds
 from csp_al.interfaces import UnplaceableError
-from csp_al.structures import Structures
+from csp_al.structures import Ints, Structures, concatenate
 
 SYMPREC = 0.01
 """Å, within which spglib takes atoms to be related by symmetry."""
@@ -47,8 +48,9 @@ def generate_pool(
     workers: int = 1,
     report: Callable[[int, int], None] = lambda done, total: None,  # noqa: ARG005
     folder: Path = Path(),
+    first: int = 0,
 ) -> tuple[Structures, pd.DataFrame]:
-    """``pool.size`` generated candidates, ids 0, 1, ..., and after them the seeds from files.
+    """``pool.size`` generated candidates, ids ``first``, ``first`` + 1, ..., and after them the seeds from files.
 
     Candidate i follows from ``default_rng([seed, 0, 0, i])`` alone, whatever the number of worker processes;
     ``report(done, all)`` is called now and then. The names of seeds are relative to the folder. Columns of the table,
@@ -63,13 +65,35 @@ def generate_pool(
     constraints = resolve(pool)
     seeds = [Candidate(atoms, "seed", note=atoms.info["seed"]) for atoms in read_seeds(pool.seeds, constraints, folder)]
     make = partial(_candidates, constraints, pool.symmetric_fraction, seed)
-    chunks = [range(start, min(start + CHUNK, pool.size)) for start in range(0, pool.size, CHUNK)]
+    end = first + pool.size
+    chunks = [range(start, min(start + CHUNK, end)) for start in range(first, end, CHUNK)]
     made: dict[int, list[Candidate]] = {}
     for start, candidates in _each(make, chunks, workers):
         made[start] = candidates
         report(sum(map(len, made.values())), pool.size)
     candidates = [candidate for start in sorted(made) for candidate in made[start]] + seeds
-    return Structures.from_atoms([c.atoms for c in candidates]), _table(candidates)
+    ids = np.arange(first, first + len(candidates))
+    return Structures.from_atoms([c.atoms for c in candidates], ids), _table(candidates, ids)
+
+
+def generate_candidates(
+    pools: Sequence[Pool], seed: int, report: Callable[[int, int], None], folder: Path
+) -> tuple[Structures, pd.DataFrame]:
+    """The candidates of several pools, numbered through, as of `generate_pool`; the last pool is the one searched.
+
+    Where there are several the table has a column more, ``searched``.
+    """
+    structures, table = generate_pool(pools[0], seed, report=report, folder=folder)
+    for pool in pools[1:]:
+        more, rows = generate_pool(pool, seed, report=report, folder=folder, first=len(structures))
+        structures = concatenate([structures, more])
+        table = pd.concat([table.assign(searched=False), rows.assign(searched=True)], ignore_index=True)
+    return structures, table
+
+
+def searched(table: pd.DataFrame) -> NDArray[np.bool_]:
+    """Which candidates of a table of `generate_candidates` are searched, (n,); the others are labelled alone."""
+    return table["searched"].to_numpy(bool) if "searched" in table else np.ones(len(table), dtype=bool)
 
 
 def is_symmetric(index: int, fraction: float) -> bool:
@@ -119,11 +143,11 @@ def _candidate(constraints: Constraints, symmetric: bool, seed: int, index: int)
         raise UnplaceableError(msg) from error
 
 
-def _table(candidates: list[Candidate]) -> pd.DataFrame:
+def _table(candidates: list[Candidate], ids: Ints) -> pd.DataFrame:
     groups = [_space_group(candidate.atoms) for candidate in candidates]
     return pd.DataFrame(
         {
-            "id": np.arange(len(candidates)),
+            "id": ids,
             "origin": [c.origin for c in candidates],
             "asked_group": pd.array([c.asked_group for c in candidates], dtype="Int64"),
             "space_group": [symbol for symbol, _ in groups],

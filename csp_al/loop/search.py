@@ -12,7 +12,6 @@ from csp_al.loop.check import check
 from csp_al.loop.drive import Drive
 from csp_al.loop.elsewhere import gather, trust
 from csp_al.loop.finish import finish
-from csp_al.loop.stages import Progress
 
 
 def search(drive: Drive) -> Verdict:
@@ -23,8 +22,8 @@ def search(drive: Drive) -> Verdict:
     `NoResultError` where there is nothing to rank, and `StoppedError` when somebody asked for a stop.
     """
     given = gather(drive)
-    progress = Progress(stages.generate(drive))
-    picks = stages.draw(drive, progress.pool) if given is None else None
+    progress = stages.generate(drive)
+    picks = stages.draw(drive, progress) if given is None else None
     if picks is not None:
         check(drive, picks)
     for cycle in range(drive.campaign.stop.max_cycles):

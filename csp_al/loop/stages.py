@@ -17,7 +17,7 @@ from ase.data import atomic_numbers
 from csp_al.campaign import Campaign, resolve
 from csp_al.engine.tasks import label_task
 from csp_al.files import write_json
-from csp_al.generate import generate_pool
+from csp_al.generate import generate_candidates, searched
 from csp_al.hdf5 import load, save
 from csp_al.interfaces import UNTRUSTED, Verdict
 from csp_al.loop.drive import Drive
@@ -35,7 +35,7 @@ from csp_al.select.stopping import Spent, Top, verdict
 from csp_al.select.walk_forward import walk_forward
 from csp_al.store.run import cycle_folder, log, seconds_spent
 from csp_al.store.stages import file_of
-from csp_al.structures import Labels, Prediction, Relaxed, Structures, choose, concatenate
+from csp_al.structures import Ints, Labels, Prediction, Relaxed, Structures, choose, concatenate
 
 if TYPE_CHECKING:
     from csp_al.potential.ensemble import Ensemble
@@ -63,9 +63,13 @@ class Picks:
 
 @dataclass
 class Progress:
-    """What a campaign knows so far; ``top`` are the leading crystals of the last cycle judged."""
+    """What a campaign knows so far; ``top`` are the leading crystals of the last cycle judged.
+
+    ``searched`` are the ids of the candidates that may lead: all, or those of the search pool.
+    """
 
     pool: Structures
+    searched: Ints
     labels: list[Labels] = field(default_factory=list)
     origins: list[Structures] = field(default_factory=list)
     ensemble: Ensemble | None = None
@@ -85,22 +89,29 @@ class Progress:
         return concatenate([self.pool.take([]), *self.origins])
 
 
-def generate(drive: Drive) -> Structures:
-    """The pool of candidates."""
+def generate(drive: Drive) -> Progress:
+    """The candidates: all there is to begin with."""
 
     def write(folder: Path) -> None:
-        structures, table = generate_pool(
-            drive.campaign.pool, drive.campaign.seed, report=drive.report, folder=drive.base
-        )
+        campaign = drive.campaign
+        structures, table = generate_candidates(campaign.pools, campaign.seed, drive.report, drive.base)
         save(folder / "structures.h5", structures)
         table.to_csv(folder / "table.csv", index=False)
 
-    return load(file_of(drive.stage(drive.run / "pool", write), "structures.h5"), Structures)
+    folder = drive.stage(drive.run / "pool", write)
+    structures = load(file_of(folder, "structures.h5"), Structures)
+    return Progress(structures, structures.ids[searched(pd.read_csv(file_of(folder, "table.csv")))])
 
 
-def draw(drive: Drive, pool: Structures) -> Picks:
-    """The labels of the first cycle: a random draw from the pool, shaken, since symmetry leaves hardly any forces."""
+def draw(drive: Drive, progress: Progress) -> Picks:
+    """The labels of the first cycle: a random draw from the pool, shaken, since symmetry leaves hardly any forces.
+
+    Of a search pool there is none among them.
+    """
     rng = _rng(drive, 0, DRAW)
+    pool = progress.pool
+    if drive.campaign.search_pool is not None:
+        pool = pool.take(~np.isin(pool.ids, progress.searched))
     most = min(drive.campaign.select.per_cycle, drive.campaign.budget.labels, len(pool))
     drawn = pool.take(np.sort(rng.choice(len(pool), size=most, replace=False)))
     return Picks(_shaken(drive, drawn, 0, FIRST_SHAKE), drawn)
@@ -174,13 +185,14 @@ def judge(drive: Drive, cycle: int, relaxed: Relaxed, table: pd.DataFrame, progr
     folder = cycle_folder(drive.run, cycle) / "verdict"
 
     def write(partial: Path) -> None:
-        leaders = representatives(table, relaxed.structures, rules.top_k, rules.tolerance)
+        sought = table[table["id"].isin(progress.searched)]
+        leaders = representatives(sought, relaxed.structures, rules.top_k, rules.tolerance)
         rows = rows_of(relaxed.structures, leaders["id"])
         top = Top(relaxed.structures.take(rows), leaders["energy_per_atom"].to_numpy())
         spent = Spent(len(progress.all_labels.asked_for), seconds_spent(drive.run, folder) / 3600)
         per_cycle = drive.campaign.select.per_cycle
         said = verdict(
-            cycle, top, progress.verdict, progress.top, table, spent, rules, drive.campaign.budget, per_cycle
+            cycle, top, progress.verdict, progress.top, sought, spent, rules, drive.campaign.budget, per_cycle
         )
         write_json(partial / "verdict.json", asdict(said))
 
@@ -219,19 +231,25 @@ def standing(pool: Structures, relaxed: Relaxed | None) -> Structures:
 
 def relaxation_limits(campaign: Campaign) -> Limits:
     """How far a relaxation may go beyond the bounds that candidates are generated within."""
-    constraints = resolve(campaign.pool)
     distances = {}
-    for pair, distance in constraints.min_distance.items():
+    for pair, distance in _least_distances(campaign).items():
         a, b = (atomic_numbers[symbol] for symbol in pair.split("-"))
         distances[a, b] = distances[b, a] = RELAXED_CLOSEST * distance
-    least, most = constraints.volume_per_atom
+    volumes = [resolve(pool).volume_per_atom for pool in campaign.pools]
+    least, most = min(least for least, _ in volumes), max(most for _, most in volumes)
     return Limits(distances, (least / RELAXED_VOLUME, most * RELAXED_VOLUME))
+
+
+def _least_distances(campaign: Campaign) -> dict[str, float]:
+    """Least distance of each pair of species in any pool, Å."""
+    of_pools = [resolve(pool).min_distance for pool in campaign.pools]
+    return {pair: min(distances[pair] for distances in of_pools) for pair in of_pools[0]}
 
 
 def _shaken(drive: Drive, structures: Structures, cycle: int, stream: int) -> Structures:
     """Structures as they are labelled: each shaken by its own random stream."""
     section = drive.campaign.select
-    distances = resolve(drive.campaign.pool).min_distance
+    distances = _least_distances(drive.campaign)
     return shake(
         structures,
         faded(section.noise, section.noise_decay, cycle),

@@ -50,7 +50,7 @@ def plan(campaign: Campaign, run: Path | None) -> dict[str, Any]:
     of the reference method; hours of wall time are those of the cycles.
     """
     opened = open_run(run) if run is not None and (run / SETTINGS).exists() else None
-    candidates = campaign.pool.size if opened is None or opened.pool.empty else len(opened.pool)
+    candidates = _size(campaign) if opened is None or opened.pool.empty else len(opened.pool)
     labels = schedule(campaign, candidates)
     checks = CHECKS * len(campaign.labels)
     final = campaign.stop.top_k * (campaign.finish.max_steps + 1)
@@ -58,7 +58,7 @@ def plan(campaign: Campaign, run: Path | None) -> dict[str, Any]:
     seconds, basis = _core_seconds(campaign, measured)
     return {
         "name": campaign.name,
-        "formula": campaign.pool.formula,
+        "formula": " and ".join(pool.formula for pool in campaign.pools),
         "reference": campaign.reference.kind,
         "candidates": candidates,
         "stages": ["pool", *STAGES, "winners"],
@@ -157,7 +157,7 @@ def _core_seconds(campaign: Campaign, measured: Measured | None) -> tuple[list[f
         return [measured.core_seconds] * 2, f"measured: {measured.core_seconds:.3g} core seconds a single point"
     if not isinstance(reference, GpawReference):
         return None, "unknown before the first cycle"
-    size = max(1.0, sum(species_counts(campaign.pool.formula).values()) / GPAW_ATOMS)
+    size = max(1.0, _atoms(campaign) / GPAW_ATOMS)
     finer = (reference.cutoff / GPAW_CUTOFF) ** 1.5 * (GPAW_KSPACING / reference.kspacing) ** 3
     seconds = [one * finer * size**2 for one in GPAW_SECONDS]
     basis = (
@@ -170,12 +170,12 @@ def _core_seconds(campaign: Campaign, measured: Measured | None) -> tuple[list[f
 def cycle_bytes(campaign: Campaign, candidates: int | None = None, labels: int | None = None) -> int:
     """Bytes that one cycle writes, roughly; before it is known, with as many candidates and labels as may be."""
     potential = campaign.potential
-    atoms = sum(species_counts(campaign.pool.formula).values())
+    atoms = _atoms(campaign)
     # energies, positions, forces, sigmas; and the features of all members side by side
     per_candidate = 8 * (9 * atoms + potential.members * potential.features + 40)
     weights = 4 * WEIGHTS * potential.members * potential.interactions * potential.features**2
     tasks = (campaign.select.per_cycle if labels is None else labels) * BYTES_PER_TASK[campaign.reference.kind]
-    return (campaign.pool.size if candidates is None else candidates) * per_candidate + weights + tasks
+    return (_size(campaign) if candidates is None else candidates) * per_candidate + weights + tasks
 
 
 def _disk(campaign: Campaign, candidates: int, labels: list[int], measured: Measured | None) -> int:
@@ -184,6 +184,16 @@ def _disk(campaign: Campaign, candidates: int, labels: list[int], measured: Meas
         return int(measured.bytes_per_cycle * len(labels))
     pool_and_end = cycle_bytes(campaign, candidates, campaign.stop.top_k)
     return pool_and_end + sum(cycle_bytes(campaign, candidates, count) for count in labels)
+
+
+def _size(campaign: Campaign) -> int:
+    """Candidates of all pools."""
+    return sum(pool.size for pool in campaign.pools)
+
+
+def _atoms(campaign: Campaign) -> int:
+    """Atoms in the largest cell."""
+    return max(sum(species_counts(pool.formula).values()) for pool in campaign.pools)
 
 
 def _nearest(folder: Path) -> Path:
