@@ -1,6 +1,7 @@
 """The benchmark: what counts as found, at which price, and how sure that is."""
 
 import json
+import runpy
 import shutil
 import subprocess
 import sys
@@ -29,6 +30,7 @@ from csp_al.select.identity import same_structure
 from csp_al.structures import Structures
 
 INF = float("inf")
+ROOT = Path(__file__).parents[1]
 
 
 def quiet(*_):
@@ -264,6 +266,17 @@ select: {per_cycle: 4, clusters: 4}
 stop: {top_k: 2, max_cycles: 2}
 budget: {labels: 8}
 """
+
+
+def test_other_settings_of_the_suite_have_other_names(tmp_path):
+    suite = runpy.run_path(str(ROOT / "analysis" / "benchmarks" / "suite.py"))
+    file = ROOT / "campaigns" / "suite" / "suite-lj.yaml"
+    assert suite["variant"](file, [], tmp_path) == file
+    settings = ["select.force_weight=0.5", "pool.volume_per_atom=[9, 21]", "potential.kind=painn"]
+    other = read_campaign(suite["variant"](file, settings, tmp_path))
+    assert other.name == "suite-lj-force_weight-0.5-volume_per_atom-9.21-kind-painn"
+    assert (other.select.force_weight, other.pool.volume_per_atom, other.potential.kind) == (0.5, (9, 21), "painn")
+    assert other.stop == read_campaign(file).stop
 
 
 @pytest.mark.long

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
+from csp_al.campaign.machine import usable_cores
 from csp_al.reference.children import THREADS
 
 ENDED = (0, 1)
@@ -33,6 +34,7 @@ def run_campaigns(
     others are ended then, and can be continued.
     """
     processes: list[subprocess.Popen[bytes]] = []
+    threads_each = str(max(1, usable_cores() // slots))
 
     def run(seed: int) -> None:
         log = runs[seed].with_suffix(".log")
@@ -42,7 +44,7 @@ def run_campaigns(
                 [*command, "--directory", str(runs[seed]), *options],
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=os.environ | dict.fromkeys(THREADS, "1"),
+                env=os.environ | dict.fromkeys((*THREADS, "NUMBA_NUM_THREADS"), threads_each),
             )
             processes.append(process)
             status = process.wait()
@@ -52,10 +54,10 @@ def run_campaigns(
     with ThreadPoolExecutor(slots) as threads:
         try:
             futures = [threads.submit(run, seed) for seed in runs]
-            for done, future in enumerate(as_completed(futures)):
-                report(done, len(runs))
+            report(0, len(runs))
+            for done, future in enumerate(as_completed(futures), start=1):
                 future.result()
-            report(len(runs), len(runs))
+                report(done, len(runs))
         except BaseException:
             threads.shutdown(wait=False, cancel_futures=True)
             for process in processes:

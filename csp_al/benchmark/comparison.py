@@ -21,7 +21,7 @@ from csp_al.benchmark import statistics
 from csp_al.benchmark.calibration import calibration
 from csp_al.benchmark.campaigns import run_campaigns
 from csp_al.benchmark.control import Engines, energies_per_atom, random_search
-from csp_al.benchmark.statistics import Interval, Runs
+from csp_al.benchmark.statistics import Runs
 from csp_al.benchmark.target import Target, lowest, target_of_file
 from csp_al.benchmark.trial import NEVER, Trial, leaders_by_cycle, trial_of
 from csp_al.campaign import Campaign
@@ -177,8 +177,3 @@ def _curve(ours: Runs, theirs: Runs) -> dict[str, Any]:
     curves = {name: statistics.success_curve(runs, at) for name, runs in (("campaign", ours), ("control", theirs))}
     rows = {name: dict(zip(("value", "low", "high"), curve.tolist(), strict=True)) for name, curve in curves.items()}
     return {"evaluations": at.tolist()} | rows
-
-
-def intervals_of(side: dict[str, Any], *keys: str) -> list[Interval]:
-    """Intervals as they stand in a result."""
-    return [Interval(**side[key]) for key in keys]

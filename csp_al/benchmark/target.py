@@ -32,7 +32,8 @@ class Target:
         low = energies_per_atom(labels) <= self.energy + self.tolerance
         if self.crystal is not None:
             atoms = labels.structures.to_atoms()
-            low[low] = [same_structure(atoms[row], self.crystal) for row in np.flatnonzero(low)]
+            rows = np.flatnonzero(low)
+            low[rows] = [same_structure(atoms[row], self.crystal) for row in rows]
         return low
 
 

@@ -1,0 +1,122 @@
+"""The suite: how many reference evaluations campaigns save, on systems whose reference costs nothing.
+
+    python analysis/benchmarks/suite.py                       # every system, 10 seeds (20 of Si8): hours of two cores
+    python analysis/benchmarks/suite.py si8 --seeds 3
+    python analysis/benchmarks/suite.py si8 --set select.force_weight=0.5 --set potential.members=5
+
+Runs `csp-al benchmark` on the campaigns in `campaigns/suite/`, and prints one table. What was run before, with the same
+settings, is not run again; other settings of a campaign share the random search on its pools.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+SUITE = Path(__file__).parents[2] / "campaigns" / "suite"
+SEEDS = {"si8": 20}
+USUAL_SEEDS = 10
+COLUMNS = {
+    "system": "",
+    "found": "found",
+    "found_by_control": "by random search",
+    "median": "evaluations",
+    "median_of_control": "of random search",
+    "ratio": "ratio of medians",
+    "ratio_of_expected": "of expectations",
+    "lost": "led, and lost",
+    "late": "labels after it led",
+    "minima": "low minima found",
+}
+
+
+def main() -> None:
+    arguments = parsed()
+    names = arguments.systems or sorted(path.stem.removeprefix("suite-") for path in SUITE.glob("*.yaml"))
+    results = []
+    for name in names:
+        file = variant(SUITE / f"suite-{name}.yaml", arguments.settings, arguments.directory)
+        seeds = arguments.seeds or SEEDS.get(name, USUAL_SEEDS)
+        results.append(benchmark(file, seeds, arguments.directory / file.stem))
+        print_table(results)
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("systems", nargs="*", help="such as si8; default: all")
+    parser.add_argument("--seeds", type=int)
+    parser.add_argument("--set", dest="settings", action="append", default=[], metavar="SECTION.KEY=VALUE")
+    parser.add_argument("--directory", type=Path, default=Path("benchmarks"))
+    return parser.parse_args()
+
+
+def variant(path: Path, settings: list[str], directory: Path) -> Path:
+    """The campaign file with other settings and a name that tells them; the file itself where there are none."""
+    if not settings:
+        return path
+    yaml = YAML()
+    content = yaml.load(path)
+    for setting in settings:
+        key, value = setting.split("=", 1)
+        section, name = key.split(".")
+        content.setdefault(section, {})[name] = YAML(typ="safe").load(value)
+        content["name"] += "-" + re.sub(r"[^A-Za-z0-9._-]+", ".", f"{name}-{value}".strip("[]{}").replace("[", ""))
+    directory.mkdir(parents=True, exist_ok=True)
+    written = directory / f"{content['name']}.yaml"
+    yaml.dump(content, written)
+    return written
+
+
+def benchmark(file: Path, seeds: int, directory: Path) -> dict[str, Any]:
+    command = [sys.executable, "-m", "csp_al", "benchmark", str(file), "--seeds", str(seeds)]
+    subprocess.run([*command, "--directory", str(directory)], check=True)
+    result: dict[str, Any] = json.loads((directory / "result.json").read_text())
+    return result
+
+
+def print_table(results: list[dict[str, Any]]) -> None:
+    print("| " + " | ".join(COLUMNS.values()) + " |")
+    print("|" + "---|" * len(COLUMNS))
+    for result in results:
+        print("| " + " | ".join(row(result)[column] for column in COLUMNS) + " |")
+    print(flush=True)
+
+
+def row(result: dict[str, Any]) -> dict[str, str]:
+    campaign, control, stopping, minima = (result[key] for key in ("campaign", "control", "stopping", "minima"))
+    return {
+        "system": result["name"].removeprefix("suite-"),
+        "found": f"{campaign['found']} of {campaign['of']}",
+        "found_by_control": f"{control['found']} of {control['of']}",
+        "median": number(campaign["median"]["value"]),
+        "median_of_control": number(control["median"]["value"]),
+        "ratio": ratio(result["ratio"]),
+        "ratio_of_expected": ratio(result["ratio_of_expected"]),
+        "lost": str(stopping["lost_again"]),
+        "late": "" if stopping["late_label_share"] is None else f"{stopping['late_label_share']:.0%}",
+        "minima": f"{minima['found']} of {minima['known']}",
+    }
+
+
+def ratio(interval: dict[str, Any]) -> str:
+    value, low, high = (number(interval[key]) for key in ("value", "low", "high"))
+    return f"{'> ' if interval['bound'] else ''}{value} [{low}, {high}]"
+
+
+def number(value: float | None) -> str:
+    """Three digits; what is infinite is null in the files."""
+    if value is None:
+        return "∞"
+    return f"{value:.0f}" if value >= 100 or value == math.floor(value) else f"{value:.3g}"
+
+
+if __name__ == "__main__":
+    main()
