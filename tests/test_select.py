@@ -555,8 +555,8 @@ def test_a_structure_that_is_too_close_already_stays_as_it_is():
 # verdict
 
 
-def top(atoms, energies, ids=None):
-    return Top(Structures.from_atoms(atoms, ids), np.array(energies))
+def top(atoms, energies, ids=None, sigma=0.0):
+    return Top(Structures.from_atoms(atoms, ids), np.array(energies), np.full(len(energies), sigma))
 
 
 def before(stable):
@@ -586,7 +586,8 @@ def test_the_same_crystals_with_the_same_energies_stop_the_search_after_patience
     twice = judge(now, then, stable=1)
     assert (twice.stop, twice.stable_cycles) == (True, 2)
     assert twice.reason == (
-        "the lowest 3 crystals and their energies did not change by more than 10 meV/atom in 2 cycles"
+        "the lowest 3 crystals and their energies did not change in 2 cycles by more than 10 meV/atom or the spread of "
+        "the ensemble"
     )
     assert twice.top == [9, 8, 7]
     assert twice.energies == [-4.618, -4.615, -4.005]
@@ -599,6 +600,21 @@ def test_an_energy_that_moves_either_way_is_a_change(shift):
     result = judge(top(atoms, [-4.62 + shift, -4.5, -4.0]), top(atoms, [-4.62, -4.5, -4.0]), stable=1)
     assert (result.stop, result.stable_cycles) == (False, 0)
     assert result.reason == "goes on: 1 of their energies moved by up to 20 meV/atom"
+
+
+@pytest.mark.parametrize(
+    ("sigma", "shift", "stable"),
+    [(0.02, 0.028, 1), (0.02, 0.029, 0), (1.0, 0.099, 1), (1.0, 0.101, 0), (np.nan, 0.02, 0)],
+)
+def test_an_energy_may_move_by_what_the_ensemble_does_not_know_up_to_ten_tolerances(sigma, shift, stable):
+    atoms = [make() for make in THREE]
+    then = top(atoms, [-4.62, -4.5, -4.0], sigma=sigma)
+    now = top(atoms, [-4.62 + shift, -4.5, -4.0], sigma=sigma)
+    assert judge(now, then).stable_cycles == stable
+    fcc = CRYSTALS["fcc"]()
+    swapped = top([*atoms[:2], fcc], [-4.62, -4.5, -4.0 - shift], sigma=sigma)
+    assert judge(swapped, then).stable_cycles == stable
+    assert judge(top([*atoms[:2], fcc], [-4.62, -4.5, -4.2], sigma=sigma), then).stable_cycles == 0
 
 
 def test_another_crystal_is_a_change_even_with_the_same_energy():

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 from ase.data import atomic_numbers
+from numpy.typing import ArrayLike
 
 from csp_al.campaign import Campaign, resolve
 from csp_al.engine.tasks import label_task
@@ -187,8 +188,7 @@ def judge(drive: Drive, cycle: int, relaxed: Relaxed, table: pd.DataFrame, progr
     def write(partial: Path) -> None:
         sought = table[table["id"].isin(progress.searched)]
         leaders = representatives(sought, relaxed.structures, rules.top_k, rules.tolerance)
-        rows = rows_of(relaxed.structures, leaders["id"])
-        top = Top(relaxed.structures.take(rows), leaders["energy_per_atom"].to_numpy())
+        top = _top(relaxed, leaders["id"])
         spent = Spent(len(progress.all_labels.asked_for), seconds_spent(drive.run, folder) / 3600)
         per_cycle = drive.campaign.select.per_cycle
         said = verdict(
@@ -202,9 +202,17 @@ def judge(drive: Drive, cycle: int, relaxed: Relaxed, table: pd.DataFrame, progr
     if said.stop:
         drive.end_with(folder)
     progress.relaxed, progress.table, progress.verdict = relaxed, table, said
-    progress.top = Top(relaxed.structures.take(rows_of(relaxed.structures, said.top)), np.array(said.energies))
+    progress.top = _top(relaxed, said.top)
     _tell_of_cycle(drive, cycle, progress)
     return said
+
+
+def _top(relaxed: Relaxed, ids: ArrayLike) -> Top:
+    """Candidates of these ids as they came to rest."""
+    rows = rows_of(relaxed.structures, ids)
+    counts = relaxed.structures.counts[rows]
+    energies, sigmas = relaxed.prediction.energy[rows] / counts, relaxed.prediction.energy_sigma[rows] / counts
+    return Top(relaxed.structures.take(rows), energies, sigmas)
 
 
 def select(drive: Drive, cycle: int, progress: Progress, ensemble: Ensemble, relaxed: Relaxed) -> Picks:

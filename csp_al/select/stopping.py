@@ -1,7 +1,9 @@
 """When the search is over: the leading crystals and their energies stay the same, or there is nothing left to spend.
 
 The published rule compares the lowest energies of the top-k clusters by their number, before and after a cycle, and
-sees only energies that fall. Here crystals are compared with crystals, and energies may move neither way.
+sees only energies that fall. Here crystals are compared with crystals, and energies may move neither way: by no more
+than the tolerance, or than the ensemble says that it does not know them. Without the latter, campaigns went on for
+cycles after the ground state led, because potentials that are trained anew shift all energies by some 20 meV/atom.
 """
 
 from __future__ import annotations
@@ -14,15 +16,19 @@ import pandas as pd
 from csp_al.campaign.models import Budget, Stop
 from csp_al.interfaces import CONVERGED, Verdict
 from csp_al.select.identity import UNKNOWN, pairs_of_same
-from csp_al.structures import Floats, Structures
+from csp_al.structures import Floats, Ints, Structures
+
+EXCUSED = 10
+"""Tolerances that an energy may move by at most, however large the ensemble's spread."""
 
 
 @dataclass(frozen=True)
 class Top:
-    """The leading crystals of a cycle, lowest first, and their energies (k,) in eV/atom."""
+    """The leading crystals of a cycle, lowest first; their energies (k,) and the ensemble's spread, eV/atom."""
 
     structures: Structures
     energies: Floats
+    sigmas: Floats
 
 
 @dataclass(frozen=True)
@@ -68,8 +74,9 @@ def changes(top: Top, before: Top | None, rules: Stop) -> list[str]:
     """What changed among the lowest ``rules.top_k`` crystals since the cycle before, in words; empty if nothing.
 
     Unchanged are the same crystals, by structure, with energies that moved by ``rules.tolerance`` at most, up or
-    down. A crystal that enters or leaves a full list at its end, with an energy within the tolerance of the last one,
-    is no change: which of two nearly equal crystals is the k-th is decided by less than the tolerance.
+    down, or by the joint spread of the two predictions where that is larger, but never by more than `EXCUSED`
+    tolerances. A crystal that enters or leaves a full list at its end, with an energy as near to the last one, is no
+    change: which of two nearly equal crystals is the k-th is decided by less than is known.
     """
     if not len(top.energies):
         return ["no candidate can be trusted yet"]
@@ -78,16 +85,16 @@ def changes(top: Top, before: Top | None, rules: Stop) -> list[str]:
     pairs = pairs_of_same(top.structures, before.structures, top.energies, before.energies)
     here, there = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
     moves = np.abs(top.energies[here] - before.energies[there])
-    entered = _not_at_the_end(np.delete(top.energies, here), before, rules)
-    left = _not_at_the_end(np.delete(before.energies, there), top, rules)
+    entered = _not_at_the_end(_without(top, here), before, rules)
+    left = _not_at_the_end(_without(before, there), top, rules)
     words = []
     if entered:
         words.append(f"{entered} of the lowest {len(top.energies)} crystals {_be(entered)} new")
     if left:
         words.append(f"{left} of the earlier lowest {len(before.energies)} {_be(left)} gone")
-    moved = int((moves > rules.tolerance).sum())
-    if moved:
-        words.append(f"{moved} of their energies moved by up to {1000 * moves.max():.0f} meV/atom")
+    moved = moves > _unknown(top.sigmas[here], before.sigmas[there], rules)
+    if moved.any():
+        words.append(f"{moved.sum()} of their energies moved by up to {1000 * moves[moved].max():.0f} meV/atom")
     return words
 
 
@@ -103,11 +110,24 @@ def unseen_share(table: pd.DataFrame) -> float:
     return float((arrived["basin"].value_counts() == 1).sum() / len(arrived))
 
 
-def _not_at_the_end(energies: Floats, other: Top, rules: Stop) -> int:
+def _unknown(sigmas: Floats, others: Floats, rules: Stop) -> Floats:
+    """How far two energies may be apart and count as the same, eV/atom; a spread that is not finite excuses nothing."""
+    spread = np.nan_to_num(np.hypot(sigmas, others), nan=0.0, posinf=0.0)
+    known: Floats = np.clip(spread, rules.tolerance, EXCUSED * rules.tolerance)
+    return known
+
+
+def _without(top: Top, rows: Ints) -> Top:
+    left = np.delete(np.arange(len(top.energies)), rows)
+    return Top(top.structures.take(left), top.energies[left], top.sigmas[left])
+
+
+def _not_at_the_end(crystals: Top, other: Top, rules: Stop) -> int:
     """How many of these crystals, which the other list lacks, would have to be in it if no energy moved."""
     if len(other.energies) < rules.top_k:
-        return len(energies)
-    return int((energies < other.energies[-1] - rules.tolerance).sum())
+        return len(crystals.energies)
+    below = other.energies[-1] - crystals.energies
+    return int((below > _unknown(crystals.sigmas, other.sigmas[-1:], rules)).sum())
 
 
 def _reason_to_stop(
@@ -115,8 +135,8 @@ def _reason_to_stop(
 ) -> str:
     if stable >= rules.patience:
         return (
-            f"the lowest {crystals} {_plural(crystals, 'crystal')} and their energies did not change by more than "
-            f"{1000 * rules.tolerance:g} meV/atom in {stable} {_plural(stable, 'cycle')}"
+            f"the lowest {crystals} {_plural(crystals, 'crystal')} and their energies did not change in {stable} "
+            f"{_plural(stable, 'cycle')} by more than {1000 * rules.tolerance:g} meV/atom or the spread of the ensemble"
         )
     if cycle + 1 >= rules.max_cycles:
         return f"all cycles done that stop.max_cycles allows, {rules.max_cycles}"
