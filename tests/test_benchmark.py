@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from csp_al import open_run
 from csp_al.benchmark import statistics
 from csp_al.benchmark.calibration import calibration
+from csp_al.benchmark.campaigns import CampaignFailedError, run_campaigns
 from csp_al.benchmark.control import energies_per_atom, random_search, relax_again
 from csp_al.benchmark.statistics import Runs
 from csp_al.benchmark.target import Target, lowest, target_of_file
@@ -27,6 +28,9 @@ from csp_al.cli import app
 from csp_al.engine.local import LocalEngine
 from csp_al.engine.tasks import relax_task, task_id
 from csp_al.select.identity import same_structure
+from csp_al.store.changes import ChangedError
+from csp_al.store.opening import open_to_drive
+from csp_al.store.run import log
 from csp_al.structures import Structures
 
 INF = float("inf")
@@ -63,7 +67,8 @@ def one_each(first, everything):
 def test_a_run_that_never_found_it_counts_in_the_median():
     assert one_each([100, 200, INF], [150, 250, 400]).median == 200
     assert one_each([100, INF, INF], [150, 250, 400]).median == INF
-    assert one_each([100, 200], [150, 250]).median == 100  # half of the runs had succeeded
+    assert one_each([100, 200], [150, 250]).median == 200  # the upper of the two: more than half had succeeded
+    assert one_each([100, INF], [150, 250]).median == INF
 
 
 def test_expected_evaluations_with_restarts_include_those_spent_in_vain():
@@ -105,6 +110,28 @@ def test_ratio_is_a_bound_where_half_of_the_controls_never_find_it():
     ratio = statistics.ratio_of_medians(control, one_each([10, 10, 10], [20] * 3))
     assert ratio.bound
     assert ratio.value == 10  # the median pool had been searched in vain after 100
+    assert ratio.high == INF  # there may be nothing to find in any of them
+
+
+def test_where_no_control_ever_finds_it_the_ratio_has_no_upper_end():
+    control = statistics.random_orders([(np.array([50, 50]), np.array([False, False]))] * 6, seed=1)
+    ours = one_each([10] * 6, [20] * 6)
+    for ratio in (statistics.ratio_of_medians(control, ours), statistics.ratio_of_expected(control, ours)):
+        assert (ratio.bound, ratio.high) == (True, INF)
+        assert ratio.value >= 10
+
+
+@pytest.mark.parametrize("seeds", [4, 10])
+def test_a_campaign_that_is_a_random_search_saves_nothing(seeds):
+    rng = np.random.default_rng(3)
+    ratios = []
+    for _ in range(40):
+        pools = [(np.full(100, 60), rng.random(100) < 0.1) for _ in range(seeds)]
+        control = statistics.random_orders(pools, seed=1)
+        drawn = control.first[:, 0], control.all[:, 0]
+        ratios.append(statistics.upper_median(control.first) / one_each(*drawn).median)
+    assert np.exp(np.mean(np.log(ratios))) == pytest.approx(1 if seeds == 10 else 0.8, abs=0.2)
+    assert np.exp(np.mean(np.log(ratios))) < 1.1
 
 
 def test_campaigns_that_mostly_fail_save_nothing():
@@ -257,6 +284,67 @@ def last_leaders(run) -> Structures:
     return relaxed.structures.take([relaxed.structures.ids.tolist().index(i) for i in run.verdict().top])
 
 
+def test_a_campaign_without_result_counts_what_it_spent_and_says_why(run, control, tmp_path):
+    shutil.copytree(run.path, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "winners")
+    log(tmp_path / "run", "failed", reason="none of the leading crystals could be relaxed")
+    failed = open_run(tmp_path / "run")
+    leaders = leaders_by_cycle(failed, tmp_path, engine, quiet)
+    trial = trial_of(failed, leaders, control, lowest(run.campaign, [leaders[2]]))
+    assert (trial.ended, trial.found, trial.reason) == (False, False, "none of the leading crystals could be relaxed")
+    assert trial.evaluations == run.reference_evaluations > failed.reference_evaluations
+
+
+class Statuses:
+    """Stands for processes: each ends with the next of these exit statuses."""
+
+    def __init__(self, *statuses):
+        self.statuses = list(statuses)
+
+    def __call__(self, command, stdout, **_):
+        stdout.write(b"Traceback\nRuntimeError: out of memory\n")
+        self.status = self.statuses.pop(0)
+        return self
+
+    def wait(self):
+        return self.status
+
+    def terminate(self):
+        pass
+
+
+@pytest.mark.parametrize(("event", "refused"), [("failed", False), ("stage started", True)])
+def test_a_campaign_that_crashed_is_no_campaign_that_found_nothing(tmp_path, monkeypatch, event, refused):
+    monkeypatch.setattr(subprocess, "Popen", Statuses(1))
+    (tmp_path / "seed-1").mkdir()
+    log(tmp_path / "seed-1", event, reason="too many failed")
+    runs = {1: tmp_path / "seed-1"}
+    if not refused:
+        run_campaigns(Path("a.yaml"), [], runs, 1, quiet)
+        return
+    with pytest.raises(CampaignFailedError, match=r"exit status 1:\n  Traceback\n  RuntimeError: out of memory"):
+        run_campaigns(Path("a.yaml"), [], runs, 1, quiet)
+
+
+def test_a_campaign_whose_driver_outlived_a_killed_benchmark_is_waited_for(tmp_path, monkeypatch):
+    processes = Statuses(3, 3, 0)
+    monkeypatch.setattr(subprocess, "Popen", processes)
+    monkeypatch.setattr("csp_al.benchmark.campaigns.LOOK", 0.01)
+    run_campaigns(Path("a.yaml"), [], {1: tmp_path / "seed-1"}, 1, quiet)
+    assert processes.statuses == []
+
+
+def test_a_run_whose_settings_are_lost_is_not_repaired_with_another_seed(run, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(run.path, copy)
+    (copy / "resolved.json").unlink()
+    other = run.campaign.model_copy(update={"seed": 8})
+    with pytest.raises(ChangedError, match="it began with another seed; give --seed 3"):
+        open_to_drive(copy, other, copy / "campaign.yaml", {}, mend=True, tell=quiet)
+    open_to_drive(copy, run.campaign, copy / "campaign.yaml", {}, mend=True, tell=quiet)
+    assert open_run(copy).campaign.seed == 3
+
+
 BENCHMARK = """\
 name: al4
 pool: {formula: Al4, size: 8, volume_per_atom: [12, 24]}
@@ -272,9 +360,9 @@ def test_other_settings_of_the_suite_have_other_names(tmp_path):
     suite = runpy.run_path(str(ROOT / "analysis" / "benchmarks" / "suite.py"))
     file = ROOT / "campaigns" / "suite" / "suite-lj.yaml"
     assert suite["variant"](file, [], tmp_path) == file
-    settings = ["select.force_weight=0.5", "pool.volume_per_atom=[9, 21]", "potential.kind=painn"]
+    settings = ["select.force_weight=0.5", "pool.volume_per_atom=[9,21]", "potential.kind=painn"]
     other = read_campaign(suite["variant"](file, settings, tmp_path))
-    assert other.name == "suite-lj-force_weight-0.5-volume_per_atom-9.21-kind-painn"
+    assert other.name == "suite-lj-select.force_weight-0.5-pool.volume_per_atom-9.21-potential.kind-painn"
     assert (other.select.force_weight, other.pool.volume_per_atom, other.potential.kind) == (0.5, (9, 21), "painn")
     assert other.stop == read_campaign(file).stop
 
@@ -317,6 +405,12 @@ def test_a_benchmark_wants_one_target(tmp_path):
     said = CliRunner().invoke(app, ["benchmark", str(file), "--target", "a.cif", "--target-energy", "-1"])
     assert said.exit_code == 2
     assert "--target and --target-energy: give one of them" in said.stderr
+    for options, words in (
+        (["--target-energy", "nan"], "--target-energy: nan is no energy"),
+        (["--directory", str(tmp_path / "control")], "benchmarks keep their random searches there"),
+    ):
+        said = CliRunner().invoke(app, ["benchmark", str(file), *options])
+        assert (said.exit_code, words in said.stderr) == (2, True)
 
 
 def test_a_campaign_takes_another_seed_from_the_command_line(tmp_path, monkeypatch):

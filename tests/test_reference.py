@@ -148,6 +148,25 @@ def test_published_many_body_potentials_have_their_published_cohesive_energies(n
     assert crystal.get_potential_energy() / 2 == pytest.approx(energy, abs=0.006)
 
 
+@pytest.mark.parametrize(
+    ("repulsion", "said"),
+    [
+        ({"Na-CL": {"A": 1.0}}, "'Na-CL' is no pair of charges; did you mean Na-Cl"),
+        ({"Cl-Na": {"Rho": 0.3}}, "repulsion of Cl-Na: nothing is called 'Rho'; did you mean rho"),
+    ],
+)
+def test_repulsion_that_means_nothing_is_refused(repulsion, said):
+    with pytest.raises(ValueError, match=said):
+        ionic({"Na": 1, "Cl": -1}, repulsion, cutoff=9.0)
+
+
+def test_an_ion_without_a_charge_is_named():
+    atoms = SALT.copy()
+    atoms.calc = ionic({"Na": 1}, {}, cutoff=9.0)
+    with pytest.raises(ValueError, match="no charge is given for Cl"):
+        atoms.get_potential_energy()
+
+
 def test_an_unknown_set_of_parameters_is_named():
     with pytest.raises(ValueError, match="called 'Tersoff_PRB_39_5566'; did you mean Tersoff_PRB_39_5566_Si_C"):
         many_body("Tersoff_PRB_39_5566")

@@ -617,6 +617,23 @@ def test_an_energy_may_move_by_what_the_ensemble_does_not_know_up_to_ten_toleran
     assert judge(top([*atoms[:2], fcc], [-4.62, -4.5, -4.2], sigma=sigma), then).stable_cycles == 0
 
 
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_crystal_that_is_new_before_the_last_place_is_a_change_whatever_the_spread(place):
+    energies = [-4.62, -4.61, -4.60]
+    then = top([make() for make in THREE], energies, sigma=1.0)
+    atoms = [make() for make in THREE[:2]]
+    atoms.insert(place, CRYSTALS["fcc"]())
+    now = top(atoms, [-4.65, -4.62, -4.61] if place == 0 else [-4.63, -4.615, -4.61], sigma=1.0)
+    assert judge(now, then).stable_cycles == 0
+
+
+def test_another_crystal_that_leads_alone_is_a_change_whatever_the_spread():
+    rules = RULES.model_copy(update={"top_k": 1})
+    then, now = top([diamond()], [-4.60], sigma=1.0), top([simple_cubic()], [-4.62], sigma=1.0)
+    assert judge(now, then, rules=rules).stable_cycles == 0
+    assert judge(top([diamond()], [-4.66], sigma=1.0), then, rules=rules).stable_cycles == 1
+
+
 def test_another_crystal_is_a_change_even_with_the_same_energy():
     then = top([diamond(), simple_cubic()], [-4.62, -4.0])
     now = top([lonsdaleite(), simple_cubic()], [-4.62, -4.0])

@@ -53,9 +53,18 @@ def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     parser.add_argument("systems", nargs="*", help="such as si8; default: all")
     parser.add_argument("--seeds", type=int)
-    parser.add_argument("--set", dest="settings", action="append", default=[], metavar="SECTION.KEY=VALUE")
+    parser.add_argument(
+        "--set", dest="settings", action="append", default=[], metavar="SECTION.KEY=VALUE", type=setting
+    )
     parser.add_argument("--directory", type=Path, default=Path("benchmarks"))
     return parser.parse_args()
+
+
+def setting(text: str) -> str:
+    key, equals, value = text.partition("=")
+    if not (key and equals and value):
+        raise argparse.ArgumentTypeError(f"{text!r}: write SECTION.KEY=VALUE")
+    return text
 
 
 def variant(path: Path, settings: list[str], directory: Path) -> Path:
@@ -66,9 +75,12 @@ def variant(path: Path, settings: list[str], directory: Path) -> Path:
     content = yaml.load(path)
     for setting in settings:
         key, value = setting.split("=", 1)
-        section, name = key.split(".")
-        content.setdefault(section, {})[name] = YAML(typ="safe").load(value)
-        content["name"] += "-" + re.sub(r"[^A-Za-z0-9._-]+", ".", f"{name}-{value}".strip("[]{}").replace("[", ""))
+        *sections, name = key.split(".")
+        place = content
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[name] = YAML(typ="safe").load(value)
+        content["name"] += "-" + re.sub(r"[^A-Za-z0-9._-]+", ".", f"{key}-{value.strip('[]{}')}")
     directory.mkdir(parents=True, exist_ok=True)
     written = directory / f"{content['name']}.yaml"
     yaml.dump(content, written)

@@ -20,15 +20,16 @@ import numpy as np
 from csp_al.benchmark import statistics
 from csp_al.benchmark.calibration import calibration
 from csp_al.benchmark.campaigns import run_campaigns
-from csp_al.benchmark.control import Engines, energies_per_atom, random_search
+from csp_al.benchmark.control import Engines, random_search
 from csp_al.benchmark.statistics import Runs
 from csp_al.benchmark.target import Target, lowest, target_of_file
-from csp_al.benchmark.trial import NEVER, Trial, leaders_by_cycle, trial_of
+from csp_al.benchmark.trial import Trial, leaders_by_cycle, trial_of
 from csp_al.campaign import Campaign
 from csp_al.report.tables import Run, open_run
 from csp_al.structures import Labels
 
 FORMAT = 1
+CONTROL = "control"
 POINTS = 200
 """Evaluations at which success rates are given."""
 
@@ -68,7 +69,7 @@ def compare(benchmark: Benchmark, target: Path | float | None) -> dict[str, Any]
     leaders = [_leaders(benchmark, run) for run in runs]
     controls = [_control(benchmark, seed) for seed in benchmark.seeds]
     if looked_for is None:
-        looked_for = lowest(benchmark.campaign, [*controls, *(last[max(last)] for last in leaders if last)])
+        looked_for = lowest(benchmark.campaign, [*controls, *(labels for led in leaders for labels in led.values())])
     trials = [
         trial_of(run, led, control, looked_for) for run, led, control in zip(runs, leaders, controls, strict=True)
     ]
@@ -90,7 +91,7 @@ def _leaders(benchmark: Benchmark, run: Run) -> dict[int, Labels]:
 def _control(benchmark: Benchmark, seed: int) -> Labels:
     campaign = benchmark.campaign.model_copy(update={"seed": seed})
     told = _tell(benchmark, f"seed {seed}: random search")
-    return random_search(campaign, benchmark.base, benchmark.directory.parent / "control", benchmark.engine, told)
+    return random_search(campaign, benchmark.base, benchmark.directory.parent / CONTROL, benchmark.engine, told)
 
 
 def _tell(benchmark: Benchmark, what: str) -> Callable[[int, int], None]:
@@ -115,8 +116,9 @@ def _result(
         "candidates": len(controls[0]),
         "symmetric_fraction": sought.symmetric_fraction,
         "seeds": list(benchmark.seeds),
+        "labels_from_elsewhere": len(campaign.labels),
+        "top_k": campaign.stop.top_k,
         "target": {key: getattr(target, key) for key in ("words", "energy", "tolerance")},
-        "lowest": float(np.nanmin(np.concatenate([energies_per_atom(labels) for labels in controls]))),
         "campaign": _side(ours, [trial.found for trial in trials], [trial.seconds for trial in trials])
         | {"evaluations": float(np.median([trial.evaluations for trial in trials]))},
         "control": _side(theirs, [bool(hit.any()) for hit in hits], [float(labels.cost.sum()) for labels in controls])
@@ -148,11 +150,12 @@ def _side(runs: Runs, found: list[bool], seconds: list[float]) -> dict[str, Any]
 def _stopping(trials: list[Trial]) -> dict[str, Any]:
     """Whether the stop rule ended the campaigns after the target led, and what they asked for after that."""
     led = [trial for trial in trials if trial.early_cycle is not None]
+    shares = [trial.late_labels / trial.labels for trial in led if trial.labels]
     return {
         "target_led": len(led),
         "lost_again": sum(not trial.found for trial in led),
-        "late_label_share": float(np.mean([trial.late_labels / trial.labels for trial in led])) if led else None,
-        "early_median": statistics.lower_median(np.array([trial.early_hit for trial in trials])),
+        "late_label_share": float(np.mean(shares)) if shares else None,
+        "early_median": statistics.upper_median(np.array([trial.early_hit for trial in trials])),
     }
 
 
@@ -170,10 +173,8 @@ def _minima(trials: list[Trial], control: Runs) -> dict[str, Any]:
 
 def _curve(ours: Runs, theirs: Runs) -> dict[str, Any]:
     """Success rates at evaluations that rise by a factor, as lists."""
-    hits = ours.first[ours.first < NEVER]
-    least = min([float(hits.min())] if hits.size else [], default=float(ours.all.min())) / 2
-    most = max(float(theirs.all.max()), float(ours.all.max()))
-    at = np.geomspace(least, most, POINTS)
+    spent = np.concatenate([ours.spent.ravel(), ours.all.ravel(), theirs.all.ravel()])
+    at = np.geomspace(max(1.0, float(spent.min()) / 2), max(2.0, float(spent.max())), POINTS)
     curves = {name: statistics.success_curve(runs, at) for name, runs in (("campaign", ours), ("control", theirs))}
     rows = {name: dict(zip(("value", "low", "high"), curve.tolist(), strict=True)) for name, curve in curves.items()}
     return {"evaluations": at.tolist()} | rows

@@ -8,23 +8,27 @@ cost no control.
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from csp_al.campaign import Campaign
 from csp_al.engine.local import LocalEngine
-from csp_al.engine.tasks import read_result, relax_task, task_id
+from csp_al.engine.tasks import LIMITS, read_result, relax_task, task_id
 from csp_al.files import digest, make_directory
 from csp_al.generate import generate_candidates, searched
 from csp_al.hdf5 import load, save
 from csp_al.interfaces import Task
 from csp_al.loop.tasks import labels_of, run_all
-from csp_al.store.lock import locked
+from csp_al.store.lock import InUseError, locked
 from csp_al.store.stages import file_of, is_published, stage, verify
 from csp_al.structures import Floats, Labels, Structures
 
 NAME = "relaxed.h5"
+LOOK = 3.0
+"""s between two looks at a pool that another benchmark is at."""
 Engines = Callable[[Path], LocalEngine]
 Report = Callable[[int, int], None]
 
@@ -32,18 +36,22 @@ Report = Callable[[int, int], None]
 def random_search(campaign: Campaign, base: Path, root: Path, engine: Engines, report: Report) -> Labels:
     """Every candidate of the campaign's pool, relaxed by its reference; what is below ``root`` is not done again.
 
-    ``engine`` makes one for a folder of tasks; file names in the campaign are relative to ``base``. Raises
-    `InUseError` while another benchmark is at the same pool.
+    ``engine`` makes one for a folder of tasks; file names in the campaign are relative to ``base``. A pool that
+    another benchmark is at is waited for.
     """
     candidates, table = generate_candidates(campaign.pools, campaign.seed, lambda *_: None, base)
     pool = candidates.take(searched(table))
     tasks = _tasks(pool, campaign)
-    here = root / digest([task_id(task) for task in tasks])[:20]
+    limits = campaign.reference.model_dump(mode="json", include=set(LIMITS))
+    here = root / digest({"tasks": [task_id(task) for task in tasks], "limits": limits})[:20]
     folder = here / "relaxed"
-    if not is_published(folder):
-        make_directory(here)
-        with locked(here):
-            stage(folder, lambda aside: save(aside / NAME, _relaxed(pool, _run(here, tasks, engine, report))), None)
+    make_directory(here)
+    while not is_published(folder):
+        with suppress(InUseError), locked(here):
+            if not is_published(folder):
+                stage(folder, lambda aside: save(aside / NAME, _relaxed(pool, _run(here, tasks, engine, report))), None)
+        if not is_published(folder):
+            time.sleep(LOOK)
     shutil.rmtree(here / "tasks", ignore_errors=True)  # a trajectory of every candidate, which nobody asks for again
     verify(folder)
     return load(file_of(folder, NAME), Labels)

@@ -1,8 +1,9 @@
 """Success rates, medians and ratios of runs of which some never find what they look for.
 
 A run that never found it counts as one that took infinitely long: it is not dropped, and a median is finite only where
-half of the runs or more succeeded. Where the control's median is not reached within its pools, the ratio of medians
-is a lower bound and says so. Beside the median stands the expected number of evaluations until success when runs are
+more than half of the runs succeeded. Of an even number of campaigns the upper of the two middle ones is taken, which
+favours the control. Where the control's median is not reached within its pools, the ratio of medians is a lower bound
+and says so. Beside the median stands the expected number of evaluations until success when runs are
 repeated, all that was spent over the number of successes (N. Hansen et al., Optim. Methods Softw. 36, 114 (2021),
 doi:10.1080/10556788.2020.1808977, eq. 4), which is finite as soon as one run succeeded.
 """
@@ -55,13 +56,13 @@ class Runs:
 
     @property
     def median(self) -> float:
-        """Evaluations until half of the runs have succeeded."""
-        return lower_median(self.first)
+        """Evaluations until more than half of the runs have succeeded."""
+        return upper_median(self.first)
 
     @property
     def median_at_least(self) -> float:
         """The same, where a run without success might have succeeded at its next evaluation."""
-        return lower_median(self.spent)
+        return upper_median(self.spent)
 
     @property
     def expected(self) -> float:
@@ -93,9 +94,9 @@ def random_orders(pools: list[tuple[Ints, NDArray[np.bool_]]], seed: int) -> Run
     return Runs(first, np.repeat(everything[:, None], ORDERS, axis=1))
 
 
-def lower_median(values: Floats) -> float:
-    """The smallest value that half of the values do not exceed."""
-    return float(np.sort(values, axis=None)[(values.size - 1) // 2])
+def upper_median(values: Floats) -> float:
+    """The median; of an even number of values the upper of the two in the middle, so that it is never NaN."""
+    return float(np.sort(values, axis=None)[values.size // 2])
 
 
 def proportion(successes: int, runs: int) -> Interval:
@@ -131,14 +132,36 @@ def expected_of(runs: Runs) -> Interval:
 
 def ratio_of_medians(control: Runs, ours: Runs) -> Interval:
     """Control over campaign, on the same pools: 0 where half of the campaigns have no success."""
-    ratio = _resampled(len(ours.first), lambda rows: control.of(rows).median_at_least / ours.of(rows).median)
-    return Interval(ratio.value, ratio.low, ratio.high, bound=not np.isfinite(control.median))
+    return _ratio(
+        control,
+        ours,
+        lambda runs: runs.median,
+        lambda runs: runs.median_at_least,
+    )
 
 
 def ratio_of_expected(control: Runs, ours: Runs) -> Interval:
     """Control over campaign, on the same pools: 0 where no campaign succeeded."""
-    ratio = _resampled(len(ours.first), lambda rows: control.of(rows).expected_at_least / ours.of(rows).expected)
-    return Interval(ratio.value, ratio.low, ratio.high, bound=not np.isfinite(control.expected))
+    return _ratio(
+        control,
+        ours,
+        lambda runs: runs.expected,
+        lambda runs: runs.expected_at_least,
+    )
+
+
+def _ratio(control: Runs, ours: Runs, figure: Callable[[Runs], float], at_least: Callable[[Runs], float]) -> Interval:
+    """Control over campaign: the low end from what the control took at least, the high end infinite where it never did.
+
+    What neither ever found is a ratio of 0.
+    """
+    low = _resampled(len(ours.first), lambda rows: at_least(control.of(rows)) / figure(ours.of(rows)))
+    high = _resampled(len(ours.first), lambda rows: _over(figure(control.of(rows)), figure(ours.of(rows))))
+    return Interval(low.value, low.low, high.high, bound=not np.isfinite(figure(control)))
+
+
+def _over(control: float, ours: float) -> float:
+    return control / ours if np.isfinite(ours) else 0.0
 
 
 def _resampled(seeds: int, statistic: Callable[[Ints], float]) -> Interval:

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from csp_al.benchmark.campaigns import why_no_result
 from csp_al.benchmark.control import Engines, Report, energies_per_atom, relax_again
 from csp_al.benchmark.target import Target
+from csp_al.engine.tasks import read_result
 from csp_al.report.tables import Run
 from csp_al.select.identity import distinct, pairs_of_same
 from csp_al.select.ranking import rows_of
@@ -28,8 +30,8 @@ class Trial:
     ``first_hit``: evaluations until the target was relaxed by the reference at the end, infinite where it was not.
     ``early_cycle``: the first cycle whose leading crystals have it, None where none has; ``early_hit``: evaluations
     until it had been relaxed, had the campaign stopped where that is soonest. ``late_labels`` were asked for after the
-    early cycle.
-    ``minima``: how many of the low minima that the control found in the pool, ``minima_found`` of them by the campaign.
+    early cycle. ``ended``: with a result; else the reason says why there is none. ``minima``: how many low minima the
+    control found in the pool, ``minima_found`` of them by the campaign.
     """
 
     seed: int
@@ -42,6 +44,7 @@ class Trial:
     late_labels: int
     minima: int
     minima_found: int
+    ended: bool
     reason: str
     seconds: float
 
@@ -77,7 +80,7 @@ def trial_of(run: Run, leaders: dict[int, Labels], control: Labels, target: Targ
     return Trial(
         seed=run.campaign.seed,
         first_hit=float(hits[max(hits)]) if ended else NEVER,
-        evaluations=run.reference_evaluations,
+        evaluations=run.reference_evaluations if ended else _evaluations_of_tasks(run.path),
         early_cycle=early,
         early_hit=float(min(hits.values(), default=NEVER)),
         cycles=len(hits),
@@ -85,9 +88,16 @@ def trial_of(run: Run, leaders: dict[int, Labels], control: Labels, target: Targ
         late_labels=0 if early is None else labels - int(asked[early]),
         minima=len(known),
         minima_found=_matched(known, leaders[max(leaders)], target) if ended and len(known) else 0,
-        reason=last.reason if last else "",
+        ended=ended,
+        reason=last.reason if ended and last else why_no_result(run.path),
         seconds=seconds_spent(run.path),
     )
+
+
+def _evaluations_of_tasks(run: Path) -> int:
+    """Of all tasks, those of stages included that were never published."""
+    results = [read_result(run / "tasks", path.parent.name) for path in (run / "tasks").glob("*/result.json")]
+    return sum(int(result["evaluations"]) for result in results if result is not None)
 
 
 def evaluations_to(labels: Labels, target: Target) -> float:

@@ -6,6 +6,7 @@ Each check yields findings at the key that a person would change: one given in t
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,11 @@ def check(values: dict[str, Any], folder: Path) -> Iterator[Finding]:
     if isinstance(pool, Pool):
         yield from _pool(pool, folder)
     if isinstance(larger := values.get("search_pool"), Pool):
-        yield from (Finding(("search_pool", *found.key[1:]), found.message) for found in _pool(larger, folder))
+        yield from map(_of_search_pool, _pool(larger, folder))
         if isinstance(pool, Pool):
             yield from _composition(pool, larger)
+        if isinstance(potential, Potential):
+            yield from (_of_search_pool(found) for found in _sight(larger, potential))
     if isinstance(reference, AseReference):
         yield from _import_path(reference)
     if isinstance(pool, Pool) and isinstance(potential, Potential):
@@ -42,6 +45,11 @@ def check(values: dict[str, Any], folder: Path) -> Iterator[Finding]:
 def _pool(pool: Pool, folder: Path) -> Iterator[Finding]:
     yield from conflicts(pool)
     yield from _seeds(pool, folder)
+
+
+def _of_search_pool(found: Finding) -> Finding:
+    """What was found in a pool, at its place in the search pool."""
+    return replace(found, key=("search_pool", *found.key[1:])) if found.key[:1] == ("pool",) else found
 
 
 def _composition(pool: Pool, larger: Pool) -> Iterator[Finding]:

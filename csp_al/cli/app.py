@@ -267,8 +267,8 @@ def benchmark(
 ) -> None:
     """Compare campaigns with random search, which relaxes every candidate of the same pools with the reference.
 
-    A hit is as low as the target within stop.tolerance. The control is kept beside the directory, for other settings
-    of the same pools.
+    A hit is as low as the target within stop.tolerance, and with --target the same crystal. The control is kept beside
+    the directory, for other settings of the same pools.
     """
     from csp_al.campaign.machine import read_machine
     from csp_al.cli.benchmark import run_benchmark

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,18 +13,19 @@ from rich.console import Console
 from rich.table import Table
 
 from csp_al.benchmark.campaigns import CampaignFailedError
-from csp_al.benchmark.comparison import Benchmark, compare
+from csp_al.benchmark.comparison import CONTROL, Benchmark, compare
 from csp_al.benchmark.figure import draw
 from csp_al.benchmark.statistics import Interval
 from csp_al.benchmark.trial import LOW
 from csp_al.campaign.machine import Machine, usable_cores
 from csp_al.cli.checks import checked_campaign, for_workers, reference_of
-from csp_al.cli.driver import STOPPED, Interrupted, interruptible
+from csp_al.cli.driver import MACHINE_FAILED, STOPPED, Interrupted, interruptible
 from csp_al.cli.tables import WIDTH_OF_FILES
 from csp_al.engine.local import LocalEngine
 from csp_al.files import make_directory, write_json
 from csp_al.loop.tasks import StoppedError
 from csp_al.store.lock import locked
+from csp_al.store.room import is_the_machines
 
 
 def run_benchmark(
@@ -39,7 +41,11 @@ def run_benchmark(
     campaign = checked_campaign(path, machine).campaign
     campaign = campaign.model_copy(update={"reference": reference_of(campaign, machine, path.parent).pinned()})
     directory = directory or Path("benchmarks") / campaign.name
-    slots = slots or usable_cores()
+    if directory.name == CONTROL:
+        raise ValueError(f"{directory}: benchmarks keep their random searches there; choose another directory")
+    if isinstance(target, float) and not math.isfinite(target):
+        raise ValueError(f"--target-energy: {target} is no energy")
+    slots = slots or machine.slots_on(usable_cores())
     workers = for_workers(machine, campaign, path.parent)
     benchmark = Benchmark(
         file=path,
@@ -61,6 +67,11 @@ def run_benchmark(
     except (Interrupted, StoppedError) as end:
         typer.echo("Stopped. Continue with the same command.", err=True)
         return end.status if isinstance(end, Interrupted) else STOPPED
+    except OSError as trouble:
+        if not is_the_machines(trouble):
+            raise
+        typer.echo(f"{trouble.filename or directory}: {trouble.strerror}. Continue with the same command.", err=True)
+        return MACHINE_FAILED
     except CampaignFailedError as failure:
         typer.echo(str(failure), err=True)
         return failure.status
@@ -77,7 +88,7 @@ def print_result(result: dict[str, Any]) -> None:
         f"Looked for: {target['words']}, {target['energy']:.4f} eV/atom within {1000 * target['tolerance']:g} meV/atom"
     )
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-    for heading in ("", "found", "success", "median to first hit", "expected with restarts", "time of one (s)"):
+    for heading in ("", "found", "success", "median to first hit", "expected with restarts", "core time of one (s)"):
         table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
     for key, name in (("campaign", "campaign"), ("control", "random search")):
         side = result[key]
@@ -97,7 +108,18 @@ def print_result(result: dict[str, Any]) -> None:
 
 
 def _sentences(result: dict[str, Any]) -> list[str]:
-    return [_saved(result), _stopping(result["stopping"], len(result["seeds"])), *_minima(result["minima"])]
+    return [
+        *_without_result(result["trials"]),
+        *(["Labels from elsewhere are not among the evaluations."] if result["labels_from_elsewhere"] else []),
+        _saved(result),
+        _stopping(result["stopping"], len(result["seeds"])),
+        *_minima(result["minima"], result["top_k"]),
+    ]
+
+
+def _without_result(trials: list[dict[str, Any]]) -> list[str]:
+    failed = [trial for trial in trials if not trial["ended"]]
+    return [f"Seed {trial['seed']} ended without a result: {trial['reason'].splitlines()[0]}" for trial in failed]
 
 
 def _saved(result: dict[str, Any]) -> str:
@@ -109,15 +131,18 @@ def _stopping(stopping: dict[str, Any], campaigns: int) -> str:
     share = stopping["late_label_share"]
     late = "" if share is None else f"; {share:.0%} of their labels were asked for after it led"
     lost = f"and was lost again in {stopping['lost_again']}"
-    return f"The target led in {stopping['target_led']} of {campaigns} campaigns, {lost}{late}."
+    soonest = f" Stopped where it was soonest, {_number(stopping['early_median'])} evaluations had done, by the median."
+    led = f"The target led in {stopping['target_led']} of {campaigns} campaigns, {lost}{late}."
+    return led + (soonest if stopping["target_led"] else "")
 
 
-def _minima(minima: dict[str, Any]) -> list[str]:
+def _minima(minima: dict[str, Any], most: int) -> list[str]:
     if not minima["known"]:
         return []
     known, found, share = minima["known"], minima["found"], minima["share"]
     low = f"Of {known} minima within {LOW:g} eV/atom of it that random search found"
-    return [f"{low}, campaigns found {found} ({share:.0%}), with {minima['evaluations_share']:.1%} of its evaluations."]
+    ours = f"campaigns, which report {most} crystals each at most, found {found} ({share:.0%})"
+    return [f"{low}, {ours}, with {minima['evaluations_share']:.1%} of its evaluations."]
 
 
 def _shares(interval: dict[str, Any]) -> str:

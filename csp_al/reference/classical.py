@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ase import Atoms
     from matscipy.calculators.manybody import Manybody
 
+REPULSION = ("A", "rho", "C")
 TERSOFF_PARAMETERS = tuple(field.name for field in fields(TersoffParameters))
 
 
@@ -91,11 +92,21 @@ def ionic(
     Charges in e for each species; repulsion {A (eV), rho (Å), C (eV Å^6)} for each pair that has one. The sum over
     charges is Wolf's, damped (1/Å) and force-shifted at the cutoff (Å), a pair potential that needs no Ewald sum:
     C. J. Fennell, J. D. Gezelter, J. Chem. Phys. 124, 234104 (2006), doi:10.1063/1.2206581, eq. 18, without the
-    constant energy of each charge.
+    constant energy of each charge. Raises ValueError for a pair or a key that means nothing.
     """
+    pairs = ["-".join(pair) for pair in combinations_with_replacement(charges, 2)]
+    both_ways = {*pairs, *("-".join(reversed(pair.split("-"))) for pair in pairs)}
+    for pair, values in repulsion.items():
+        if pair not in both_ways:
+            raise ValueError(f"repulsion: {pair!r} is no pair of charges{_allowed(pair, pairs)}")
+        for name in values:
+            if name not in REPULSION:
+                raise ValueError(f"repulsion of {pair}: nothing is called {name!r}{_allowed(name, REPULSION)}")
 
     def interaction(pair: str) -> Ionic:
         one, other = pair.split("-")
+        if not {one, other} <= charges.keys():
+            raise ValueError(f"no charge is given for {one if one not in charges else other}")
         found = next((repulsion[name] for name in (pair, f"{other}-{one}") if name in repulsion), {})
         return Ionic(charges[one] * charges[other], found, float(cutoff), float(damping))
 

@@ -75,8 +75,9 @@ def changes(top: Top, before: Top | None, rules: Stop) -> list[str]:
 
     Unchanged are the same crystals, by structure, with energies that moved by ``rules.tolerance`` at most, up or
     down, or by the joint spread of the two predictions where that is larger, but never by more than `EXCUSED`
-    tolerances. A crystal that enters or leaves a full list at its end, with an energy as near to the last one, is no
-    change: which of two nearly equal crystals is the k-th is decided by less than is known.
+    tolerances. A crystal that enters or leaves a full list with an energy within the tolerance of the last one is no
+    change, nor is one that enters or leaves at the last place, behind others, with an energy as near to the last one
+    as the spread allows: which of two nearly equal crystals is the k-th is decided by less than is known.
     """
     if not len(top.energies):
         return ["no candidate can be trusted yet"]
@@ -85,8 +86,8 @@ def changes(top: Top, before: Top | None, rules: Stop) -> list[str]:
     pairs = pairs_of_same(top.structures, before.structures, top.energies, before.energies)
     here, there = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
     moves = np.abs(top.energies[here] - before.energies[there])
-    entered = _not_at_the_end(_without(top, here), before, rules)
-    left = _not_at_the_end(_without(before, there), top, rules)
+    entered = _not_at_the_end(*_without(top, here), before, rules)
+    left = _not_at_the_end(*_without(before, there), top, rules)
     words = []
     if entered:
         words.append(f"{entered} of the lowest {len(top.energies)} crystals {_be(entered)} new")
@@ -117,17 +118,22 @@ def _unknown(sigmas: Floats, others: Floats, rules: Stop) -> Floats:
     return known
 
 
-def _without(top: Top, rows: Ints) -> Top:
+def _without(top: Top, rows: Ints) -> tuple[Top, Ints]:
+    """The crystals in other rows, and these rows."""
     left = np.delete(np.arange(len(top.energies)), rows)
-    return Top(top.structures.take(left), top.energies[left], top.sigmas[left])
+    return Top(top.structures.take(left), top.energies[left], top.sigmas[left]), left
 
 
-def _not_at_the_end(crystals: Top, other: Top, rules: Stop) -> int:
-    """How many of these crystals, which the other list lacks, would have to be in it if no energy moved."""
+def _not_at_the_end(crystals: Top, places: Ints, other: Top, rules: Stop) -> int:
+    """How many of these crystals, which the other list lacks, would have to be in it if no energy moved.
+
+    ``places`` are theirs in their own list, from 0.
+    """
     if len(other.energies) < rules.top_k:
         return len(crystals.energies)
-    below = other.energies[-1] - crystals.energies
-    return int((below > _unknown(crystals.sigmas, other.sigmas[-1:], rules)).sum())
+    spread = _unknown(crystals.sigmas, other.sigmas[-1:], rules)
+    last = (places > 0) & (places == rules.top_k - 1)
+    return int((other.energies[-1] - crystals.energies > np.where(last, spread, rules.tolerance)).sum())
 
 
 def _reason_to_stop(

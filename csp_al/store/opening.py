@@ -17,7 +17,7 @@ from csp_al.engine.tasks import tidy
 from csp_al.files import forget_temporaries
 from csp_al.store.changes import ChangedError, accept
 from csp_al.store.repair import refuse_damage, repair
-from csp_al.store.run import PROVENANCE, SETTINGS, log, prepare, published_stages, read_campaign_of
+from csp_al.store.run import PROVENANCE, SETTINGS, log, prepare, published_stages, read_campaign_of, seed_of
 
 
 def open_to_drive(
@@ -51,12 +51,14 @@ def open_to_drive(
         elif (run / PROVENANCE).exists():
             return
     elif begun and source is not None:
-        _refuse_another_file(run, source)
+        _refuse_another_file(run, campaign, source)
     prepare(run, campaign, source, programs)
 
 
-def _refuse_another_file(run: Path, source: Path) -> None:
+def _refuse_another_file(run: Path, campaign: Campaign, source: Path) -> None:
     """Of a run whose settings are lost, the copy of its campaign file tells what they were. Raises ChangedError."""
+    if (seed := seed_of(run)) not in (None, campaign.seed):
+        raise ChangedError(f"{run}: its settings are lost, and it began with another seed; give --seed {seed}")
     copy = run / "campaign.yaml"
     if not copy.is_file() or read_document(copy).value != read_document(source).value:
         msg = (

@@ -52,7 +52,7 @@ def prepare(run: Path, campaign: Campaign, source: Path | None, programs: dict[s
         write_atomically(run / "campaign.yaml", source.read_bytes())
     if not (run / PROVENANCE).exists():
         folder = (source or run / "campaign.yaml").parent.resolve()
-        content = provenance() | {"programs": programs, "folder": str(folder)}
+        content = provenance() | {"programs": programs, "folder": str(folder), "seed": campaign.seed}
         write_sealed(run / PROVENANCE, {"format": FORMAT} | content, indent=1)
     resolved = {"format": FORMAT, "campaign": campaign.model_dump(mode="json")}
     write_sealed(run / SETTINGS, resolved, indent=1)
@@ -81,6 +81,12 @@ def programs_of(run: Path) -> dict[str, str]:
     """Programs of the reference, and their versions, when the run began."""
     programs: dict[str, str] = _provenance(run).get("programs", {})
     return programs
+
+
+def seed_of(run: Path) -> int | None:
+    """The seed that the run began with, where it is known: the command line may have given another than the file."""
+    seed: int | None = _provenance(run).get("seed")
+    return seed
 
 
 def _provenance(run: Path) -> dict[str, Any]:
