@@ -53,9 +53,7 @@ def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     parser.add_argument("systems", nargs="*", help="such as si8; default: all")
     parser.add_argument("--seeds", type=int)
-    parser.add_argument(
-        "--set", dest="settings", action="append", default=[], metavar="SECTION.KEY=VALUE", type=setting
-    )
+    parser.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE", type=setting)
     parser.add_argument("--directory", type=Path, default=Path("benchmarks"))
     return parser.parse_args()
 
@@ -63,7 +61,7 @@ def parsed() -> argparse.Namespace:
 def setting(text: str) -> str:
     key, equals, value = text.partition("=")
     if not (key and equals and value):
-        raise argparse.ArgumentTypeError(f"{text!r}: write SECTION.KEY=VALUE")
+        raise argparse.ArgumentTypeError(f"{text!r}: write KEY=VALUE, e.g. select.force_weight=0.5")
     return text
 
 

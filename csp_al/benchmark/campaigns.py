@@ -82,6 +82,7 @@ def run_campaigns(
 
 def why_no_result(run: Path) -> str:
     """Why a campaign ended without a result, in its own words; empty if it did not end so."""
-    lines = (run / "log.jsonl").read_text(encoding="utf-8", errors="replace").splitlines()
+    log = run / "log.jsonl"
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
     last = json.loads(lines[-1]) if lines else {}
     return str(last["reason"]) if last.get("event") == "failed" else ""

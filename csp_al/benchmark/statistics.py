@@ -132,22 +132,12 @@ def expected_of(runs: Runs) -> Interval:
 
 def ratio_of_medians(control: Runs, ours: Runs) -> Interval:
     """Control over campaign, on the same pools: 0 where half of the campaigns have no success."""
-    return _ratio(
-        control,
-        ours,
-        lambda runs: runs.median,
-        lambda runs: runs.median_at_least,
-    )
+    return _ratio(control, ours, lambda runs: runs.median, lambda runs: runs.median_at_least)
 
 
 def ratio_of_expected(control: Runs, ours: Runs) -> Interval:
     """Control over campaign, on the same pools: 0 where no campaign succeeded."""
-    return _ratio(
-        control,
-        ours,
-        lambda runs: runs.expected,
-        lambda runs: runs.expected_at_least,
-    )
+    return _ratio(control, ours, lambda runs: runs.expected, lambda runs: runs.expected_at_least)
 
 
 def _ratio(control: Runs, ours: Runs, figure: Callable[[Runs], float], at_least: Callable[[Runs], float]) -> Interval:

@@ -119,7 +119,11 @@ def _sentences(result: dict[str, Any]) -> list[str]:
 
 def _without_result(trials: list[dict[str, Any]]) -> list[str]:
     failed = [trial for trial in trials if not trial["ended"]]
-    return [f"Seed {trial['seed']} ended without a result: {trial['reason'].splitlines()[0]}" for trial in failed]
+    return [f"Seed {trial['seed']} ended without a result: {_first_line(trial['reason'])}" for trial in failed]
+
+
+def _first_line(text: str) -> str:
+    return text.partition("\n")[0]
 
 
 def _saved(result: dict[str, Any]) -> str:

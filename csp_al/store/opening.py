@@ -57,8 +57,6 @@ def open_to_drive(
 
 def _refuse_another_file(run: Path, campaign: Campaign, source: Path) -> None:
     """Of a run whose settings are lost, the copy of its campaign file tells what they were. Raises ChangedError."""
-    if (seed := seed_of(run)) not in (None, campaign.seed):
-        raise ChangedError(f"{run}: its settings are lost, and it began with another seed; give --seed {seed}")
     copy = run / "campaign.yaml"
     if not copy.is_file() or read_document(copy).value != read_document(source).value:
         msg = (
@@ -66,3 +64,5 @@ def _refuse_another_file(run: Path, campaign: Campaign, source: Path) -> None:
             "that one, or another name"
         )
         raise ChangedError(msg)
+    if (seed := seed_of(run)) not in (None, campaign.seed):
+        raise ChangedError(f"{run}: its settings are lost, and it began with another seed; give --seed {seed}")
