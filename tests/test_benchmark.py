@@ -5,6 +5,7 @@ import runpy
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -369,14 +370,16 @@ def test_other_settings_of_the_suite_have_other_names(tmp_path):
 
 
 @pytest.mark.long
-def test_a_benchmark_is_printed_drawn_and_continued_after_a_kill(tmp_path):
+@pytest.mark.parametrize("when", ["campaigns", "seed 1"])
+def test_a_benchmark_is_printed_drawn_and_continued_after_a_kill(tmp_path, when):
     file = tmp_path / "al4.yaml"
     file.write_text(BENCHMARK)
     command = [sys.executable, "-m", "csp_al", "benchmark", str(file), "--seeds", "2"]
     first = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
     for line in first.stdout:
-        if "seed 1" in line:
+        if when in line:
             break
+    time.sleep(5 if when == "campaigns" else 0)  # the campaigns have begun, and outlive the benchmark
     first.kill()
     first.wait()
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)

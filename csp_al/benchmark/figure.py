@@ -15,10 +15,10 @@ def draw(result: dict[str, Any], path: Path) -> None:
     curve = result["curve"]
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")
     axes = figure.subplots()
-    sides = (("campaign", f"{result['name']}", BLUE), ("control", "random search", ORANGE))
+    sides = (("campaign", result["name"], BLUE), ("control", "random search", ORANGE))
     for key, name, colour in sides:
         side, found = curve[key], result[key]
-        label = f"{name}: {found['found']} of {found['of']}"
+        label = f"{name}: {found['found']} of {found['of']}, and 95% interval"
         axes.step(curve["evaluations"], side["value"], where="post", color=colour, label=label)
         axes.fill_between(
             curve["evaluations"], side["low"], side["high"], step="post", color=colour, alpha=0.2, linewidth=0
@@ -28,6 +28,6 @@ def draw(result: dict[str, Any], path: Path) -> None:
     axes.set_ylabel("Share of runs that found the target")
     kind = {0.0: "P1 cells", 1.0: "symmetric cells"}.get(result["symmetric_fraction"], "P1 and symmetric cells")
     axes.set_title(f"{result['formula']}, {result['candidates']} {kind}, {len(result['seeds'])} seeds", loc="left")
-    axes.legend(loc="upper left", frameon=False)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=200)
