@@ -22,31 +22,9 @@ finish: {max_steps: 40}
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory) -> Path:
     """Three cycles of Al4 by EMT, with some labels rejected for their forces. To be read, never written."""
-    import torch
+    from small_run import run_to_its_end
 
-    from csp_al.campaign import read_campaign
-    from csp_al.engine.local import LocalEngine
-    from csp_al.loop.drive import Drive
-    from csp_al.loop.search import search
-    from csp_al.store.lock import locked
-    from csp_al.store.run import log, prepare
-
-    folder = tmp_path_factory.mktemp("finished")
-    source, run = folder / "al4.yaml", folder / "runs" / "al4"
-    source.write_text(CAMPAIGN)
-    run.mkdir(parents=True)
-    campaign = read_campaign(source)
-    with locked(run):
-        prepare(run, campaign, source, {})
-        log(run, "started")
-        engine = LocalEngine(run / "tasks", slots=2)
-        try:
-            drive = Drive(campaign, run, folder, engine, torch.device("cpu"), lambda *_, **__: None)
-            verdict = search(drive)
-        finally:
-            engine.close()
-        log(run, "finished", reason=verdict.reason)
-    return run
+    return run_to_its_end(tmp_path_factory.mktemp("finished"), CAMPAIGN)
 
 
 @pytest.fixture(scope="session")

@@ -4,17 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
+from small_run import run_to_its_end
 
 from csp_al import open_run
 from csp_al.benchmark.control import random_search
 from csp_al.campaign import CampaignError, Pool, read_campaign
 from csp_al.engine.local import LocalEngine
 from csp_al.generate import generate_candidates, generate_pool, searched
-from csp_al.loop.drive import Drive
-from csp_al.loop.search import search
-from csp_al.store.lock import locked
-from csp_al.store.run import prepare
 
 CAMPAIGN = """\
 name: larger
@@ -35,19 +31,7 @@ def quiet(*_, **__):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("larger")
-    source, directory = folder / "larger.yaml", folder / "runs" / "larger"
-    source.write_text(CAMPAIGN)
-    directory.mkdir(parents=True)
-    campaign = read_campaign(source)
-    with locked(directory):
-        prepare(directory, campaign, source, {})
-        engine = LocalEngine(directory / "tasks", slots=2)
-        try:
-            search(Drive(campaign, directory, folder, engine, torch.device("cpu"), quiet))
-        finally:
-            engine.close()
-    return open_run(directory)
+    return open_run(run_to_its_end(tmp_path_factory.mktemp("larger"), CAMPAIGN))
 
 
 def test_both_pools_are_candidates_and_keep_their_own_bounds(run):

@@ -3,9 +3,9 @@
 A run that never found it counts as one that took infinitely long: it is not dropped, and a median is finite only where
 more than half of the runs succeeded. Of an even number of campaigns the upper of the two middle ones is taken, which
 favours the control. Where the control's median is not reached within its pools, the ratio of medians is a lower bound
-and says so. Beside the median stands the expected number of evaluations until success when runs are
-repeated, all that was spent over the number of successes (N. Hansen et al., Optim. Methods Softw. 36, 114 (2021),
-doi:10.1080/10556788.2020.1808977, eq. 4), which is finite as soon as one run succeeded.
+and says so. Beside the median stands the expected number of evaluations until success when runs are repeated, all that
+was spent over the number of successes (N. Hansen et al., Optim. Methods Softw. 36, 114 (2021),
+doi:10.1080/10556788.2020.1808977), which is finite as soon as one run succeeded.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from csp_al.benchmark.control import Engines, energies_per_atom, relax_again
 from csp_al.campaign import Campaign
+from csp_al.campaign.models import same_composition
 from csp_al.select.identity import same_structure
 from csp_al.structures import Labels, Structures
 
@@ -67,8 +68,6 @@ def _read(path: Path) -> Atoms:
 
 
 def _refuse_another_composition(atoms: Atoms, campaign: Campaign, path: Path) -> None:
-    from ase.formula import Formula
-
-    theirs, ours = (Formula(formula).reduce()[0] for formula in (atoms.get_chemical_formula(), campaign.pool.formula))
-    if theirs.count() != ours.count() or not atoms.pbc.all():
-        raise ValueError(f"{path}: {atoms.get_chemical_formula()} is no periodic crystal of {campaign.pool.formula}")
+    theirs, ours = atoms.get_chemical_formula(), campaign.pool.formula
+    if not same_composition(theirs, ours) or not atoms.pbc.all():
+        raise ValueError(f"{path}: {theirs} is no periodic crystal of {ours}")

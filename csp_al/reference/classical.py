@@ -12,7 +12,7 @@ import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from itertools import combinations_with_replacement
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from ase.calculators.calculator import all_changes
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ase import Atoms
     from matscipy.calculators.manybody import Manybody
 
+T = TypeVar("T")
 REPULSION = ("A", "rho", "C")
 TERSOFF_PARAMETERS = tuple(field.name for field in fields(TersoffParameters))
 
@@ -107,8 +108,7 @@ def ionic(
         one, other = pair.split("-")
         if not {one, other} <= charges.keys():
             raise ValueError(f"no charge is given for {one if one not in charges else other}")
-        found = next((repulsion[name] for name in (pair, f"{other}-{one}") if name in repulsion), {})
-        return Ionic(charges[one] * charges[other], found, float(cutoff), float(damping))
+        return Ionic(charges[one] * charges[other], _either_way(repulsion, pair) or {}, float(cutoff), float(damping))
 
     return ForceShiftedPairs(interaction)
 
@@ -176,11 +176,16 @@ class Ionic(CutoffInteraction):
 def _of_pair(values: float | Mapping[str, float], pair: str) -> float:
     if not isinstance(values, Mapping):
         return float(values)
-    one, other = pair.split("-")
-    found = next((values[name] for name in (pair, f"{other}-{one}") if name in values), None)
+    found = _either_way(values, pair)
     if found is None:
         raise ValueError(f"nothing is said of the pair {pair}; there are: {', '.join(values)}")
     return float(found)
+
+
+def _either_way(values: Mapping[str, T], pair: str) -> T | None:
+    """What is said of a pair of species, whichever of them is named first; None where nothing is."""
+    one, other = pair.split("-")
+    return values.get(pair, values.get(f"{other}-{one}"))
 
 
 def _allowed(name: str, allowed: Iterable[str]) -> str:
