@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
-from ase.filters import FrechetCellFilter
-from ase.optimize import LBFGS
+from ase.filters import UnitCellFilter
+from ase.optimize import BFGS
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from csp_al.files import seal, unseal
@@ -50,7 +50,7 @@ def single_point(reference: Reference, atoms: Atoms, directory: Path) -> dict[st
 
 
 def relax(reference: Reference, atoms: Atoms, directory: Path, *, fmax: float, max_steps: int) -> dict[str, Any]:
-    """Atoms and cell brought to rest by ASE's LBFGS on a FrechetCellFilter, fmax in eV/Å.
+    """Atoms and cell brought to rest by ASE's BFGS on a UnitCellFilter, fmax in eV/Å.
 
     Plain JSON: energy (eV), forces (eV/Å), stress (3x3, eV/Å^3), positions, cell (Å), fmax (largest norm of a force,
     eV/Å), evaluations (of this attempt alone), steps (of the whole relaxation), converged. Out of steps is a result,
@@ -61,7 +61,7 @@ def relax(reference: Reference, atoms: Atoms, directory: Path, *, fmax: float, m
     moving = atoms.copy()
     recorder = Recorder(_make(reference, atoms, directory), directory)
     moving.calc = recorder
-    optimizer = LBFGS(FrechetCellFilter(moving), logfile=str(directory / "optimizer.log"))
+    optimizer = BFGS(UnitCellFilter(moving), logfile=str(directory / "optimizer.log"))
     try:
         converged = bool(optimizer.run(fmax=fmax, steps=max_steps))
     except ReferenceFailedError:
