@@ -1,0 +1,119 @@
+"""What potentials learn from a few labels: errors at the minima that a campaign has to rank.
+
+    python analysis/benchmarks/potentials.py campaigns/suite/suite-si8.yaml kind=painn "kind=so3net features=32"
+
+The first candidates of the campaign's pool are relaxed by its reference. An ensemble with each of the given settings
+of the section `potential`, the others as in the file, is trained on one frame of each relaxation: a fifth as generated,
+a fifth at rest, the others on the way, early frames being as likely as late ones by the logarithm of their step. It is
+asked about the ends of relaxations that it has seen nothing of.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from ase import Atoms
+from ruamel.yaml import YAML
+from scipy.stats import spearmanr
+
+from csp_al.campaign import Campaign, read_campaign
+from csp_al.campaign.models import Potential, species_counts
+from csp_al.generate import generate_pool
+from csp_al.interfaces import Reference, ReferenceFailedError
+from csp_al.loop.tasks import labels_of
+from csp_al.potential.ensemble import Ensemble, new_ensemble
+from csp_al.potential.training import train
+from csp_al.reference.evaluate import frames, relax
+from csp_al.reference.references import build_reference
+from csp_al.structures import Labels, Structures
+
+DONE = {"status": "done", "reason": "", "cost": 0.0, "evaluations": 1}
+COLUMNS = ("potential", "s", "meV/atom", "eV/Å", "rank correlation", "lowest ten, too high by", "spread")
+KINDS_OF_FRAME = 5
+LOWEST = 10
+
+
+def main() -> None:
+    arguments = parsed()
+    campaign = read_campaign(arguments.file)
+    paths = relaxations(campaign, arguments.labels + arguments.tests, arguments.file.parent)
+    paths, held_out = paths[: -arguments.tests], paths[-arguments.tests :]
+    rng = np.random.default_rng(campaign.seed)
+    labels = as_labels([path[one_of(path, index, rng)] for index, path in enumerate(paths)])
+    minima = as_labels([path[-1] for path in held_out])
+    print("| " + " | ".join(COLUMNS) + " |\n|" + "---|" * len(COLUMNS))
+    for text in arguments.settings or [""]:
+        section = Potential.model_validate(campaign.potential.model_dump() | settings(text))
+        begun, seed = time.perf_counter(), [campaign.seed, 0, 0]
+        ensemble = train(new_ensemble(section, seed, torch.device("cpu")), labels, seed).ensemble
+        seconds = time.perf_counter() - begun
+        print(f"| {text or 'as in the file'} | {seconds:.0f} | {errors(ensemble, minima)} |", flush=True)
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("file", type=Path)
+    parser.add_argument("settings", nargs="*", help='such as "kind=painn features=32"; default: as in the file')
+    parser.add_argument("--labels", type=int, default=100)
+    parser.add_argument("--tests", type=int, default=50)
+    return parser.parse_args()
+
+
+def settings(text: str) -> dict[str, Any]:
+    values = dict(part.split("=", 1) for part in text.split())
+    return {key: YAML(typ="safe").load(value) for key, value in values.items()}
+
+
+def relaxations(campaign: Campaign, count: int, base: Path) -> list[list[dict[str, Any]]]:
+    """The frames of as many relaxations by the reference, each from a candidate to rest."""
+    pool, _ = generate_pool(campaign.pool, campaign.seed, folder=base)
+    reference = build_reference(campaign.reference, list(species_counts(campaign.pool.formula)), base=base)
+    found = (relaxation(reference, atoms, campaign) for atoms in pool.to_atoms())
+    return list(islice(filter(None, found), count))
+
+
+def relaxation(reference: Reference, atoms: Atoms, campaign: Campaign) -> list[dict[str, Any]]:
+    """Empty where the reference failed."""
+    with TemporaryDirectory() as name:
+        folder = Path(name) / "attempt-1"
+        folder.mkdir()
+        try:
+            relax(reference, atoms, folder, fmax=campaign.finish.fmax, max_steps=campaign.finish.max_steps)
+        except ReferenceFailedError:
+            return []
+        return [{"numbers": atoms.numbers} | DONE | frame for frame in frames(folder)]
+
+
+def one_of(path: list[dict[str, Any]], index: int, rng: np.random.Generator) -> int:
+    place = index % KINDS_OF_FRAME
+    between = int(len(path) ** rng.random())
+    return 0 if place == 0 else len(path) - 1 if place == 1 else min(between, len(path) - 1)
+
+
+def as_labels(frames: list[dict[str, Any]]) -> Labels:
+    atoms = [Atoms(frame["numbers"], frame["positions"], cell=frame["cell"], pbc=True) for frame in frames]
+    structures = replace(Structures.from_atoms(atoms), ids=np.arange(len(frames)))
+    return labels_of(structures, frames, cycle=0)
+
+
+def errors(ensemble: Ensemble, minima: Labels) -> str:
+    """Mean errors, correlation of ranks, and of the ten lowest minima the mean signed error; the mean spread."""
+    said, counts = ensemble.predict(minima.structures), minima.structures.counts
+    wrong = 1e3 * (said.energy - minima.energy) / counts
+    lowest = np.argsort(minima.energy / counts)[:LOWEST]
+    rank = spearmanr(said.energy / counts, minima.energy / counts)[0]
+    force = np.abs(said.forces - minima.forces).mean()
+    spread = 1e3 * (said.energy_sigma / counts).mean()
+    return f"{np.abs(wrong).mean():.0f} | {force:.2f} | {rank:.2f} | {wrong[lowest].mean():.0f} | {spread:.0f}"
+
+
+if __name__ == "__main__":
+    main()
