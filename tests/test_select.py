@@ -586,8 +586,8 @@ def test_the_same_crystals_with_the_same_energies_stop_the_search_after_patience
     twice = judge(now, then, stable=1)
     assert (twice.stop, twice.stable_cycles) == (True, 2)
     assert twice.reason == (
-        "the lowest 3 crystals and their energies did not change in 2 cycles by more than 10 meV/atom or the spread of "
-        "the ensemble"
+        "the lowest 3 crystals did not change in 2 cycles, nor energies against each other by more than 10 meV/atom or "
+        "the spread of the ensemble"
     )
     assert twice.top == [9, 8, 7]
     assert twice.energies == [-4.618, -4.615, -4.005]
@@ -599,7 +599,7 @@ def test_an_energy_that_moves_either_way_is_a_change(shift):
     atoms = [make() for make in THREE]
     result = judge(top(atoms, [-4.62 + shift, -4.5, -4.0]), top(atoms, [-4.62, -4.5, -4.0]), stable=1)
     assert (result.stop, result.stable_cycles) == (False, 0)
-    assert result.reason == "goes on: 1 of their energies moved by up to 20 meV/atom"
+    assert result.reason == "goes on: 1 of their energies moved against the others by up to 20 meV/atom"
 
 
 @pytest.mark.parametrize(
@@ -615,6 +615,17 @@ def test_an_energy_may_move_by_what_the_ensemble_does_not_know_up_to_ten_toleran
     swapped = top([*atoms[:2], fcc], [-4.62, -4.5, -4.0 - shift], sigma=sigma)
     assert judge(swapped, then).stable_cycles == stable
     assert judge(top([*atoms[:2], fcc], [-4.62, -4.5, -4.2], sigma=sigma), then).stable_cycles == 0
+
+
+@pytest.mark.parametrize(("shift", "stable"), [(-0.06, 1), (0.06, 1), (-0.12, 0), (0.12, 0)])
+def test_what_all_energies_move_by_together_is_no_change_up_to_ten_tolerances(shift, stable):
+    atoms, energies = [make() for make in THREE], np.array([-4.62, -4.5, -4.0])
+    then = top(atoms, energies)
+    assert judge(top(atoms, energies + shift), then).stable_cycles == stable
+    assert judge(top(atoms, energies + shift + [0, 0, 0.02]), then).stable_cycles == 0
+    fcc = CRYSTALS["fcc"]()
+    assert judge(top([*atoms[:2], fcc], energies + shift), then).stable_cycles == stable
+    assert judge(top([*atoms[:2], fcc], energies + shift - [0, 0, 0.02]), then).stable_cycles == 0
 
 
 @pytest.mark.parametrize("place", [0, 1])

@@ -2,13 +2,14 @@
 
 The published rule compares the lowest energies of the top-k clusters by their number, before and after a cycle, and
 sees only energies that fall. Here crystals are compared with crystals, and energies may move neither way: by no more
-than the tolerance, or than the ensemble says that it does not know them. Without the latter, campaigns went on for
-cycles after the ground state led, because potentials that are trained anew shift all energies by some 20 meV/atom.
+than the tolerance, or than the ensemble says that it does not know them. What all leaders move by together is no
+change, since it ranks none of them differently. Without these two, campaigns went on for cycles after the ground state
+led, because potentials that are trained anew shift all energies by some 20 meV/atom.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -19,7 +20,7 @@ from csp_al.select.identity import UNKNOWN, pairs_of_same
 from csp_al.structures import Floats, Ints, Structures
 
 EXCUSED = 10
-"""Tolerances that an energy may move by at most, however large the ensemble's spread."""
+"""Tolerances that an energy may move by at most, however large the ensemble's spread; and all of them together."""
 
 
 @dataclass(frozen=True)
@@ -73,11 +74,12 @@ def verdict(
 def changes(top: Top, before: Top | None, rules: Stop) -> list[str]:
     """What changed among the lowest ``rules.top_k`` crystals since the cycle before, in words; empty if nothing.
 
-    Unchanged are the same crystals, by structure, with energies that moved by ``rules.tolerance`` at most, up or
-    down, or by the joint spread of the two predictions where that is larger, but never by more than `EXCUSED`
-    tolerances. A crystal that enters or leaves a full list with an energy within the tolerance of the last one is no
-    change, nor is one that enters or leaves at the last place, behind others, with an energy as near to the last one
-    as the spread allows: which of two nearly equal crystals is the k-th is decided by less than is known.
+    Unchanged are the same crystals, by structure, with energies that moved against each other by ``rules.tolerance``
+    at most, up or down, or by the joint spread of the two predictions where that is larger, but never by more than
+    `EXCUSED` tolerances, nor all together (their median) by more than that. A crystal that enters or leaves a full
+    list with an energy within the tolerance of the last one is no change, nor is one that enters or leaves at the last
+    place, behind others, with an energy as near to the last one as the spread allows: which of two nearly equal
+    crystals is the k-th is decided by less than is known.
     """
     if not len(top.energies):
         return ["no candidate can be trusted yet"]
@@ -85,6 +87,7 @@ def changes(top: Top, before: Top | None, rules: Stop) -> list[str]:
         return ["there is no earlier ranking to compare with"]
     pairs = pairs_of_same(top.structures, before.structures, top.energies, before.energies)
     here, there = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
+    before = _moved_along(before, top.energies[here] - before.energies[there], rules)
     moves = np.abs(top.energies[here] - before.energies[there])
     entered = _not_at_the_end(*_without(top, here), before, rules)
     left = _not_at_the_end(*_without(before, there), top, rules)
@@ -95,7 +98,8 @@ def changes(top: Top, before: Top | None, rules: Stop) -> list[str]:
         words.append(f"{left} of the earlier lowest {len(before.energies)} {_be(left)} gone")
     moved = moves > _unknown(top.sigmas[here], before.sigmas[there], rules)
     if moved.any():
-        words.append(f"{moved.sum()} of their energies moved by up to {1000 * moves[moved].max():.0f} meV/atom")
+        most = 1000 * moves[moved].max()
+        words.append(f"{moved.sum()} of their energies moved against the others by up to {most:.0f} meV/atom")
     return words
 
 
@@ -109,6 +113,13 @@ def unseen_share(table: pd.DataFrame) -> float:
     if arrived.empty:
         return 1.0
     return float((arrived["basin"].value_counts() == 1).sum() / len(arrived))
+
+
+def _moved_along(before: Top, moves: Floats, rules: Stop) -> Top:
+    """The earlier list with what its energies and the later ones (m,) have moved by together, as far as that counts."""
+    most = EXCUSED * rules.tolerance
+    together = np.clip(np.median(moves), -most, most) if len(moves) else 0.0
+    return replace(before, energies=before.energies + together)
 
 
 def _unknown(sigmas: Floats, others: Floats, rules: Stop) -> Floats:
@@ -141,8 +152,9 @@ def _reason_to_stop(
 ) -> str:
     if stable >= rules.patience:
         return (
-            f"the lowest {crystals} {_plural(crystals, 'crystal')} and their energies did not change in {stable} "
-            f"{_plural(stable, 'cycle')} by more than {1000 * rules.tolerance:g} meV/atom or the spread of the ensemble"
+            f"the lowest {crystals} {_plural(crystals, 'crystal')} did not change in {stable} "
+            f"{_plural(stable, 'cycle')}, nor energies against each other by more than {1000 * rules.tolerance:g} "
+            f"meV/atom or the spread of the ensemble"
         )
     if cycle + 1 >= rules.max_cycles:
         return f"all cycles done that stop.max_cycles allows, {rules.max_cycles}"
