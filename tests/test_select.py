@@ -260,6 +260,22 @@ def test_distinct_goes_up_in_energy_and_groups_duplicates():
     assert distinct(structures, energies, 0.001, 3) == [[3], [1], [5]]
 
 
+@pytest.mark.parametrize(
+    ("sigmas", "groups"),
+    [
+        (None, [[0], [1]]),
+        ([0.02, 0.02, 1.0], [[0, 1], [2]]),  # 28 meV/atom together
+        ([0.0, 0.02, 1.0], [[0], [1]]),
+        ([1.0, 1.0, 1.0], [[0, 1], [2]]),
+        ([np.inf, 0.0, 0.0], [[0], [1]]),
+    ],
+)
+def test_one_crystal_at_two_energies_is_one_as_far_as_the_ensemble_knows(sigmas, groups):
+    structures = Structures.from_atoms([diamond(), diamond(), simple_cubic()])
+    known = None if sigmas is None else np.array(sigmas)
+    assert distinct(structures, np.array([-4.62, -4.595, -4.0]), 0.01, 2, known) == groups
+
+
 def test_distinct_leaves_out_what_is_not_finite():
     structures = Structures.from_atoms([diamond(), simple_cubic(), lonsdaleite()])
     assert distinct(structures, np.array([np.nan, -3.0, np.inf]), 0.01, 5) == [[1]]

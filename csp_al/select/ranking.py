@@ -49,14 +49,16 @@ def representatives(table: pd.DataFrame, structures: Structures, k: int, energy_
     """Rows of the table for the k lowest crystals, lowest first; fewer where there are fewer.
 
     Of trusted candidates that are the same crystal (by `csp_al.select.identity.distinct`, energies within
-    ``energy_tolerance``, eV/atom) the lowest stands for all. Published is the lowest candidate of each cluster; but
-    what k-means puts together are alike surroundings, not equal crystals: lonsdaleite stood for its cluster, and
-    diamond, in the same cluster and 0.2 meV/atom higher, was never relaxed by the reference. ``structures`` are the
-    candidates as they came to rest.
+    ``energy_tolerance``, eV/atom, or what the ensemble does not know) the lowest stands for all: relaxations that
+    stopped where the members disagree end at different heights of one basin, and took two of the k places. Published
+    is the lowest candidate of each cluster; but what k-means puts together are alike surroundings, not equal crystals:
+    lonsdaleite stood for its cluster, and diamond, in the same cluster and 0.2 meV/atom higher, was never relaxed by
+    the reference. ``structures`` are the candidates as they came to rest.
     """
     sound = table[table["trusted"] & np.isfinite(table["energy_per_atom"])].sort_values(["energy_per_atom", "id"])
     candidates = structures.take(rows_of(structures, sound["id"]))
-    groups = distinct(candidates, sound["energy_per_atom"].to_numpy(), energy_tolerance, k)
+    energies, sigmas = (sound[name].to_numpy() for name in ("energy_per_atom", "sigma_per_atom"))
+    groups = distinct(candidates, energies, energy_tolerance, k, sigmas)
     return sound.iloc[[group[0] for group in groups]]
 
 

@@ -16,11 +16,8 @@ import pandas as pd
 
 from csp_al.campaign.models import Budget, Stop
 from csp_al.interfaces import CONVERGED, Verdict
-from csp_al.select.identity import UNKNOWN, pairs_of_same
+from csp_al.select.identity import EXCUSED, UNKNOWN, not_known, pairs_of_same
 from csp_al.structures import Floats, Ints, Structures
-
-EXCUSED = 10
-"""Tolerances that an energy may move by at most, however large the ensemble's spread; and all of them together."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +93,7 @@ def changes(top: Top, before: Top | None, rules: Stop) -> list[str]:
         words.append(f"{entered} of the lowest {len(top.energies)} crystals {_be(entered)} new")
     if left:
         words.append(f"{left} of the earlier lowest {len(before.energies)} {_be(left)} gone")
-    moved = moves > _unknown(top.sigmas[here], before.sigmas[there], rules)
+    moved = moves > not_known(top.sigmas[here], before.sigmas[there], rules.tolerance)
     if moved.any():
         most = 1000 * moves[moved].max()
         words.append(f"{moved.sum()} of their energies moved against the others by up to {most:.0f} meV/atom")
@@ -122,13 +119,6 @@ def _moved_along(before: Top, moves: Floats, rules: Stop) -> Top:
     return replace(before, energies=before.energies + together)
 
 
-def _unknown(sigmas: Floats, others: Floats, rules: Stop) -> Floats:
-    """How far two energies may be apart and count as the same, eV/atom; a spread that is not finite excuses nothing."""
-    spread = np.nan_to_num(np.hypot(sigmas, others), nan=0.0, posinf=0.0)
-    known: Floats = np.clip(spread, rules.tolerance, EXCUSED * rules.tolerance)
-    return known
-
-
 def _without(top: Top, rows: Ints) -> tuple[Top, Ints]:
     """The crystals in other rows, and these rows."""
     left = np.delete(np.arange(len(top.energies)), rows)
@@ -142,7 +132,7 @@ def _not_at_the_end(crystals: Top, places: Ints, other: Top, rules: Stop) -> int
     """
     if len(other.energies) < rules.top_k:
         return len(crystals.energies)
-    spread = _unknown(crystals.sigmas, other.sigmas[-1:], rules)
+    spread = not_known(crystals.sigmas, other.sigmas[-1:], rules.tolerance)
     last = (places > 0) & (places == rules.top_k - 1)
     return int((other.energies[-1] - crystals.energies > np.where(last, spread, rules.tolerance)).sum())
 
