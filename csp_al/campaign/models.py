@@ -105,7 +105,7 @@ class Relax(Section):
 class Select(Section):
     """Which candidates are labelled next."""
 
-    per_cycle: Count = Field(50, description="labels asked for in each cycle")
+    per_cycle: Count = Field(20, description="labels asked for in each cycle; fewer save labels, more save training")
     force_weight: Annotated[Number, Field(ge=0)] = Field(0.5, description="Å, w_F in L = E/atom - w_F max|F|")
     clusters: Count = Field(200, description="k of k-means")
     noise: Annotated[Number, Field(ge=0)] = Field(0.1, description="Å, amplitude of the shake before labelling")
