@@ -50,7 +50,7 @@ reference: {{kind: ase, calculator: ase.calculators.emt.EMT, max_force: 20, max_
 potential: {{members: 2, features: 8, interactions: 1, cutoff: 4.0, steps: 10, batch_size: 8}}
 relax: {{max_steps: 15, uncertainty: 3}}
 select: {{per_cycle: 3, clusters: 4}}
-stop: {{top_k: 1, max_cycles: {cycles}}}
+stop: {{top_k: 1, max_cycles: {cycles}, patience: 5}}
 finish: {{max_steps: 5}}
 budget: {{labels: {budget}}}
 """

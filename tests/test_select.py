@@ -266,7 +266,7 @@ def test_distinct_goes_up_in_energy_and_groups_duplicates():
         (None, [[0], [1]]),
         ([0.02, 0.02, 1.0], [[0, 1], [2]]),  # 28 meV/atom together
         ([0.0, 0.02, 1.0], [[0], [1]]),
-        ([1.0, 1.0, 1.0], [[0, 1], [2]]),
+        ([1.0, 1.0, 1.0], [[0, 1], [2]]),  # up to 30
         ([np.inf, 0.0, 0.0], [[0], [1]]),
     ],
 )
@@ -274,6 +274,11 @@ def test_one_crystal_at_two_energies_is_one_as_far_as_the_ensemble_knows(sigmas,
     structures = Structures.from_atoms([diamond(), diamond(), simple_cubic()])
     known = None if sigmas is None else np.array(sigmas)
     assert distinct(structures, np.array([-4.62, -4.595, -4.0]), 0.01, 2, known) == groups
+
+
+def test_a_spread_however_large_hides_no_crystal_far_above_its_like():
+    structures = Structures.from_atoms([diamond(), diamond()])
+    assert distinct(structures, np.array([-4.62, -4.589]), 0.01, 2, np.ones(2)) == [[0], [1]]
 
 
 def test_distinct_leaves_out_what_is_not_finite():
@@ -602,8 +607,8 @@ def test_the_same_crystals_with_the_same_energies_stop_the_search_after_patience
     twice = judge(now, then, stable=1)
     assert (twice.stop, twice.stable_cycles) == (True, 2)
     assert twice.reason == (
-        "the lowest 3 crystals did not change in 2 cycles, nor energies against each other by more than 10 meV/atom or "
-        "the spread of the ensemble"
+        "the lowest 3 crystals did not change in 2 cycles, nor did energies, but for what all moved by, by more than "
+        "10 meV/atom or the spread of the ensemble"
     )
     assert twice.top == [9, 8, 7]
     assert twice.energies == [-4.618, -4.615, -4.005]
@@ -615,7 +620,7 @@ def test_an_energy_that_moves_either_way_is_a_change(shift):
     atoms = [make() for make in THREE]
     result = judge(top(atoms, [-4.62 + shift, -4.5, -4.0]), top(atoms, [-4.62, -4.5, -4.0]), stable=1)
     assert (result.stop, result.stable_cycles) == (False, 0)
-    assert result.reason == "goes on: 1 of their energies moved against the others by up to 20 meV/atom"
+    assert result.reason == "goes on: 1 of their energies moved by up to 20 meV/atom"
 
 
 @pytest.mark.parametrize(
@@ -642,6 +647,13 @@ def test_what_all_energies_move_by_together_is_no_change_up_to_ten_tolerances(sh
     fcc = CRYSTALS["fcc"]()
     assert judge(top([*atoms[:2], fcc], energies + shift), then).stable_cycles == stable
     assert judge(top([*atoms[:2], fcc], energies + shift - [0, 0, 0.02]), then).stable_cycles == 0
+
+
+def test_what_one_of_two_crystals_or_a_single_one_moves_by_is_a_change():
+    two = [diamond(), simple_cubic()]
+    assert judge(top(two, [-4.62, -4.639]), top(two, [-4.62, -4.62])).stable_cycles == 0
+    assert judge(top(two, [-4.56, -4.56]), top(two, [-4.62, -4.62])).stable_cycles == 1
+    assert judge(top(two[:1], [-4.639]), top(two[:1], [-4.62])).stable_cycles == 0
 
 
 @pytest.mark.parametrize("place", [0, 1])

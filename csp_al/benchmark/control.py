@@ -22,6 +22,7 @@ from csp_al.generate import generate_candidates, searched
 from csp_al.hdf5 import load, save
 from csp_al.interfaces import Task
 from csp_al.loop.tasks import labels_of, run_all
+from csp_al.reference.evaluate import OPTIMISER
 from csp_al.store.lock import InUseError, locked
 from csp_al.store.stages import file_of, is_published, stage, verify
 from csp_al.structures import Floats, Labels, Structures
@@ -43,7 +44,8 @@ def random_search(campaign: Campaign, base: Path, root: Path, engine: Engines, r
     pool = candidates.take(searched(table))
     tasks = _tasks(pool, campaign)
     limits = campaign.reference.model_dump(mode="json", include=set(LIMITS))
-    here = root / digest({"tasks": [task_id(task) for task in tasks], "limits": limits})[:20]
+    what = {"tasks": [task_id(task) for task in tasks], "limits": limits, "optimiser": OPTIMISER}
+    here = root / digest(what)[:20]
     folder = here / "relaxed"
     make_directory(here)
     while not is_published(folder):

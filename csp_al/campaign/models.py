@@ -77,7 +77,7 @@ class Potential(Section):
     interactions: Count = Field(3, description="interaction blocks")
     cutoff: Positive = Field(6.0, description="Å")
     radial: Count = Field(20, description="radial basis functions")
-    learning_rate: Positive = Field(2e-3, description="of AdamW, at its highest")
+    learning_rate: Positive = Field(5e-3, description="of AdamW, at its highest")
     batch_size: Count = Field(16, description="structures in one training step")
     steps: Count = Field(3000, description="training steps at most, in each cycle, rounded up to whole epochs")
     patience: Count = Field(1000, description="steps without a better validation loss before training stops")
@@ -116,9 +116,11 @@ class Stop(Section):
     """When the search is over."""
 
     top_k: Count = Field(10, description="lowest crystals that must stay the same, and that are relaxed in the end")
-    tolerance: Positive = Field(0.01, description="eV/atom, an energy that moves less is the same")
+    tolerance: Positive = Field(
+        0.01, description="eV/atom, an energy that moves less, but for what all move by, is the same"
+    )
     patience: Count = Field(2, description="cycles in a row without a change")
-    max_cycles: Count = Field(15, description="cycles at most")
+    max_cycles: Count = Field(40, description="cycles at most")
 
 
 class Finish(Section):

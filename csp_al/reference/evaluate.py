@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from ase.calculators.calculator import BaseCalculator
 
 TRAJECTORY: Final = "trajectory.jsonl"
+OPTIMISER: Final = "BFGS, UnitCellFilter"
+"""Of `relax`, in words: what was kept of another is not taken for its work."""
+
 SAME = 1e-8  # Å, geometries that differ less are one
 
 
@@ -106,15 +109,13 @@ class Recorder(Calculator):
         }
 
     def _remembered(self) -> Evaluation | None:
-        """The next evaluation of the past, if it was of this geometry; past a difference the past is of no use."""
-        if not self.past:
-            return None
-        frame = self.past.pop(0)
-        same = np.allclose(frame["positions"], self.atoms.positions, rtol=0, atol=SAME)
-        if not (same and np.allclose(frame["cell"], self.atoms.cell.array, rtol=0, atol=SAME)):
-            self.past = []
-            return None
-        return Evaluation(frame["energy"], np.array(frame["forces"]), np.array(frame["stress"]))
+        """The next evaluation of the past that was of this geometry, if there is one."""
+        for place, frame in enumerate(self.past):
+            same = np.allclose(frame["positions"], self.atoms.positions, rtol=0, atol=SAME)
+            if same and np.allclose(frame["cell"], self.atoms.cell.array, rtol=0, atol=SAME):
+                self.past = self.past[place + 1 :]
+                return Evaluation(frame["energy"], np.array(frame["forces"]), np.array(frame["stress"]))
+        return None
 
     def _fresh(self) -> Evaluation:
         evaluation = _evaluate(self.inner, self.atoms)

@@ -52,6 +52,10 @@ would be torn apart by its own noise. Different crystals spread wider than that.
 EXCUSED = 10
 """Tolerances that two predicted energies of one crystal may differ by at most, however large the ensemble's spread."""
 
+MERGED = 3
+"""Tolerances, at most, within which two candidates of one cycle are one crystal: a distortion that the matcher does not
+see may lower a crystal by more, and would be hidden by it."""
+
 UNKNOWN = -1
 """Basin of a candidate that is not to be trusted."""
 
@@ -65,14 +69,14 @@ def same_structure(a: Atoms, b: Atoms) -> bool:
     return _match(_reduced(a), _reduced(b))
 
 
-def not_known(sigmas: Floats, others: Floats | float, tolerance: float) -> Floats:
+def not_known(sigmas: Floats, others: Floats | float, tolerance: float, most: int = EXCUSED) -> Floats:
     """How far two predicted energies may be apart and count as the same, eV/atom.
 
-    The tolerance, or the joint spread of the predictions where that is larger, but never more than `EXCUSED`
+    The tolerance, or the joint spread of the predictions where that is larger, but never more than ``most``
     tolerances. A spread that is not finite excuses nothing.
     """
     spread = np.nan_to_num(np.hypot(sigmas, others), nan=0.0, posinf=0.0)
-    window: Floats = np.clip(spread, tolerance, EXCUSED * tolerance)
+    window: Floats = np.clip(spread, tolerance, most * tolerance)
     return window
 
 
@@ -82,9 +86,9 @@ def distinct(
     """Rows of the lowest ``most`` different crystals, lowest first, each with the rows of its duplicates after it.
 
     Two rows are duplicates if the matcher says so and their energies (eV/atom) differ by ``energy_tolerance`` at most
-    from that of the lowest of their group, or, where ``sigmas`` tell the spread of predictions, by what is `not_known`.
-    Rows whose energy is not finite are left out. Only what can still matter is compared: nothing above the last
-    group's energy plus the tolerance.
+    from that of the lowest of their group, or, where ``sigmas`` tell the spread of predictions, by what is `not_known`
+    up to `MERGED` tolerances. Rows whose energy is not finite are left out. Only what can still matter is compared:
+    nothing above the last group's energy plus the tolerance.
     """
     sigmas = np.zeros(len(structures)) if sigmas is None else sigmas
     atoms = structures.to_atoms()
@@ -93,10 +97,11 @@ def distinct(
     for row in np.argsort(energies_per_atom, kind="stable").tolist():
         if not np.isfinite(energies_per_atom[row]):
             break
-        if len(groups) >= most and energies_per_atom[row] - energies_per_atom[groups[-1][0]] > energy_tolerance:
+        last = energies_per_atom[groups[-1][0]] if groups else -np.inf
+        if len(groups) >= most and energies_per_atom[row] - last > energy_tolerance:
             break
         firsts = [group[0] for group in groups]
-        same = not_known(sigmas[firsts], sigmas[row], energy_tolerance)
+        same = not_known(sigmas[firsts], sigmas[row], energy_tolerance, MERGED)
         above = energies_per_atom[row] - energies_per_atom[firsts]
         near = [group for group, is_near in zip(groups, above <= same, strict=True) if is_near]
         home = next((group for group in near if _match(reduced(group[0]), reduced(row))), None)

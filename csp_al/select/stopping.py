@@ -71,9 +71,9 @@ def verdict(
 def changes(top: Top, before: Top | None, rules: Stop) -> list[str]:
     """What changed among the lowest ``rules.top_k`` crystals since the cycle before, in words; empty if nothing.
 
-    Unchanged are the same crystals, by structure, with energies that moved against each other by ``rules.tolerance``
-    at most, up or down, or by the joint spread of the two predictions where that is larger, but never by more than
-    `EXCUSED` tolerances, nor all together (their median) by more than that. A crystal that enters or leaves a full
+    Unchanged are the same crystals, by structure, with energies that moved by ``rules.tolerance`` at most, up or down,
+    from what all moved by together (`_moved_along`), or by the joint spread of the two predictions where that is
+    larger, but neither by more than `EXCUSED` tolerances. A crystal that enters or leaves a full
     list with an energy within the tolerance of the last one is no change, nor is one that enters or leaves at the last
     place, behind others, with an energy as near to the last one as the spread allows: which of two nearly equal
     crystals is the k-th is decided by less than is known.
@@ -95,8 +95,7 @@ def changes(top: Top, before: Top | None, rules: Stop) -> list[str]:
         words.append(f"{left} of the earlier lowest {len(before.energies)} {_be(left)} gone")
     moved = moves > not_known(top.sigmas[here], before.sigmas[there], rules.tolerance)
     if moved.any():
-        most = 1000 * moves[moved].max()
-        words.append(f"{moved.sum()} of their energies moved against the others by up to {most:.0f} meV/atom")
+        words.append(f"{moved.sum()} of their energies moved by up to {1000 * moves[moved].max():.0f} meV/atom")
     return words
 
 
@@ -113,9 +112,15 @@ def unseen_share(table: pd.DataFrame) -> float:
 
 
 def _moved_along(before: Top, moves: Floats, rules: Stop) -> Top:
-    """The earlier list with what its energies and the later ones (m,) have moved by together, as far as that counts."""
-    most = EXCUSED * rules.tolerance
-    together = np.clip(np.median(moves), -most, most) if len(moves) else 0.0
+    """The earlier list, its energies moved by what all moved by together, the median of the moves (m,).
+
+    Of the two in the middle the smaller, not their mean, which would excuse half of what one crystal alone moves by.
+    A single crystal moves by itself, and what is more than `EXCUSED` tolerances is a change.
+    """
+    middle = np.sort(moves)[[(len(moves) - 1) // 2, len(moves) // 2]] if len(moves) > 1 else np.zeros(1)
+    together = middle[np.argmin(np.abs(middle))]
+    if abs(together) > EXCUSED * rules.tolerance:
+        return before
     return replace(before, energies=before.energies + together)
 
 
@@ -143,8 +148,8 @@ def _reason_to_stop(
     if stable >= rules.patience:
         return (
             f"the lowest {crystals} {_plural(crystals, 'crystal')} did not change in {stable} "
-            f"{_plural(stable, 'cycle')}, nor energies against each other by more than {1000 * rules.tolerance:g} "
-            f"meV/atom or the spread of the ensemble"
+            f"{_plural(stable, 'cycle')}, nor did energies, but for what all moved by, by more than "
+            f"{1000 * rules.tolerance:g} meV/atom or the spread of the ensemble"
         )
     if cycle + 1 >= rules.max_cycles:
         return f"all cycles done that stop.max_cycles allows, {rules.max_cycles}"
