@@ -351,6 +351,24 @@ def test_interrupted_relaxation_goes_on_and_ends_where_an_undisturbed_one_ends(t
     assert {**rest, "evaluations": 0} == {**whole, "evaluations": 0}
 
 
+def test_frames_of_another_way_down_do_not_lose_those_that_fit(tmp_path):
+    atoms = shaken(bulk("Al", cubic=True))
+    whole = relax(EMT_REFERENCE, atoms, attempt(tmp_path / "whole", 1), fmax=0.01, max_steps=100)
+    other = atoms.copy()
+    other.rattle(0.1, seed=3)
+    relax(EMT_REFERENCE, other, attempt(tmp_path / "other", 1), fmax=0.01, max_steps=100)
+    lines, others = (
+        (tmp_path / name / "attempt-1" / TRAJECTORY).read_text().splitlines(keepends=True)
+        for name in ("whole", "other")
+    )
+    cut = tmp_path / "cut"
+    (attempt(cut, 1) / TRAJECTORY).write_text("".join(lines[:3] + others[:2]))
+    (attempt(cut, 2) / TRAJECTORY).write_text("".join(lines[3:6]))
+    rest = relax(EMT_REFERENCE, atoms, attempt(cut, 3), fmax=0.01, max_steps=100)
+    assert rest["evaluations"] == whole["evaluations"] - 6
+    assert {**rest, "evaluations": 0} == {**whole, "evaluations": 0}
+
+
 class Broken(Calculator):
     """A calculator that gives what it is told to."""
 

@@ -50,7 +50,8 @@ LEAST_SPREAD = 0.1
 would be torn apart by its own noise. Different crystals spread wider than that."""
 
 EXCUSED = 10
-"""Tolerances that two predicted energies of one crystal may differ by at most, however large the ensemble's spread."""
+"""Tolerances that two predicted energies of one crystal may differ by at most, however large the ensemble's spread;
+and what all leading crystals may move by together."""
 
 MERGED = 3
 """Tolerances, at most, within which two candidates of one cycle are one crystal: a distortion that the matcher does not

@@ -73,10 +73,10 @@ def changes(top: Top, before: Top | None, rules: Stop) -> list[str]:
 
     Unchanged are the same crystals, by structure, with energies that moved by ``rules.tolerance`` at most, up or down,
     from what all moved by together (`_moved_along`), or by the joint spread of the two predictions where that is
-    larger, but neither by more than `EXCUSED` tolerances. A crystal that enters or leaves a full
-    list with an energy within the tolerance of the last one is no change, nor is one that enters or leaves at the last
-    place, behind others, with an energy as near to the last one as the spread allows: which of two nearly equal
-    crystals is the k-th is decided by less than is known.
+    larger, but neither by more than `EXCUSED` tolerances. A crystal that enters or leaves a full list with an energy
+    within the tolerance of the last one is no change, nor is one that enters or leaves at the last place, behind
+    others, with an energy as near to the last one as the spread allows: which of two nearly equal crystals is the k-th
+    is decided by less than is known.
     """
     if not len(top.energies):
         return ["no candidate can be trusted yet"]
