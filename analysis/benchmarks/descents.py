@@ -20,9 +20,11 @@ from ase.filters import FrechetCellFilter, UnitCellFilter
 from ase.optimize import BFGS, LBFGS, CellAwareBFGS
 
 from csp_al.campaign import read_campaign
-from csp_al.campaign.models import species_counts
+from csp_al.campaign.machine import Machine
+from csp_al.campaign.models import Finish
+from csp_al.cli.checks import reference_of
 from csp_al.generate import generate_pool
-from csp_al.reference.references import build_reference
+from csp_al.interfaces import Reference
 
 OPTIMISERS: dict[str, Callable[[Atoms], Any]] = {
     "BFGS, UnitCellFilter": lambda atoms: BFGS(UnitCellFilter(atoms), logfile=None),
@@ -41,18 +43,18 @@ def main() -> None:
     arguments = parser.parse_args()
     print("| system | optimiser | evaluations | converged | ms each |\n|---|---|---|---|---|")
     for file in arguments.files:
+        campaign = read_campaign(file)
+        pool, _ = generate_pool(campaign.pool, campaign.seed, folder=file.parent)
+        reference = reference_of(campaign, Machine(), file.parent)
         for name in OPTIMISERS:
-            print(f"| {file.stem} | {name} | {measured(file, name, arguments.candidates)} |", flush=True)
+            row = measured(name, pool.to_atoms()[: arguments.candidates], reference, campaign.finish)
+            print(f"| {file.stem} | {name} | {row} |", flush=True)
 
 
-def measured(file: Path, name: str, candidates: int) -> str:
-    campaign = read_campaign(file)
-    finish = campaign.finish
+def measured(name: str, candidates: list[Atoms], reference: Reference, finish: Finish) -> str:
     tolerances = {"fmax": finish.fmax} | ({"smax": SMAX} if name == "CellAwareBFGS" else {})
-    reference = build_reference(campaign.reference, list(species_counts(campaign.pool.formula)), base=file.parent)
-    pool, _ = generate_pool(campaign.pool, campaign.seed, folder=file.parent)
     spent, converged, begun = [], [], time.perf_counter()
-    for atoms in pool.to_atoms()[:candidates]:
+    for atoms in candidates:
         atoms.calc = reference.calculator(atoms, Path())
         optimiser = OPTIMISERS[name](atoms)
         try:

@@ -23,16 +23,18 @@ import torch
 from ase import Atoms
 from ruamel.yaml import YAML
 from scipy.stats import spearmanr
+from suite import setting
 
 from csp_al.campaign import Campaign, read_campaign
-from csp_al.campaign.models import Potential, species_counts
+from csp_al.campaign.machine import Machine
+from csp_al.campaign.models import Potential
+from csp_al.cli.checks import reference_of
 from csp_al.generate import generate_pool
 from csp_al.interfaces import Reference, ReferenceFailedError
 from csp_al.loop.tasks import labels_of
 from csp_al.potential.ensemble import Ensemble, new_ensemble
 from csp_al.potential.training import train
 from csp_al.reference.evaluate import frames, relax
-from csp_al.reference.references import build_reference
 from csp_al.structures import Labels, Structures
 
 DONE = {"status": "done", "reason": "", "cost": 0.0, "evaluations": 1}
@@ -42,40 +44,42 @@ LOWEST = 10
 
 
 def main() -> None:
-    arguments = parsed()
+    parser = argparse.ArgumentParser()
+    parser.add_argument("file", type=Path)
+    parser.add_argument("settings", nargs="*", help='such as "kind=painn features=32"; default: as in the file')
+    parser.add_argument("--labels", type=int, default=100)
+    parser.add_argument("--tests", type=int, default=50)
+    arguments = parser.parse_args()
     campaign = read_campaign(arguments.file)
+    try:
+        sections = {text: with_settings(campaign.potential, text) for text in arguments.settings or [""]}
+    except (ValueError, argparse.ArgumentTypeError) as error:
+        parser.error(str(error))
     paths = relaxations(campaign, arguments.labels + arguments.tests, arguments.file.parent)
     paths, held_out = paths[: -arguments.tests], paths[-arguments.tests :]
     rng = np.random.default_rng(campaign.seed)
     labels = as_labels([path[one_of(path, index, rng)] for index, path in enumerate(paths)])
     minima = as_labels([path[-1] for path in held_out])
     print("| " + " | ".join(COLUMNS) + " |\n|" + "---|" * len(COLUMNS))
-    for text in arguments.settings or [""]:
-        section = Potential.model_validate(campaign.potential.model_dump() | settings(text))
+    for text, section in sections.items():
         begun, seed = time.perf_counter(), [campaign.seed, 0, 0]
         ensemble = train(new_ensemble(section, seed, torch.device("cpu")), labels, seed).ensemble
         seconds = time.perf_counter() - begun
         print(f"| {text or 'as in the file'} | {seconds:.0f} | {errors(ensemble, minima)} |", flush=True)
 
 
-def parsed() -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("file", type=Path)
-    parser.add_argument("settings", nargs="*", help='such as "kind=painn features=32"; default: as in the file')
-    parser.add_argument("--labels", type=int, default=100)
-    parser.add_argument("--tests", type=int, default=50)
-    return parser.parse_args()
-
-
-def settings(text: str) -> dict[str, Any]:
-    values = dict(part.split("=", 1) for part in text.split())
-    return {key: YAML(typ="safe").load(value) for key, value in values.items()}
+def with_settings(section: Potential, text: str) -> Potential:
+    """Raises ValueError for what is no setting of a potential."""
+    values = dict(setting(part).split("=", 1) for part in text.split())
+    return Potential.model_validate(
+        section.model_dump() | {key: YAML(typ="safe").load(value) for key, value in values.items()}
+    )
 
 
 def relaxations(campaign: Campaign, count: int, base: Path) -> list[list[dict[str, Any]]]:
     """The frames of as many relaxations by the reference, each from a candidate to rest."""
     pool, _ = generate_pool(campaign.pool, campaign.seed, folder=base)
-    reference = build_reference(campaign.reference, list(species_counts(campaign.pool.formula)), base=base)
+    reference = reference_of(campaign, Machine(), base)
     found = (relaxation(reference, atoms, campaign) for atoms in pool.to_atoms())
     return list(islice(filter(None, found), count))
 
