@@ -8,6 +8,8 @@ from small_run import run_to_its_end
 
 from csp_al import open_run
 from csp_al.benchmark.control import random_search
+from csp_al.benchmark.target import Target
+from csp_al.benchmark.trial import leaders_by_cycle, trial_of
 from csp_al.campaign import CampaignError, Pool, read_campaign
 from csp_al.engine.local import LocalEngine
 from csp_al.generate import generate_candidates, generate_pool, searched
@@ -29,6 +31,10 @@ def quiet(*_, **__):
     pass
 
 
+def engine(folder):
+    return LocalEngine(folder, 2)
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     return open_run(run_to_its_end(tmp_path_factory.mktemp("larger"), CAMPAIGN))
@@ -38,6 +44,7 @@ def test_both_pools_are_candidates_and_keep_their_own_bounds(run):
     pool = run.pool
     assert pool["id"].tolist() == list(range(22))
     assert pool["n_atoms"].tolist() == [2] * 12 + [4] * 10
+    assert pool["searched"].tolist() == [False] * 12 + [True] * 10
     assert pool["volume_per_atom"][12:].between(13, 22).all()
 
 
@@ -58,9 +65,18 @@ def test_what_leads_and_wins_is_of_the_search_pool_alone(run):
 
 
 def test_random_search_relaxes_the_search_pool_alone(run, tmp_path):
-    control = random_search(run.campaign, Path(), tmp_path, lambda folder: LocalEngine(folder, 2), quiet)
+    control = random_search(run.campaign, Path(), tmp_path, engine, quiet)
     assert control.structures.ids.tolist() == list(range(12, 22))
     assert (control.structures.counts == 4).all()
+
+
+def test_a_benchmark_tells_evaluations_of_small_cells_apart(run, tmp_path):
+    control = random_search(run.campaign, Path(), tmp_path, engine, quiet)
+    target = Target(0.0, 0.01, "what aluminium has")
+    trial = trial_of(run, leaders_by_cycle(run, tmp_path, engine, quiet), control, target)
+    labels = run.labels
+    assert trial.small == run.check_evaluations + (labels["id"] < 12).sum()
+    assert trial.small < run.reference_evaluations
 
 
 def test_larger_cells_have_random_streams_of_their_own():

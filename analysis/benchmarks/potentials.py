@@ -49,7 +49,8 @@ def main() -> None:
     parser.add_argument("settings", nargs="*", help='such as "kind=painn features=32"; default: as in the file')
     parser.add_argument("--labels", type=int, default=100)
     parser.add_argument("--tests", type=int, default=50)
-    arguments = parser.parse_args()
+    parser.add_argument("--ensembles", type=int, default=3, help="trained with each setting; errors are their means")
+    arguments = parser.parse_intermixed_args()
     campaign = read_campaign(arguments.file)
     try:
         sections = {text: with_settings(campaign.potential, text) for text in arguments.settings or [""]}
@@ -62,10 +63,13 @@ def main() -> None:
     minima = as_labels([path[-1] for path in held_out])
     print("| " + " | ".join(COLUMNS) + " |\n|" + "---|" * len(COLUMNS))
     for text, section in sections.items():
-        begun, seed = time.perf_counter(), [campaign.seed, 0, 0]
-        ensemble = train(new_ensemble(section, seed, torch.device("cpu")), labels, seed).ensemble
-        seconds = time.perf_counter() - begun
-        print(f"| {text or 'as in the file'} | {seconds:.0f} | {errors(ensemble, minima)} |", flush=True)
+        begun = time.perf_counter()
+        seeds = [[campaign.seed + number, 0, 0] for number in range(arguments.ensembles)]
+        ensembles = [train(new_ensemble(section, seed, torch.device("cpu")), labels, seed).ensemble for seed in seeds]
+        seconds = (time.perf_counter() - begun) / len(seeds)
+        energy, force, rank, lowest, spread = np.mean([errors(ensemble, minima) for ensemble in ensembles], axis=0)
+        figures = f"{energy:.0f} | {force:.2f} | {rank:.2f} | {lowest:.0f} | {spread:.0f}"
+        print(f"| {text or 'as in the file'} | {seconds:.0f} | {figures} |", flush=True)
 
 
 def with_settings(section: Potential, text: str) -> Potential:
@@ -108,7 +112,7 @@ def as_labels(frames: list[dict[str, Any]]) -> Labels:
     return labels_of(structures, frames, cycle=0)
 
 
-def errors(ensemble: Ensemble, minima: Labels) -> str:
+def errors(ensemble: Ensemble, minima: Labels) -> tuple[float, ...]:
     """Mean errors, correlation of ranks, and of the ten lowest minima the mean signed error; the mean spread."""
     said, counts = ensemble.predict(minima.structures), minima.structures.counts
     wrong = 1e3 * (said.energy - minima.energy) / counts
@@ -116,7 +120,7 @@ def errors(ensemble: Ensemble, minima: Labels) -> str:
     rank = spearmanr(said.energy / counts, minima.energy / counts)[0]
     force = np.abs(said.forces - minima.forces).mean()
     spread = 1e3 * (said.energy_sigma / counts).mean()
-    return f"{np.abs(wrong).mean():.0f} | {force:.2f} | {rank:.2f} | {wrong[lowest].mean():.0f} | {spread:.0f}"
+    return float(np.abs(wrong).mean()), float(force), float(rank), float(wrong[lowest].mean()), float(spread)
 
 
 if __name__ == "__main__":

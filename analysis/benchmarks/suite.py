@@ -2,10 +2,11 @@
 
     python analysis/benchmarks/suite.py                       # every system, 10 seeds (20 of Si8): hours of two cores
     python analysis/benchmarks/suite.py si8 --seeds 3
-    python analysis/benchmarks/suite.py si8 --set select.force_weight=0.5 --set potential.members=5
+    python analysis/benchmarks/suite.py si8 --set potential.members=5 --try select.noise=0 --try "select.noise=0.3"
 
-Runs `csp-al benchmark` on the campaigns in `campaigns/suite/`, and prints one table. What was run before, with the same
-settings, is not run again; other settings of a campaign share the random search on its pools.
+Runs `csp-al benchmark` on the campaigns in `campaigns/suite/`, and prints one table: a row for each system, or for each
+thing to `--try` with it; what is `--set` is so in all rows. What was run before, with the same settings, is not run
+again; other settings of a campaign share the random search on its pools.
 """
 
 from __future__ import annotations
@@ -32,9 +33,11 @@ COLUMNS = {
     "median_of_control": "of random search",
     "ratio": "ratio of medians",
     "ratio_of_expected": "of expectations",
+    "soonest": "soonest",
     "lost": "led, and lost",
     "late": "labels after it led",
     "minima": "low minima found",
+    "seconds": "core s",
 }
 
 
@@ -43,10 +46,12 @@ def main() -> None:
     names = arguments.systems or sorted(path.stem.removeprefix("suite-") for path in SUITE.glob("*.yaml"))
     results = []
     for name in names:
-        file = variant(SUITE / f"suite-{name}.yaml", arguments.settings, arguments.directory)
-        seeds = arguments.seeds or SEEDS.get(name, USUAL_SEEDS)
-        results.append(benchmark(file, seeds, arguments.directory / file.stem))
-        print_table(results)
+        for tried in arguments.tried or [""]:
+            settings = [*arguments.settings, *tried.split()]
+            file = variant(SUITE / f"suite-{name}.yaml", settings, arguments.directory)
+            seeds = arguments.seeds or SEEDS.get(name, USUAL_SEEDS)
+            results.append(benchmark(file, seeds, arguments.directory / file.stem))
+            print_table(results)
 
 
 def parsed() -> argparse.Namespace:
@@ -54,6 +59,9 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("systems", nargs="*", help="such as si8; default: all")
     parser.add_argument("--seeds", type=int)
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE", type=setting)
+    parser.add_argument(
+        "--try", dest="tried", action="append", default=[], metavar="'KEY=VALUE KEY=VALUE'", type=several
+    )
     parser.add_argument("--directory", type=Path, default=Path("benchmarks"))
     return parser.parse_args()
 
@@ -63,6 +71,10 @@ def setting(text: str) -> str:
     if not (key and equals and value):
         raise argparse.ArgumentTypeError(f"{text!r}: write KEY=VALUE, e.g. select.force_weight=0.5")
     return text
+
+
+def several(text: str) -> str:
+    return " ".join(map(setting, text.split()))
 
 
 def variant(path: Path, settings: list[str], directory: Path) -> Path:
@@ -110,9 +122,11 @@ def row(result: dict[str, Any]) -> dict[str, str]:
         "median_of_control": number(control["median"]["value"]),
         "ratio": ratio(result["ratio"]),
         "ratio_of_expected": ratio(result["ratio_of_expected"]),
+        "soonest": number(stopping["early_median"]),
         "lost": str(stopping["lost_again"]),
         "late": "" if stopping["late_label_share"] is None else f"{stopping['late_label_share']:.0%}",
         "minima": f"{minima['found']} of {minima['known']}",
+        "seconds": number(campaign["seconds"]),
     }
 
 

@@ -117,6 +117,7 @@ def _result(
         "symmetric_fraction": sought.symmetric_fraction,
         "seeds": list(benchmark.seeds),
         "labels_from_elsewhere": len(campaign.labels),
+        "smaller_cells": _smaller_cells(campaign, trials),
         "top_k": campaign.stop.top_k,
         "target": {key: getattr(target, key) for key in ("words", "energy", "tolerance")},
         "campaign": _side(ours, [trial.found for trial in trials], [trial.seconds for trial in trials])
@@ -157,6 +158,13 @@ def _stopping(trials: list[Trial]) -> dict[str, Any]:
         "late_label_share": float(np.mean(shares)) if shares else None,
         "early_median": statistics.upper_median(np.array([trial.early_hit for trial in trials])),
     }
+
+
+def _smaller_cells(campaign: Campaign, trials: list[Trial]) -> dict[str, Any] | None:
+    """Of the evaluations those of cells that are not searched; None without a search pool."""
+    if campaign.search_pool is None:
+        return None
+    return {"formula": campaign.pool.formula, "evaluations": float(np.median([trial.small for trial in trials]))}
 
 
 def _minima(trials: list[Trial], control: Runs) -> dict[str, Any]:

@@ -29,9 +29,10 @@ class Trial:
 
     ``first_hit``: evaluations until the target was relaxed by the reference at the end, infinite where it was not.
     ``early_cycle``: the first cycle whose leading crystals have it, None where none has; ``early_hit``: evaluations
-    until it had been relaxed, had the campaign stopped where that is soonest. ``late_labels`` were asked for after the
-    early cycle. ``ended``: with a result; else the reason says why there is none. ``minima``: how many low minima the
-    control found in the pool, ``minima_found`` of them by the campaign.
+    until it had been relaxed, had the campaign stopped where that is soonest. ``small``: evaluations of cells that are
+    not searched, beside a search pool. ``late_labels`` were asked for after the early cycle. ``ended``: with a result;
+    else the reason says why there is none. ``minima``: how many low minima the control found in the pool,
+    ``minima_found`` of them by the campaign.
     """
 
     seed: int
@@ -40,6 +41,7 @@ class Trial:
     early_cycle: int | None
     early_hit: float
     cycles: int
+    small: int
     labels: int
     late_labels: int
     minima: int
@@ -84,6 +86,7 @@ def trial_of(run: Run, leaders: dict[int, Labels], control: Labels, target: Targ
         early_cycle=early,
         early_hit=float(min(hits.values(), default=NEVER)),
         cycles=len(hits),
+        small=_small(run),
         labels=labels,
         late_labels=0 if early is None else labels - int(asked[early]),
         minima=len(known),
@@ -92,6 +95,13 @@ def trial_of(run: Run, leaders: dict[int, Labels], control: Labels, target: Targ
         reason=last.reason if ended and last else why_no_result(run.path),
         seconds=seconds_spent(run.path),
     )
+
+
+def _small(run: Run) -> int:
+    """Evaluations of candidates that are not searched: their labels, and the check, which is made on the first ones."""
+    searched = run.pool.set_index("id")["searched"]
+    small = run.labels[run.labels["id"].isin(searched.index[~searched])]
+    return int(small["evaluations"].sum()) + (run.check_evaluations if len(small) else 0)
 
 
 def _evaluations_of_tasks(run: Path) -> int:

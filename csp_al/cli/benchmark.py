@@ -111,6 +111,7 @@ def _sentences(result: dict[str, Any]) -> list[str]:
     return [
         *_without_result(result["trials"]),
         *(["Labels from elsewhere are not among the evaluations."] if result["labels_from_elsewhere"] else []),
+        *_of_smaller_cells(result),
         _saved(result),
         _stopping(result["stopping"], len(result["seeds"])),
         *_minima(result["minima"], result["top_k"]),
@@ -124,6 +125,14 @@ def _without_result(trials: list[dict[str, Any]]) -> list[str]:
 
 def _first_line(text: str) -> str:
     return text.partition("\n")[0]
+
+
+def _of_smaller_cells(result: dict[str, Any]) -> list[str]:
+    smaller = result["smaller_cells"]
+    if smaller is None:
+        return []
+    each = f"a campaign made {_number(smaller['evaluations'])} of its evaluations on cells of {smaller['formula']}"
+    return [f"By the median {each}, which are not searched; random search made none there."]
 
 
 def _saved(result: dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ Columns = dict[str, str]
 
 POOL: Final[Columns] = {
     "id": "int64", "origin": "str", "asked_group": "Int64", "space_group": "str", "space_group_number": "Int64",
-    "n_atoms": "int64", "volume_per_atom": "float64", "note": "str",
+    "n_atoms": "int64", "volume_per_atom": "float64", "searched": "bool", "note": "str",
 }  # fmt: skip
 LABELS: Final[Columns] = {
     "cycle": "int64", "id": "int64", "task": "str", "status": "str", "reason": "str", "energy_per_atom": "float64",

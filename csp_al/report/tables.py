@@ -69,9 +69,10 @@ class Run:
 
     @property
     def pool(self) -> pd.DataFrame:
-        """The candidates as generated, columns `POOL`."""
+        """The candidates as generated, columns `POOL`; beside a search pool only its own are ``searched``."""
         folder = self.path / "pool"
-        return typed(self._csv(folder, "table.csv") if is_published(folder) else None, POOL)
+        table = self._csv(folder, "table.csv") if is_published(folder) else None
+        return typed(None if table is None else table.assign(searched=table.get("searched", True)), POOL)
 
     @property
     def labels(self) -> pd.DataFrame:
