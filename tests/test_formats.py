@@ -48,7 +48,9 @@ def test_run_directory_of_format_2_is_whole_and_is_continued(run):
     open_to_drive(run, read_campaign_of(run), run / "campaign.yaml", {}, mend=False, tell=str)
     file = run.parent / "al2.yaml"
     text = (WRITTEN / "campaign.yaml").read_text().replace("max_cycles: 2", "max_cycles: 3")
-    file.write_text(text.replace("steps: 30", "steps: 30, learning_rate: 2e-3"))  # the default when it was written
+    # what were defaults when it was written
+    text = text.replace("steps: 30", "steps: 30, learning_rate: 2e-3, force_weight: 0.1")
+    file.write_text(text.replace("clusters: 6", "clusters: 6, force_weight: 0.5"))
     ended = csp_al("run", str(file), "--directory", str(run), "--slots", "1", "--device", "cpu")
     assert ended.exit_code == 0, ended.output
     assert "cycle 2, labels 12, failed 0" in ended.output

@@ -368,7 +368,7 @@ def becoming(least_volume: float, **values: Any) -> Change:
 @pytest.mark.parametrize(
     ("values", "reason"),
     [
-        ({"forces_sigma": 30.0}, UNCERTAIN),
+        ({"forces_sigma": 300.0}, UNCERTAIN),
         ({"energy": np.nan}, NOT_FINITE),
         ({"forces": np.nan}, NOT_FINITE),
         ({"stress": np.inf}, NOT_FINITE),

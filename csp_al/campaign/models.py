@@ -82,7 +82,7 @@ class Potential(Section):
     steps: Count = Field(3000, description="training steps at most, in each cycle, rounded up to whole epochs")
     patience: Count = Field(1000, description="steps without a better validation loss before training stops")
     energy_weight: Positive = Field(1.0, description="weight in the loss of the squared energy error, (eV/atom)^2")
-    force_weight: Positive = Field(0.1, description="weight of the mean squared force error, (eV/Å)^2")
+    force_weight: Positive = Field(1.0, description="weight of the mean squared force error, (eV/Å)^2")
     stress_weight: Positive = Field(10.0, description="weight of the mean squared stress error, (eV/Å^3)^2")
     warm_start: bool = Field(
         False,
@@ -96,7 +96,7 @@ class Relax(Section):
 
     fmax: Positive = Field(0.05, description="eV/Å, converged below; for the cell: virial per atom, as in ASE")
     max_steps: Count = Field(300, description="steps of one candidate at most")
-    uncertainty: Positive = Field(0.5, description="stop when the largest sigma_F exceeds this share of max F")
+    uncertainty: Positive = Field(3.0, description="stop when the largest sigma_F exceeds so many times max F")
     uncertainty_floor: Positive = Field(0.25, description="eV/Å, a sigma_F below this stops nothing")
     energy_patience: Count = Field(20, description="stop when the energy has not fallen for so many steps")
     batch_atoms: Count = Field(20_000, description="atoms relaxed side by side")
@@ -106,7 +106,7 @@ class Select(Section):
     """Which candidates are labelled next."""
 
     per_cycle: Count = Field(20, description="labels asked for in each cycle; fewer save labels, more save training")
-    force_weight: Annotated[Number, Field(ge=0)] = Field(0.5, description="Å, w_F in L = E/atom - w_F max|F|")
+    force_weight: Annotated[Number, Field(ge=0)] = Field(0.1, description="Å, w_F in L = E/atom - w_F max|F|")
     clusters: Count = Field(200, description="k of k-means")
     noise: Annotated[Number, Field(ge=0)] = Field(0.1, description="Å, amplitude of the shake before labelling")
     noise_decay: Fraction = Field(0.6, description="factor on the amplitude in each cycle")

@@ -246,7 +246,7 @@ def _at_rest(structures: Structures, prediction: Prediction, section: Relax) -> 
 
 
 def _disagreement(structures: Structures, prediction: Prediction, section: Relax) -> Strings:
-    """Uncertain: the largest spread of a force is a large share of the largest force, and not small in itself."""
+    """Uncertain: the largest spread of a force is many times the largest force, and not small in itself."""
     force = structures.largest(np.linalg.norm(prediction.forces, axis=1))
     sigma = structures.largest(prediction.forces_sigma)
     return np.where(sigma > np.maximum(section.uncertainty * force, section.uncertainty_floor), why.UNCERTAIN, "")
