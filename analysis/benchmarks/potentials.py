@@ -23,7 +23,7 @@ import torch
 from ase import Atoms
 from ruamel.yaml import YAML
 from scipy.stats import spearmanr
-from suite import setting
+from suite import several
 
 from csp_al.campaign import Campaign, read_campaign
 from csp_al.campaign.machine import Machine
@@ -74,7 +74,7 @@ def main() -> None:
 
 def with_settings(section: Potential, text: str) -> Potential:
     """Raises ValueError for what is no setting of a potential."""
-    values = dict(setting(part).split("=", 1) for part in text.split())
+    values = dict(part.split("=", 1) for part in several(text))
     return Potential.model_validate(
         section.model_dump() | {key: YAML(typ="safe").load(value) for key, value in values.items()}
     )

@@ -2,7 +2,7 @@
 
     python analysis/benchmarks/suite.py                       # every system, 10 seeds (20 of Si8): hours of two cores
     python analysis/benchmarks/suite.py si8 --seeds 3
-    python analysis/benchmarks/suite.py si8 --set potential.members=5 --try select.noise=0 --try "select.noise=0.3"
+    python analysis/benchmarks/suite.py si8 --set potential.members=5 --try "select.noise=0 relax.uncertainty=1"
 
 Runs `csp-al benchmark` on the campaigns in `campaigns/suite/`, and prints one table: a row for each system, or for each
 thing to `--try` with it; what is `--set` is so in all rows. What was run before, with the same settings, is not run
@@ -46,8 +46,8 @@ def main() -> None:
     names = arguments.systems or sorted(path.stem.removeprefix("suite-") for path in SUITE.glob("*.yaml"))
     results = []
     for name in names:
-        for tried in arguments.tried or [""]:
-            settings = [*arguments.settings, *tried.split()]
+        for tried in arguments.tried or [[]]:
+            settings = [*arguments.settings, *tried]
             file = variant(SUITE / f"suite-{name}.yaml", settings, arguments.directory)
             seeds = arguments.seeds or SEEDS.get(name, USUAL_SEEDS)
             results.append(benchmark(file, seeds, arguments.directory / file.stem))
@@ -73,8 +73,8 @@ def setting(text: str) -> str:
     return text
 
 
-def several(text: str) -> str:
-    return " ".join(map(setting, text.split()))
+def several(text: str) -> list[str]:
+    return [setting(part) for part in text.split()]
 
 
 def variant(path: Path, settings: list[str], directory: Path) -> Path:
