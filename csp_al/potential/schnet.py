@@ -8,7 +8,7 @@ multiplication and a sum.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from copy import deepcopy
 from typing import Any, NamedTuple
 
 import schnetpack as spk
@@ -49,6 +49,7 @@ class SchNet(spk.representation.SchNet):
     def __init__(self, **keywords: Any) -> None:
         super().__init__(**keywords)
         self.register_buffer("tables", torch.empty(0), persistent=False)
+        self.at_knots = _at_knots(self.radial_basis, self.cutoff_fn)
 
     def forward(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """Add the scalar representation (N, F)."""
@@ -63,25 +64,27 @@ class SchNet(spk.representation.SchNet):
 
     def tabulate(self) -> Tensor:
         """What belongs into ``tables``."""
-        like = self.embedding.weight
-        knots = KNOTS_PER_WIDTH * (self.radial_basis.n_rbf - 1) + 1
-        distance = torch.linspace(0, float(self.cutoff), knots, dtype=like.dtype, device=like.device)
-        basis, basis_slope = _with_slope(self.radial_basis, distance, torch.ones_like(distance))
-        fade, fade_slope = _with_slope(self.cutoff_fn, distance[:, None], torch.ones_like(distance)[:, None])
+        basis, basis_slope, fade, fade_slope = (tensor.to(self.embedding.weight) for tensor in self.at_knots)
         tables = []
         for interaction in self.interactions:
             first, second = interaction.filter_network
             inner, inner_slope = _linear(first, basis, basis_slope)
-            hidden, hidden_slope = _with_slope(first.activation, inner, inner_slope)
+            hidden, hidden_slope = first.activation(inner), torch.sigmoid(inner) * inner_slope  # of a shifted softplus
             value, slope = _linear(second, hidden, hidden_slope)
             tables.append(torch.stack([value * fade, slope * fade + value * fade_slope], dim=1))
         return torch.stack(tables)
 
 
-def _with_slope(function: Callable[[Tensor], Tensor], at: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
-    """Value of a function and its slope along a distance along which its argument has this slope."""
-    value, along = jvp(function, (at,), (slope,))[:2]
-    return value, along
+def _at_knots(radial_basis: Any, cutoff_fn: Any) -> tuple[Tensor, ...]:
+    """Values and slopes of the radial basis (knots, K) and of the cutoff function (knots, 1), which no training moves.
+
+    They are in double precision, whatever the weights are in.
+    """
+    basis, fade = deepcopy(radial_basis).double(), deepcopy(cutoff_fn).double()
+    knots = KNOTS_PER_WIDTH * (radial_basis.n_rbf - 1) + 1
+    distance = torch.linspace(0, float(cutoff_fn.cutoff), knots, dtype=torch.float64)
+    along = torch.ones_like(distance)
+    return *jvp(basis, (distance,), (along,)), *jvp(fade, (distance[:, None],), (along[:, None],))
 
 
 def _linear(layer: nn.Linear, at: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
