@@ -200,6 +200,16 @@ def test_control_of_a_pool_is_kept_for_other_settings(run, control, controls):
         random_search(other.model_copy(update={"seed": 4}), Path(), controls, nothing, quiet)
 
 
+def test_a_larger_pool_is_compared_with_random_search_on_its_first_candidates(run, control, controls):
+    def nothing(_):
+        raise AssertionError("nothing is to be computed")
+
+    pool = run.campaign.pool.model_copy(update={"size": 2 * len(control)})
+    larger = run.campaign.model_copy(update={"pool": pool})
+    again = random_search(larger, Path(), controls, nothing, quiet, size=len(control))
+    np.testing.assert_array_equal(again.energy, control.energy)
+
+
 def test_a_hit_is_as_low_as_the_target_and_the_same_crystal(control):
     energies = energies_per_atom(control)
     best = int(np.nanargmin(energies))

@@ -50,7 +50,7 @@ def main() -> None:
             settings = [*arguments.settings, *tried]
             file = variant(SUITE / f"suite-{name}.yaml", settings, arguments.directory)
             seeds = arguments.seeds or SEEDS.get(name, USUAL_SEEDS)
-            results.append(benchmark(file, seeds, arguments.directory / file.stem))
+            results.append(benchmark(file, seeds, arguments.directory / file.stem, arguments.control_size))
             print_table(results)
 
 
@@ -62,6 +62,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument(
         "--try", dest="tried", action="append", default=[], metavar="'KEY=VALUE KEY=VALUE'", type=several
     )
+    parser.add_argument("--control-size", type=int, help="candidates that random search relaxes; default: all")
     parser.add_argument("--directory", type=Path, default=Path("benchmarks"))
     return parser.parse_args()
 
@@ -97,8 +98,9 @@ def variant(path: Path, settings: list[str], directory: Path) -> Path:
     return written
 
 
-def benchmark(file: Path, seeds: int, directory: Path) -> dict[str, Any]:
+def benchmark(file: Path, seeds: int, directory: Path, control_size: int | None) -> dict[str, Any]:
     command = [sys.executable, "-m", "csp_al", "benchmark", str(file), "--seeds", str(seeds)]
+    command += ["--control-size", str(control_size)] if control_size else []
     subprocess.run([*command, "--directory", str(directory)], check=True)
     result: dict[str, Any] = json.loads((directory / "result.json").read_text())
     return result

@@ -39,7 +39,8 @@ class Benchmark:
     """What is run, and where: the campaign of a file, its reference pinned, once with each seed.
 
     File names in the campaign are relative to ``base``. ``engine`` makes one for a folder of tasks; ``options`` are
-    handed to `csp-al run`; ``slots`` processes run side by side. ``tell(what, done, all)`` hears how far it is.
+    handed to `csp-al run`; ``slots`` processes run side by side. ``tell(what, done, all)`` hears how far it is. The
+    control relaxes ``control_size`` candidates of each pool; None: all of them.
     """
 
     file: Path
@@ -51,6 +52,7 @@ class Benchmark:
     slots: int
     options: Sequence[str]
     tell: Callable[[str, int, int], None]
+    control_size: int | None = None
 
     @property
     def runs(self) -> dict[int, Path]:
@@ -91,7 +93,8 @@ def _leaders(benchmark: Benchmark, run: Run) -> dict[int, Labels]:
 def _control(benchmark: Benchmark, seed: int) -> Labels:
     campaign = benchmark.campaign.model_copy(update={"seed": seed})
     told = _tell(benchmark, f"seed {seed}: random search")
-    return random_search(campaign, benchmark.base, benchmark.directory.parent / CONTROL, benchmark.engine, told)
+    root = benchmark.directory.parent / CONTROL
+    return random_search(campaign, benchmark.base, root, benchmark.engine, told, benchmark.control_size)
 
 
 def _tell(benchmark: Benchmark, what: str) -> Callable[[int, int], None]:
@@ -113,7 +116,8 @@ def _result(
         "format": FORMAT,
         "name": campaign.name,
         "formula": sought.formula,
-        "candidates": len(controls[0]),
+        "candidates": int(runs[0].pool["searched"].sum()),
+        "candidates_of_control": len(controls[0]),
         "symmetric_fraction": sought.symmetric_fraction,
         "seeds": list(benchmark.seeds),
         "labels_from_elsewhere": len(campaign.labels),

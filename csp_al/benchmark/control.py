@@ -14,6 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from csp_al.campaign import Campaign
 from csp_al.engine.local import LocalEngine
 from csp_al.engine.tasks import LIMITS, read_result, relax_task, task_id
@@ -34,14 +36,16 @@ Engines = Callable[[Path], LocalEngine]
 Report = Callable[[int, int], None]
 
 
-def random_search(campaign: Campaign, base: Path, root: Path, engine: Engines, report: Report) -> Labels:
+def random_search(
+    campaign: Campaign, base: Path, root: Path, engine: Engines, report: Report, size: int | None = None
+) -> Labels:
     """Every candidate of the campaign's pool, relaxed by its reference; what is below ``root`` is not done again.
 
-    ``engine`` makes one for a folder of tasks; file names in the campaign are relative to ``base``. A pool that
-    another benchmark is at is waited for.
+    Of a pool that is larger than ``size``, the first so many. ``engine`` makes one for a folder of tasks; file names
+    in the campaign are relative to ``base``. A pool that another benchmark is at is waited for.
     """
     candidates, table = generate_candidates(campaign.pools, campaign.seed, lambda *_: None, base)
-    pool = candidates.take(searched(table))
+    pool = candidates.take(np.flatnonzero(searched(table))[:size])
     tasks = _tasks(pool, campaign)
     limits = campaign.reference.model_dump(mode="json", include=set(LIMITS))
     what = {"tasks": [task_id(task) for task in tasks], "limits": limits, "optimiser": OPTIMISER}

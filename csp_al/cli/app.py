@@ -264,6 +264,9 @@ def benchmark(
     machine: MachineName = None,
     slots: Annotated[int | None, typer.Option(min=1, help="processes side by side; default: one for each core")] = None,
     device: Device = "auto",
+    control_size: Annotated[
+        int | None, typer.Option(min=1, help="candidates of each pool that random search relaxes; default: all")
+    ] = None,
 ) -> None:
     """Compare campaigns with random search, which relaxes every candidate of the same pools with the reference.
 
@@ -277,7 +280,7 @@ def benchmark(
         raise ValueError("--target and --target-energy: give one of them")
     options = ["--device", device, *(["--machine", machine] if machine else [])]
     here = read_machine(machine)
-    raise typer.Exit(run_benchmark(path, seeds, target or target_energy, directory, here, slots, options))
+    raise typer.Exit(run_benchmark(path, seeds, target or target_energy, directory, here, slots, options, control_size))
 
 
 @app.command()

@@ -36,6 +36,7 @@ def run_benchmark(
     machine: Machine,
     slots: int | None,
     options: list[str],
+    control_size: int | None = None,
 ) -> int:
     """Run or continue a benchmark and return the exit status."""
     campaign = checked_campaign(path, machine).campaign
@@ -57,6 +58,7 @@ def run_benchmark(
         slots=slots,
         options=options,
         tell=_Progress().tell,
+        control_size=control_size,
     )
     make_directory(directory)
     try:
@@ -112,6 +114,7 @@ def _sentences(result: dict[str, Any]) -> list[str]:
         *_without_result(result["trials"]),
         *(["Labels from elsewhere are not among the evaluations."] if result["labels_from_elsewhere"] else []),
         *_of_smaller_cells(result),
+        *_of_smaller_control(result),
         _saved(result),
         _stopping(result["stopping"], len(result["seeds"])),
         *_minima(result["minima"], result["top_k"]),
@@ -133,6 +136,11 @@ def _of_smaller_cells(result: dict[str, Any]) -> list[str]:
         return []
     each = f"a campaign made {_number(smaller['evaluations'])} of its evaluations on cells of {smaller['formula']}"
     return [f"By the median {each}, which are not searched; random search made none there."]
+
+
+def _of_smaller_control(result: dict[str, Any]) -> list[str]:
+    everything, some = result["candidates"], result["candidates_of_control"]
+    return [f"Random search relaxed the first {some} of {everything} candidates."] if some < everything else []
 
 
 def _saved(result: dict[str, Any]) -> str:
