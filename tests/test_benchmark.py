@@ -28,6 +28,7 @@ from csp_al.campaign import read_campaign
 from csp_al.cli import app
 from csp_al.engine.local import LocalEngine
 from csp_al.engine.tasks import relax_task, task_id
+from csp_al.files import DamagedError
 from csp_al.select.identity import same_structure
 from csp_al.store.changes import ChangedError
 from csp_al.store.opening import open_to_drive
@@ -198,6 +199,16 @@ def test_control_of_a_pool_is_kept_for_other_settings(run, control, controls):
     assert not list(controls.glob("*/tasks"))
     with pytest.raises(AssertionError, match="nothing is to be computed"):
         random_search(other.model_copy(update={"seed": 4}), Path(), controls, nothing, quiet)
+
+
+def test_a_damaged_control_is_refused_and_done_again_when_that_is_asked_for(run, control, tmp_path):
+    random_search(run.campaign, Path(), tmp_path, engine, quiet, size=2)
+    (file,) = tmp_path.glob("*/relaxed/relaxed.h5")
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(DamagedError, match="Continue with --repair"):
+        random_search(run.campaign, Path(), tmp_path, engine, quiet, size=2)
+    again = random_search(run.campaign, Path(), tmp_path, engine, quiet, size=2, mend=True)
+    np.testing.assert_array_equal(again.energy, control.energy[:2])
 
 
 def test_a_larger_pool_is_compared_with_random_search_on_its_first_candidates(run, control, controls):

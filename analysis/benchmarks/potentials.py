@@ -23,7 +23,7 @@ import torch
 from ase import Atoms
 from ruamel.yaml import YAML
 from scipy.stats import spearmanr
-from suite import several
+from suite import positive, several
 
 from csp_al.campaign import Campaign, read_campaign
 from csp_al.campaign.machine import Machine
@@ -47,9 +47,11 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("file", type=Path)
     parser.add_argument("settings", nargs="*", help='such as "kind=painn features=32"; default: as in the file')
-    parser.add_argument("--labels", type=int, default=100)
-    parser.add_argument("--tests", type=int, default=50)
-    parser.add_argument("--ensembles", type=int, default=3, help="trained with each setting; errors are their means")
+    parser.add_argument("--labels", type=positive, default=100)
+    parser.add_argument("--tests", type=positive, default=50)
+    parser.add_argument(
+        "--ensembles", type=positive, default=3, help="trained with each setting; errors are their means"
+    )
     arguments = parser.parse_intermixed_args()
     campaign = read_campaign(arguments.file)
     try:

@@ -57,14 +57,20 @@ def main() -> None:
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     parser.add_argument("systems", nargs="*", help="such as si8; default: all")
-    parser.add_argument("--seeds", type=int)
+    parser.add_argument("--seeds", type=positive)
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE", type=setting)
     parser.add_argument(
         "--try", dest="tried", action="append", default=[], metavar="'KEY=VALUE KEY=VALUE'", type=several
     )
-    parser.add_argument("--control-size", type=int, help="candidates that random search relaxes; default: all")
+    parser.add_argument("--control-size", type=positive, help="candidates that random search relaxes; default: all")
     parser.add_argument("--directory", type=Path, default=Path("benchmarks"))
     return parser.parse_args()
+
+
+def positive(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r}: a whole number from 1 on")
+    return int(text)
 
 
 def setting(text: str) -> str:

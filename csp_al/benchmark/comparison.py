@@ -10,6 +10,7 @@ where benchmarks of other settings find the control of the same pools.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,7 +30,7 @@ from csp_al.report.tables import Run, open_run
 from csp_al.structures import Labels
 
 FORMAT = 1
-CONTROL = "control"
+CONTROL, HINDSIGHT = "control", "hindsight"
 POINTS = 200
 """Evaluations at which success rates are given."""
 
@@ -40,7 +41,8 @@ class Benchmark:
 
     File names in the campaign are relative to ``base``. ``engine`` makes one for a folder of tasks; ``options`` are
     handed to `csp-al run`; ``slots`` processes run side by side. ``tell(what, done, all)`` hears how far it is. The
-    control relaxes ``control_size`` candidates of each pool; None: all of them.
+    control relaxes ``control_size`` candidates of each pool; None: all of them. To ``mend`` is to do again what is
+    damaged.
     """
 
     file: Path
@@ -53,6 +55,7 @@ class Benchmark:
     options: Sequence[str]
     tell: Callable[[str, int, int], None]
     control_size: int | None = None
+    mend: bool = False
 
     @property
     def runs(self) -> dict[int, Path]:
@@ -65,6 +68,8 @@ def compare(benchmark: Benchmark, target: Path | float | None) -> dict[str, Any]
 
     The target is a file with a structure, an energy in eV/atom, or None for the lowest energy that anybody finds.
     """
+    if benchmark.mend:
+        shutil.rmtree(benchmark.directory / HINDSIGHT, ignore_errors=True)  # quickly done again
     looked_for = _given_target(benchmark, target)
     run_campaigns(benchmark.file, benchmark.options, benchmark.runs, benchmark.slots, _tell(benchmark, "campaigns"))
     runs = [open_run(path) for path in benchmark.runs.values()]
@@ -81,20 +86,21 @@ def compare(benchmark: Benchmark, target: Path | float | None) -> dict[str, Any]
 def _given_target(benchmark: Benchmark, target: Path | float | None) -> Target | None:
     tolerance = benchmark.campaign.stop.tolerance
     if isinstance(target, Path):
-        return target_of_file(target, benchmark.campaign, benchmark.directory / "hindsight", benchmark.engine)
+        return target_of_file(target, benchmark.campaign, benchmark.directory / HINDSIGHT, benchmark.engine)
     return None if target is None else Target(target, tolerance, "the energy that was given")
 
 
 def _leaders(benchmark: Benchmark, run: Run) -> dict[int, Labels]:
     told = _tell(benchmark, f"seed {run.campaign.seed}: what each cycle led to")
-    return leaders_by_cycle(run, benchmark.directory / "hindsight", benchmark.engine, told)
+    return leaders_by_cycle(run, benchmark.directory / HINDSIGHT, benchmark.engine, told)
 
 
 def _control(benchmark: Benchmark, seed: int) -> Labels:
     campaign = benchmark.campaign.model_copy(update={"seed": seed})
     told = _tell(benchmark, f"seed {seed}: random search")
     root = benchmark.directory.parent / CONTROL
-    return random_search(campaign, benchmark.base, root, benchmark.engine, told, benchmark.control_size)
+    size, mend = benchmark.control_size, benchmark.mend
+    return random_search(campaign, benchmark.base, root, benchmark.engine, told, size, mend=mend)
 
 
 def _tell(benchmark: Benchmark, what: str) -> Callable[[int, int], None]:

@@ -19,7 +19,7 @@ import numpy as np
 from csp_al.campaign import Campaign
 from csp_al.engine.local import LocalEngine
 from csp_al.engine.tasks import LIMITS, read_result, relax_task, task_id
-from csp_al.files import digest, make_directory
+from csp_al.files import DamagedError, digest, make_directory
 from csp_al.generate import generate_candidates, searched
 from csp_al.hdf5 import load, save
 from csp_al.interfaces import Task
@@ -37,12 +37,20 @@ Report = Callable[[int, int], None]
 
 
 def random_search(
-    campaign: Campaign, base: Path, root: Path, engine: Engines, report: Report, size: int | None = None
+    campaign: Campaign,
+    base: Path,
+    root: Path,
+    engine: Engines,
+    report: Report,
+    size: int | None = None,
+    *,
+    mend: bool = False,
 ) -> Labels:
     """Every candidate of the campaign's pool, relaxed by its reference; what is below ``root`` is not done again.
 
     Of a pool that is larger than ``size``, the first so many. ``engine`` makes one for a folder of tasks; file names
-    in the campaign are relative to ``base``. A pool that another benchmark is at is waited for.
+    in the campaign are relative to ``base``. A pool that another benchmark is at is waited for. Raises DamagedError;
+    to ``mend`` is to do again what is damaged.
     """
     candidates, table = generate_candidates(campaign.pools, campaign.seed, lambda *_: None, base)
     pool = candidates.take(np.flatnonzero(searched(table))[:size])
@@ -52,6 +60,9 @@ def random_search(
     here = root / digest(what)[:20]
     folder = here / "relaxed"
     make_directory(here)
+    if mend:
+        with suppress(InUseError), locked(here):
+            _remove_if_damaged(folder)
     while not is_published(folder):
         with suppress(InUseError), locked(here):
             if not is_published(folder):
@@ -61,6 +72,14 @@ def random_search(
     shutil.rmtree(here / "tasks", ignore_errors=True)  # a trajectory of every candidate, which nobody asks for again
     verify(folder)
     return load(file_of(folder, NAME), Labels)
+
+
+def _remove_if_damaged(folder: Path) -> None:
+    try:
+        if is_published(folder):
+            verify(folder)
+    except DamagedError:
+        shutil.rmtree(folder)
 
 
 def relax_again(

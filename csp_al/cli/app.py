@@ -267,6 +267,7 @@ def benchmark(
     control_size: Annotated[
         int | None, typer.Option(min=1, help="candidates of each pool that random search relaxes; default: all")
     ] = None,
+    repair: Repair = False,
 ) -> None:
     """Compare campaigns with random search, which relaxes every candidate of the same pools with the reference.
 
@@ -280,7 +281,8 @@ def benchmark(
         raise ValueError("--target and --target-energy: give one of them")
     options = ["--device", device, *(["--machine", machine] if machine else [])]
     here = read_machine(machine)
-    raise typer.Exit(run_benchmark(path, seeds, target or target_energy, directory, here, slots, options, control_size))
+    aim = target or target_energy
+    raise typer.Exit(run_benchmark(path, seeds, aim, directory, here, slots, options, control_size, repair=repair))
 
 
 @app.command()

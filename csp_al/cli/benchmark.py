@@ -36,7 +36,9 @@ def run_benchmark(
     machine: Machine,
     slots: int | None,
     options: list[str],
-    control_size: int | None = None,
+    control_size: int | None,
+    *,
+    repair: bool,
 ) -> int:
     """Run or continue a benchmark and return the exit status."""
     campaign = checked_campaign(path, machine).campaign
@@ -56,9 +58,10 @@ def run_benchmark(
         directory=directory,
         engine=lambda folder: LocalEngine(folder, slots, workers),
         slots=slots,
-        options=options,
+        options=[*options, *(["--repair"] if repair else [])],
         tell=_Progress().tell,
         control_size=control_size,
+        mend=repair,
     )
     make_directory(directory)
     try:
