@@ -157,7 +157,7 @@ def test_each_mistake_in_another_section_is_one_line_too(tmp_path, line, said):
     ("line", "said"),
     [
         ("select: {per_cycle: 1001}\n", "10:21: select.per_cycle: 1001 labels a cycle"),
-        ("budget: {labels: 19}\n", "10:18: budget.labels: 19 labels in all"),
+        ("budget: {labels: 9}\n", "10:18: budget.labels: 9 labels in all"),
         ("select: {per_cycle: 200}\nbudget: {labels: 150}\n", "11:18: budget.labels: 150 labels in all"),
         ("potential: {cutoff: 1.9}\n", "10:21: potential.cutoff: a cutoff of 1.9 Å is within the least distance of"),
     ],
@@ -178,7 +178,7 @@ def test_numbers_that_do_not_fit_together_are_found_at_the_one_that_the_file_giv
         ("formula: Si8, lengths: [2, 4], volume_per_atom: [15, 26]", "pool.lengths: vectors of at most 4 Å span"),
         ("formula: Si8, angles: [120, 140]", "pool.angles: [120, 140]: the least must be below 120"),
         ("formula: Si8, angles: [60, 180]", "pool.angles: [60, 180]: the least must be below 120 and the most below"),
-        ("formula: Si8, size: 15", "pool.size: 20 labels a cycle (select.per_cycle) from 15 candidates (pool.size)"),
+        ("formula: Si8, size: 8", "pool.size: 10 labels a cycle (select.per_cycle) from 8 candidates (pool.size)"),
         ("formula: Si8, seeds: [none.cif]", "pool.seeds[0]: there is no file "),
     ],
 )  # fmt: skip

@@ -16,6 +16,7 @@ import torch
 from conftest import CAMPAIGN
 from typer.testing import CliRunner
 
+from csp_al.benchmark.trial import leaders_by_cycle
 from csp_al.campaign import Campaign, read_campaign
 from csp_al.cli import app
 from csp_al.engine.local import LocalEngine
@@ -345,6 +346,24 @@ def test_campaign_with_more_cycles_ends_as_one_that_had_them_from_the_start(run,
         for found in (contents(run), contents(fresh))
     ]
     assert plain[0] == plain[1]
+
+
+def test_more_crystals_can_be_relaxed_when_a_search_is_over(run, tmp_path):
+    def candidates() -> set[int]:
+        summary = open_run(run).summary
+        assert summary is not None
+        merged = {candidate for group in summary["merged"] for candidate in group}
+        return {*open_run(run).results["id"], *merged, *(failed["id"] for failed in summary["failed"])}
+
+    before = candidates()
+    told = go_on(run, change=lambda text: text.replace("finish: {", "finish: {crystals: 5, "))
+    assert told[-1] == "winners"
+    assert "label" not in told
+    assert before < candidates()
+    assert len(candidates()) == 5
+    engine = LocalEngine(tmp_path / "tasks", slots=1)
+    led = leaders_by_cycle(open_run(run), tmp_path, lambda _: engine, lambda *_: None)
+    assert [len(labels) for labels in led.values()] == [2, 2, 5]
 
 
 # --- formats

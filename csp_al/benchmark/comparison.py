@@ -128,7 +128,7 @@ def _result(
         "seeds": list(benchmark.seeds),
         "labels_from_elsewhere": len(campaign.labels),
         "smaller_cells": _smaller_cells(campaign, trials),
-        "top_k": campaign.stop.top_k,
+        "winners": campaign.winners,
         "target": {key: getattr(target, key) for key in ("words", "energy", "tolerance")},
         "campaign": _side(ours, [trial.found for trial in trials], [trial.seconds for trial in trials])
         | {"evaluations": float(np.median([trial.evaluations for trial in trials]))},

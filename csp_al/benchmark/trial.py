@@ -12,11 +12,12 @@ from csp_al.benchmark.campaigns import why_no_result
 from csp_al.benchmark.control import Engines, Report, energies_per_atom, relax_again
 from csp_al.benchmark.target import Target
 from csp_al.engine.tasks import read_result
+from csp_al.loop.stages import leaders
 from csp_al.report.tables import Run
 from csp_al.select.identity import distinct, pairs_of_same
 from csp_al.select.ranking import rows_of
 from csp_al.store.run import seconds_spent
-from csp_al.structures import Labels
+from csp_al.structures import Ints, Labels, Relaxed
 
 NEVER = float("inf")
 LOW = 0.1
@@ -57,22 +58,32 @@ class Trial:
 
 
 def leaders_by_cycle(run: Run, root: Path, engine: Engines, report: Report) -> dict[int, Labels]:
-    """The leading crystals of each cycle, relaxed by the reference: what its results were, had it been the last."""
-    leaders = {}
-    for cycle in run.published("verdict"):
+    """The leading crystals of each cycle, relaxed by the reference: what its results were, had it been the last.
+
+    Of the last cycle, all that were relaxed in the end.
+    """
+    found = {}
+    for cycle in (cycles := run.published("verdict")):
         verdict, relaxed = run.verdict(cycle), run.relaxed(cycle)
         assert verdict is not None  # they are published
         assert relaxed is not None
-        rows = rows_of(relaxed.structures, verdict.top)
-        leaders[cycle] = relax_again(relaxed.structures.take(rows), run.campaign, run.path, root, engine, report)
-    return leaders
+        ids = _relaxed_in_the_end(run, cycle, relaxed) if cycle == max(cycles) and run.summary else verdict.top
+        structures = relaxed.structures.take(rows_of(relaxed.structures, ids))
+        found[cycle] = relax_again(structures, run.campaign, run.path, root, engine, report)
+    return found
 
 
-def trial_of(run: Run, leaders: dict[int, Labels], control: Labels, target: Target) -> Trial:
-    """Judge a campaign by the target; ``control`` is of the same pool."""
+def _relaxed_in_the_end(run: Run, cycle: int, relaxed: Relaxed) -> Ints:
+    campaign, pool = run.campaign, run.pool
+    searched = pool.loc[pool["searched"], "id"].to_numpy()
+    return leaders(run.ranking(cycle), relaxed, searched, campaign.winners, campaign.stop.tolerance)
+
+
+def trial_of(run: Run, led: dict[int, Labels], control: Labels, target: Target) -> Trial:
+    """Judge a campaign by the target and what led (`leaders_by_cycle`); ``control`` is of the same pool."""
     cycles = run.cycles.set_index("cycle")
     spent = cycles["reference_evaluations"].to_dict()
-    hits = {cycle: spent[cycle] + evaluations_to(labels, target) for cycle, labels in leaders.items()}
+    hits = {cycle: spent[cycle] + evaluations_to(labels, target) for cycle, labels in led.items()}
     early = next((cycle for cycle, hit in hits.items() if hit < NEVER), None)
     ended = run.summary is not None
     asked = cycles["labels_done"] + cycles["labels_failed"]
@@ -90,7 +101,7 @@ def trial_of(run: Run, leaders: dict[int, Labels], control: Labels, target: Targ
         labels=labels,
         late_labels=0 if early is None else labels - int(asked[early]),
         minima=len(known),
-        minima_found=_matched(known, leaders[max(leaders)], target) if ended and len(known) else 0,
+        minima_found=_matched(known, led[max(led)], target) if ended and len(known) else 0,
         ended=ended,
         reason=last.reason if ended and last else why_no_result(run.path),
         seconds=seconds_spent(run.path),

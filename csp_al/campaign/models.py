@@ -105,7 +105,7 @@ class Relax(Section):
 class Select(Section):
     """Which candidates are labelled next."""
 
-    per_cycle: Count = Field(20, description="labels asked for in each cycle; fewer save labels, more save training")
+    per_cycle: Count = Field(10, description="labels asked for in each cycle; fewer save labels, more save training")
     force_weight: Annotated[Number, Field(ge=0)] = Field(0.1, description="Å, w_F in L = E/atom - w_F max|F|")
     clusters: Count = Field(200, description="k of k-means")
     noise: Annotated[Number, Field(ge=0)] = Field(0.1, description="Å, amplitude of the shake before labelling")
@@ -115,17 +115,20 @@ class Select(Section):
 class Stop(Section):
     """When the search is over."""
 
-    top_k: Count = Field(10, description="lowest crystals that must stay the same, and that are relaxed in the end")
+    top_k: Count = Field(10, description="lowest crystals that must stay the same")
     tolerance: Positive = Field(
         0.01, description="eV/atom, an energy that moves less, but for what all move by, is the same"
     )
     patience: Count = Field(2, description="cycles in a row without a change")
-    max_cycles: Count = Field(40, description="cycles at most")
+    max_cycles: Count = Field(80, description="cycles at most")
 
 
 class Finish(Section):
     """Relaxation of the winners by the reference method."""
 
+    crystals: Count | None = Field(
+        None, description="lowest crystals that are relaxed; null, or fewer than stop.top_k: as many as that"
+    )
     fmax: Positive = Field(0.05, description="eV/Å")
     max_steps: Count = Field(200, description="steps of one winner at most")
 
@@ -169,6 +172,11 @@ class Campaign(Section):
     def pools(self) -> list[Pool]:
         """Of all candidates, those that are searched last."""
         return [self.pool] if self.search_pool is None else [self.pool, self.search_pool]
+
+    @property
+    def winners(self) -> int:
+        """Crystals that the reference relaxes in the end, at most."""
+        return max(self.stop.top_k, self.finish.crystals or 0)
 
     @property
     def candidates(self) -> str:

@@ -120,7 +120,7 @@ def _sentences(result: dict[str, Any]) -> list[str]:
         *_of_smaller_control(result),
         _saved(result),
         _stopping(result["stopping"], len(result["seeds"])),
-        *_minima(result["minima"], result["top_k"]),
+        *_minima(result["minima"], result["winners"]),
     ]
 
 

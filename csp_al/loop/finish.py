@@ -12,13 +12,15 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write as write_atoms
 from ase.stress import full_3x3_to_voigt_6_stress
 
+from csp_al.campaign import Campaign
 from csp_al.engine.tasks import atoms_of, relax_task
 from csp_al.files import write_json
 from csp_al.loop.drive import Drive
-from csp_al.loop.stages import Progress
+from csp_al.loop.stages import Progress, leaders
 from csp_al.loop.tasks import run_all
 from csp_al.report.tables import open_run
 from csp_al.select.identity import distinct, times_reached
+from csp_al.select.ranking import rows_of
 from csp_al.store.run import cycles
 from csp_al.structures import Structures
 
@@ -39,10 +41,10 @@ class NoResultError(Exception):
 
 
 def finish(drive: Drive, progress: Progress) -> Path:
-    """Relax the leading crystals with the reference method, and publish them as ``winners``. Raises `NoResultError`."""
+    """Relax the lowest crystals with the reference method, and publish them as ``winners``. Raises `NoResultError`."""
 
     def write(folder: Path) -> None:
-        results = _relaxed_by_reference(drive, folder, _leaders(progress))
+        results = _relaxed_by_reference(drive, folder, _lowest(drive.campaign, progress))
         done = {candidate: result for candidate, result in results.items() if result["status"] == "done"}
         failed = {candidate: result["reason"] for candidate, result in results.items() if result["status"] != "done"}
         if not done:
@@ -70,22 +72,24 @@ def finish(drive: Drive, progress: Progress) -> Path:
     return drive.stage(drive.run / "winners", write)
 
 
-def _leaders(progress: Progress) -> Structures:
-    if progress.top is None or not len(progress.top.structures):
+def _lowest(campaign: Campaign, progress: Progress) -> Structures:
+    if progress.relaxed is None or progress.top is None or not len(progress.top.structures):
         msg = "no candidate was relaxed to a crystal that can be trusted; look at the reasons in rank/ranking.csv"
         raise NoResultError(msg)
-    return progress.top.structures
+    relaxed = progress.relaxed
+    ids = leaders(progress.table, relaxed, progress.searched, campaign.winners, campaign.stop.tolerance)
+    return relaxed.structures.take(rows_of(relaxed.structures, ids))
 
 
-def _relaxed_by_reference(drive: Drive, folder: Path, leaders: Structures) -> dict[int, dict[str, Any]]:
+def _relaxed_by_reference(drive: Drive, folder: Path, lowest: Structures) -> dict[int, dict[str, Any]]:
     """Results of the final relaxations, by candidate."""
     section, reference = drive.campaign.finish, drive.campaign.reference
-    crystals = leaders.to_atoms()
+    crystals = lowest.to_atoms()
     tasks = [relax_task(atoms, reference, section.fmax, section.max_steps) for atoms in crystals]
     _, results = run_all(drive.run, drive.engine, folder, tasks, drive.report)
     return {
         candidate: result | {"numbers": atoms.numbers}
-        for candidate, atoms, result in zip(leaders.ids.tolist(), crystals, results, strict=True)
+        for candidate, atoms, result in zip(lowest.ids.tolist(), crystals, results, strict=True)
     }
 
 
@@ -161,4 +165,4 @@ def _write(folder: Path, rows: list[dict[str, Any]], results: list[dict[str, Any
 
 def _nothing_left(failed: dict[int, str]) -> str:
     reasons = "\n".join(f"  candidate {candidate}: {reason}" for candidate, reason in failed.items())
-    return f"none of the {len(failed)} leading crystals could be relaxed by the reference method:\n{reasons}"
+    return f"none of the {len(failed)} lowest crystals could be relaxed by the reference method:\n{reasons}"

@@ -53,7 +53,7 @@ def plan(campaign: Campaign, run: Path | None) -> dict[str, Any]:
     candidates = _size(campaign) if opened is None or opened.pool.empty else len(opened.pool)
     labels = schedule(campaign, candidates)
     checks = CHECKS * len(campaign.labels)
-    final = campaign.stop.top_k * (campaign.finish.max_steps + 1)
+    final = campaign.winners * (campaign.finish.max_steps + 1)
     measured = _measured(opened) if opened is not None else None
     seconds, basis = _core_seconds(campaign, measured)
     return {
@@ -67,12 +67,12 @@ def plan(campaign: Campaign, run: Path | None) -> dict[str, Any]:
         "labels_done": measured.labels if measured else 0,
         "sources_elsewhere": len(campaign.labels),
         "checks_at_most": checks,
-        "final_relaxations_at_most": campaign.stop.top_k,
+        "final_relaxations_at_most": campaign.winners,
         "final_evaluations_at_most": final,
         "core_hours": {
             "labels": seconds and [(sum(labels) + checks) * one / 3600 for one in seconds],
             # a relaxation that starts near a minimum may need few steps; how many, nobody knows beforehand
-            "final_relaxations": seconds and [campaign.stop.top_k * seconds[0] / 3600, final * seconds[1] / 3600],
+            "final_relaxations": seconds and [campaign.winners * seconds[0] / 3600, final * seconds[1] / 3600],
             "basis": basis,
         },
         "seconds_per_cycle": measured.seconds if measured else None,
@@ -182,7 +182,7 @@ def _disk(campaign: Campaign, candidates: int, labels: list[int], measured: Meas
     """Bytes of the run directory at its end."""
     if measured is not None:
         return int(measured.bytes_per_cycle * len(labels))
-    pool_and_end = cycle_bytes(campaign, candidates, campaign.stop.top_k)
+    pool_and_end = cycle_bytes(campaign, candidates, campaign.winners)
     return pool_and_end + sum(cycle_bytes(campaign, candidates, count) for count in labels)
 
 

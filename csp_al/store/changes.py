@@ -20,7 +20,7 @@ SHELF: Final = "superseded"
 STOPPING: Final = ("stop.max_cycles", "stop.patience", "budget.labels", "budget.hours")
 """Keys that say when to stop: the last verdict may change with them."""
 
-FINISHING: Final = ("finish.fmax", "finish.max_steps")
+FINISHING: Final = ("finish.crystals", "finish.fmax", "finish.max_steps")
 """Keys of the final relaxations."""
 
 FREE: Final = ("reference.time_limit", "reference.max_fail_fraction", "reference.remedies")
