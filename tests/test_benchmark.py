@@ -23,7 +23,7 @@ from csp_al.benchmark.campaigns import CampaignFailedError, run_campaigns
 from csp_al.benchmark.control import energies_per_atom, random_search, relax_again
 from csp_al.benchmark.statistics import Runs
 from csp_al.benchmark.target import Target, lowest, target_of_file
-from csp_al.benchmark.trial import evaluations_to, known_minima, leaders_by_cycle, trial_of
+from csp_al.benchmark.trial import evaluations_to, known_minima, leaders_by_cycle, relaxed_in_the_end, trial_of
 from csp_al.campaign import read_campaign
 from csp_al.cli import app
 from csp_al.engine.local import LocalEngine
@@ -209,6 +209,23 @@ def test_a_damaged_control_is_refused_and_done_again_when_that_is_asked_for(run,
         random_search(run.campaign, Path(), tmp_path, engine, quiet, size=2)
     again = random_search(run.campaign, Path(), tmp_path, engine, quiet, size=2, mend=True)
     np.testing.assert_array_equal(again.energy, control.energy[:2])
+    assert (file.parents[1] / "damaged" / "001" / "relaxed" / "relaxed.h5").stat().st_size == 100
+
+
+def test_damage_to_an_interrupted_control_is_mended(run, control, tmp_path, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("csp_al.benchmark.control.save", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            random_search(run.campaign, Path(), tmp_path, engine, quiet, size=2)
+    file = min(tmp_path.glob("*/tasks/*/result.json"))
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(DamagedError, match="Continue with --repair"):
+        random_search(run.campaign, Path(), tmp_path, engine, quiet, size=2)
+    again = random_search(run.campaign, Path(), tmp_path, engine, quiet, size=2, mend=True)
+    np.testing.assert_array_equal(again.energy, control.energy[:2])
 
 
 def test_a_larger_pool_is_compared_with_random_search_on_its_first_candidates(run, control, controls):
@@ -289,15 +306,16 @@ def test_a_trial_tells_what_the_campaign_found_and_when_it_could_have_stopped(ru
         task_id(relax_task(atoms, run.campaign.reference, 0.05, 40)) for atoms in last_leaders(run).to_atoms()
     )  # the last ones were relaxed by the campaign itself
     target = lowest(run.campaign, [leaders[2]])
-    trial = trial_of(run, leaders, control, target)
+    final = relaxed_in_the_end(run, tmp_path, engine)
+    trial = trial_of(run, leaders, final, control, target)
     assert trial.found
     assert run.reference_evaluations == trial.evaluations >= trial.first_hit
-    final = run.summary["evaluations"]["final_relaxations"]
-    assert trial.first_hit > trial.evaluations - final
+    assert final.evaluations.sum() == run.summary["evaluations"]["final_relaxations"]
+    assert trial.first_hit > trial.evaluations - final.evaluations.sum()
     assert trial.early_hit <= trial.first_hit
     assert trial.labels == len(run.labels)
     assert trial.late_labels == 8 * (2 - trial.early_cycle)
-    never = trial_of(run, leaders, control, Target(-5.0, 0.01, "too low"))
+    never = trial_of(run, leaders, final, control, Target(-5.0, 0.01, "too low"))
     assert (never.found, never.first_hit, never.early_cycle, never.late_labels) == (False, INF, None, 0)
 
 
@@ -312,7 +330,9 @@ def test_a_campaign_without_result_counts_what_it_spent_and_says_why(run, contro
     log(tmp_path / "run", "failed", reason="none of the leading crystals could be relaxed")
     failed = open_run(tmp_path / "run")
     leaders = leaders_by_cycle(failed, tmp_path, engine, quiet)
-    trial = trial_of(failed, leaders, control, lowest(run.campaign, [leaders[2]]))
+    final = relaxed_in_the_end(failed, tmp_path, engine)
+    assert final is None
+    trial = trial_of(failed, leaders, final, control, lowest(run.campaign, [leaders[2]]))
     assert (trial.ended, trial.found, trial.reason) == (False, False, "none of the leading crystals could be relaxed")
     assert trial.evaluations == run.reference_evaluations > failed.reference_evaluations
 

@@ -9,7 +9,7 @@ from small_run import run_to_its_end
 from csp_al import open_run
 from csp_al.benchmark.control import random_search
 from csp_al.benchmark.target import Target
-from csp_al.benchmark.trial import leaders_by_cycle, trial_of
+from csp_al.benchmark.trial import leaders_by_cycle, relaxed_in_the_end, trial_of
 from csp_al.campaign import CampaignError, Pool, read_campaign
 from csp_al.engine.local import LocalEngine
 from csp_al.generate import generate_candidates, generate_pool, searched
@@ -73,7 +73,8 @@ def test_random_search_relaxes_the_search_pool_alone(run, tmp_path):
 def test_a_benchmark_tells_evaluations_of_small_cells_apart(run, tmp_path):
     control = random_search(run.campaign, Path(), tmp_path, engine, quiet)
     target = Target(0.0, 0.01, "what aluminium has")
-    trial = trial_of(run, leaders_by_cycle(run, tmp_path, engine, quiet), control, target)
+    leaders, final = leaders_by_cycle(run, tmp_path, engine, quiet), relaxed_in_the_end(run, tmp_path, engine)
+    trial = trial_of(run, leaders, final, control, target)
     labels = run.labels
     assert trial.small == run.check_evaluations + (labels["id"] < 12).sum()
     assert trial.small < run.reference_evaluations

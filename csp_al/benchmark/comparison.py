@@ -10,7 +10,6 @@ where benchmarks of other settings find the control of the same pools.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,9 +23,10 @@ from csp_al.benchmark.campaigns import run_campaigns
 from csp_al.benchmark.control import Engines, random_search
 from csp_al.benchmark.statistics import Runs
 from csp_al.benchmark.target import Target, lowest, target_of_file
-from csp_al.benchmark.trial import Trial, leaders_by_cycle, trial_of
+from csp_al.benchmark.trial import Trial, leaders_by_cycle, relaxed_in_the_end, trial_of
 from csp_al.campaign import Campaign
 from csp_al.report.tables import Run, open_run
+from csp_al.store.repair import repair_tasks
 from csp_al.structures import Labels
 
 FORMAT = 1
@@ -69,17 +69,17 @@ def compare(benchmark: Benchmark, target: Path | float | None) -> dict[str, Any]
     The target is a file with a structure, an energy in eV/atom, or None for the lowest energy that anybody finds.
     """
     if benchmark.mend:
-        shutil.rmtree(benchmark.directory / HINDSIGHT, ignore_errors=True)  # quickly done again
+        repair_tasks(benchmark.directory / HINDSIGHT)
     looked_for = _given_target(benchmark, target)
     run_campaigns(benchmark.file, benchmark.options, benchmark.runs, benchmark.slots, _tell(benchmark, "campaigns"))
     runs = [open_run(path) for path in benchmark.runs.values()]
     leaders = [_leaders(benchmark, run) for run in runs]
+    finals = [relaxed_in_the_end(run, benchmark.directory / HINDSIGHT, benchmark.engine) for run in runs]
     controls = [_control(benchmark, seed) for seed in benchmark.seeds]
     if looked_for is None:
-        looked_for = lowest(benchmark.campaign, [*controls, *(labels for led in leaders for labels in led.values())])
-    trials = [
-        trial_of(run, led, control, looked_for) for run, led, control in zip(runs, leaders, controls, strict=True)
-    ]
+        led = (labels for by_cycle in leaders for labels in by_cycle.values())
+        looked_for = lowest(benchmark.campaign, [*controls, *led, *filter(None, finals)])
+    trials = [trial_of(*of_seed, looked_for) for of_seed in zip(runs, leaders, finals, controls, strict=True)]
     return _result(benchmark, looked_for, trials, controls, runs)
 
 

@@ -1,4 +1,4 @@
-"""The control: random search, which relaxes every candidate with the reference method.
+"""The control: random search, which relaxes candidates with the reference method, one after the other.
 
 Optimiser, tolerance and cells are those of a campaign's final relaxations, and every step is one reference evaluation.
 What came out is kept for each pool, by a digest of everything that it depends on, so that other settings of a campaign
@@ -14,8 +14,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from csp_al.campaign import Campaign
 from csp_al.engine.local import LocalEngine
 from csp_al.engine.tasks import LIMITS, read_result, relax_task, task_id
@@ -26,6 +24,7 @@ from csp_al.interfaces import Task
 from csp_al.loop.tasks import labels_of, run_all
 from csp_al.reference.evaluate import OPTIMISER
 from csp_al.store.lock import InUseError, locked
+from csp_al.store.repair import SHELF, repair_tasks, set_aside
 from csp_al.store.stages import file_of, is_published, stage, verify
 from csp_al.structures import Floats, Labels, Structures
 
@@ -48,12 +47,14 @@ def random_search(
 ) -> Labels:
     """Every candidate of the campaign's pool, relaxed by its reference; what is below ``root`` is not done again.
 
-    Of a pool that is larger than ``size``, the first so many. ``engine`` makes one for a folder of tasks; file names
-    in the campaign are relative to ``base``. A pool that another benchmark is at is waited for. Raises DamagedError;
-    to ``mend`` is to do again what is damaged.
+    Of a pool that is larger than ``size``, the first so many, and its seeds from files. ``engine`` makes one for a
+    folder of tasks; file names in the campaign are relative to ``base``. A pool that another benchmark is at is waited
+    for. Raises DamagedError; to ``mend`` is to do again what is damaged.
     """
-    candidates, table = generate_candidates(campaign.pools, campaign.seed, lambda *_: None, base)
-    pool = candidates.take(np.flatnonzero(searched(table))[:size])
+    *smaller, sought = campaign.pools
+    sought = sought.model_copy(update={"size": min(size or sought.size, sought.size)})
+    candidates, table = generate_candidates([*smaller, sought], campaign.seed, lambda *_: None, base)
+    pool = candidates.take(searched(table))
     tasks = _tasks(pool, campaign)
     limits = campaign.reference.model_dump(mode="json", include=set(LIMITS))
     what = {"tasks": [task_id(task) for task in tasks], "limits": limits, "optimiser": OPTIMISER}
@@ -62,7 +63,7 @@ def random_search(
     make_directory(here)
     if mend:
         with suppress(InUseError), locked(here):
-            _remove_if_damaged(folder)
+            _repair(folder)
     while not is_published(folder):
         with suppress(InUseError), locked(here):
             if not is_published(folder):
@@ -74,12 +75,13 @@ def random_search(
     return load(file_of(folder, NAME), Labels)
 
 
-def _remove_if_damaged(folder: Path) -> None:
+def _repair(folder: Path) -> None:
+    repair_tasks(folder.parent)
     try:
         if is_published(folder):
             verify(folder)
     except DamagedError:
-        shutil.rmtree(folder)
+        set_aside(folder.parent, SHELF, [folder])
 
 
 def relax_again(

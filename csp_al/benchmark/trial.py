@@ -12,12 +12,11 @@ from csp_al.benchmark.campaigns import why_no_result
 from csp_al.benchmark.control import Engines, Report, energies_per_atom, relax_again
 from csp_al.benchmark.target import Target
 from csp_al.engine.tasks import read_result
-from csp_al.loop.stages import leaders
 from csp_al.report.tables import Run
 from csp_al.select.identity import distinct, pairs_of_same
 from csp_al.select.ranking import rows_of
 from csp_al.store.run import seconds_spent
-from csp_al.structures import Ints, Labels, Relaxed
+from csp_al.structures import Labels
 
 NEVER = float("inf")
 LOW = 0.1
@@ -32,8 +31,8 @@ class Trial:
     ``early_cycle``: the first cycle whose leading crystals have it, None where none has; ``early_hit``: evaluations
     until it had been relaxed, had the campaign stopped where that is soonest. ``small``: evaluations of cells that are
     not searched, beside a search pool. ``late_labels`` were asked for after the early cycle. ``ended``: with a result;
-    else the reason says why there is none. ``minima``: how many low minima the control found in the pool,
-    ``minima_found`` of them by the campaign.
+    else the reason says why there is none. ``minima``: how many low minima the control found, ``minima_found`` of them
+    by the campaign.
     """
 
     seed: int
@@ -58,42 +57,46 @@ class Trial:
 
 
 def leaders_by_cycle(run: Run, root: Path, engine: Engines, report: Report) -> dict[int, Labels]:
-    """The leading crystals of each cycle, relaxed by the reference: what its results were, had it been the last.
-
-    Of the last cycle, all that were relaxed in the end.
-    """
-    found = {}
-    for cycle in (cycles := run.published("verdict")):
+    """The leading crystals of each cycle, relaxed by the reference, as if it had been the last."""
+    leaders = {}
+    for cycle in run.published("verdict"):
         verdict, relaxed = run.verdict(cycle), run.relaxed(cycle)
         assert verdict is not None  # they are published
         assert relaxed is not None
-        ids = _relaxed_in_the_end(run, cycle, relaxed) if cycle == max(cycles) and run.summary else verdict.top
-        structures = relaxed.structures.take(rows_of(relaxed.structures, ids))
-        found[cycle] = relax_again(structures, run.campaign, run.path, root, engine, report)
-    return found
+        rows = rows_of(relaxed.structures, verdict.top)
+        leaders[cycle] = relax_again(relaxed.structures.take(rows), run.campaign, run.path, root, engine, report)
+    return leaders
 
 
-def _relaxed_in_the_end(run: Run, cycle: int, relaxed: Relaxed) -> Ints:
-    campaign, pool = run.campaign, run.pool
-    searched = pool.loc[pool["searched"], "id"].to_numpy()
-    return leaders(run.ranking(cycle), relaxed, searched, campaign.winners, campaign.stop.tolerance)
+def relaxed_in_the_end(run: Run, root: Path, engine: Engines) -> Labels | None:
+    """What a campaign's last relaxations by the reference came to, lowest predicted first; None without a result."""
+    summary, relaxed, ranking = run.summary, run.relaxed(), run.ranking()
+    if summary is None or relaxed is None:
+        return None
+    merged = {candidate for group in summary["merged"] for candidate in group}
+    ids = {*run.results["id"], *merged, *(failed["id"] for failed in summary["failed"])}
+    ascending = ranking.loc[ranking["id"].isin(ids), "id"]
+    structures = relaxed.structures.take(rows_of(relaxed.structures, ascending))
+    return relax_again(structures, run.campaign, run.path, root, engine, lambda *_: None)
 
 
-def trial_of(run: Run, led: dict[int, Labels], control: Labels, target: Target) -> Trial:
-    """Judge a campaign by the target and what led (`leaders_by_cycle`); ``control`` is of the same pool."""
+def trial_of(run: Run, leaders: dict[int, Labels], final: Labels | None, control: Labels, target: Target) -> Trial:
+    """Judge a campaign by the target; ``control`` is of the same pool.
+
+    ``leaders`` are those of `leaders_by_cycle`, ``final`` what `relaxed_in_the_end` gives.
+    """
     cycles = run.cycles.set_index("cycle")
     spent = cycles["reference_evaluations"].to_dict()
-    hits = {cycle: spent[cycle] + evaluations_to(labels, target) for cycle, labels in led.items()}
+    hits = {cycle: spent[cycle] + evaluations_to(labels, target) for cycle, labels in leaders.items()}
     early = next((cycle for cycle, hit in hits.items() if hit < NEVER), None)
-    ended = run.summary is not None
     asked = cycles["labels_done"] + cycles["labels_failed"]
     labels = int(asked.iloc[-1]) if len(asked) else 0
     last = run.verdict()
     known = known_minima(control, target)
     return Trial(
         seed=run.campaign.seed,
-        first_hit=float(hits[max(hits)]) if ended else NEVER,
-        evaluations=run.reference_evaluations if ended else _evaluations_of_tasks(run.path),
+        first_hit=NEVER if final is None else float(spent[max(hits)] + evaluations_to(final, target)),
+        evaluations=_evaluations_of_tasks(run.path) if final is None else run.reference_evaluations,
         early_cycle=early,
         early_hit=float(min(hits.values(), default=NEVER)),
         cycles=len(hits),
@@ -101,9 +104,9 @@ def trial_of(run: Run, led: dict[int, Labels], control: Labels, target: Target) 
         labels=labels,
         late_labels=0 if early is None else labels - int(asked[early]),
         minima=len(known),
-        minima_found=_matched(known, led[max(led)], target) if ended and len(known) else 0,
-        ended=ended,
-        reason=last.reason if ended and last else why_no_result(run.path),
+        minima_found=0 if final is None or not len(known) else _matched(known, final, target),
+        ended=final is not None,
+        reason=last.reason if final is not None and last else why_no_result(run.path),
         seconds=seconds_spent(run.path),
     )
 

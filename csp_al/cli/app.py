@@ -269,7 +269,7 @@ def benchmark(
     ] = None,
     repair: Repair = False,
 ) -> None:
-    """Compare campaigns with random search, which relaxes every candidate of the same pools with the reference.
+    """Compare campaigns with random search, which relaxes the candidates of the same pools with the reference.
 
     A hit is as low as the target within stop.tolerance, and with --target the same crystal. The control is kept beside
     the directory, for other settings of the same pools.

@@ -16,11 +16,11 @@ from csp_al.campaign import Campaign
 from csp_al.engine.tasks import atoms_of, relax_task
 from csp_al.files import write_json
 from csp_al.loop.drive import Drive
-from csp_al.loop.stages import Progress, leaders
+from csp_al.loop.stages import Progress
 from csp_al.loop.tasks import run_all
 from csp_al.report.tables import open_run
 from csp_al.select.identity import distinct, times_reached
-from csp_al.select.ranking import rows_of
+from csp_al.select.ranking import representatives, rows_of
 from csp_al.store.run import cycles
 from csp_al.structures import Structures
 
@@ -76,9 +76,9 @@ def _lowest(campaign: Campaign, progress: Progress) -> Structures:
     if progress.relaxed is None or progress.top is None or not len(progress.top.structures):
         msg = "no candidate was relaxed to a crystal that can be trusted; look at the reasons in rank/ranking.csv"
         raise NoResultError(msg)
-    relaxed = progress.relaxed
-    ids = leaders(progress.table, relaxed, progress.searched, campaign.winners, campaign.stop.tolerance)
-    return relaxed.structures.take(rows_of(relaxed.structures, ids))
+    structures, sought = progress.relaxed.structures, progress.table[progress.table["id"].isin(progress.searched)]
+    crystals = representatives(sought, structures, campaign.winners, campaign.stop.tolerance)
+    return structures.take(rows_of(structures, crystals["id"]))
 
 
 def _relaxed_by_reference(drive: Drive, folder: Path, lowest: Structures) -> dict[int, dict[str, Any]]:

@@ -187,7 +187,8 @@ def judge(drive: Drive, cycle: int, relaxed: Relaxed, table: pd.DataFrame, progr
 
     def write(partial: Path) -> None:
         sought = table[table["id"].isin(progress.searched)]
-        top = _top(relaxed, leaders(table, relaxed, progress.searched, rules.top_k, rules.tolerance))
+        leaders = representatives(sought, relaxed.structures, rules.top_k, rules.tolerance)
+        top = _top(relaxed, leaders["id"])
         spent = Spent(len(progress.all_labels.asked_for), seconds_spent(drive.run, folder) / 3600)
         per_cycle = drive.campaign.select.per_cycle
         said = verdict(
@@ -204,13 +205,6 @@ def judge(drive: Drive, cycle: int, relaxed: Relaxed, table: pd.DataFrame, progr
     progress.top = _top(relaxed, said.top)
     _tell_of_cycle(drive, cycle, progress)
     return said
-
-
-def leaders(table: pd.DataFrame, relaxed: Relaxed, searched: Ints, k: int, tolerance: float) -> Ints:
-    """Ids of the k lowest crystals among the candidates that are searched, lowest first."""
-    sought = table[table["id"].isin(searched)]
-    ids: Ints = representatives(sought, relaxed.structures, k, tolerance)["id"].to_numpy()
-    return ids
 
 
 def _top(relaxed: Relaxed, ids: ArrayLike) -> Top:

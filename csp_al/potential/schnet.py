@@ -38,7 +38,7 @@ class Pairs(NamedTuple):
 
 
 class SchNet(spk.representation.SchNet):
-    """As schnetpack's, with the same names of weights, for inputs that hold each pair of atoms once.
+    """As schnetpack's, with its names of weights and its activation, for inputs that hold each pair of atoms once.
 
     ``tables`` (interactions, knots, 2, F) holds values and slopes of the filters at equally spaced distances. It is
     empty, and the networks are asked in every pass, unless somebody who knows that the weights are final sets it.
@@ -49,6 +49,7 @@ class SchNet(spk.representation.SchNet):
     def __init__(self, **keywords: Any) -> None:
         super().__init__(**keywords)
         self.register_buffer("tables", torch.empty(0), persistent=False)
+        # no buffer: the same for all members, it would be stacked and saved with each
         self.at_knots = _at_knots(self.radial_basis, self.cutoff_fn)
 
     def forward(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -42,6 +42,11 @@ def repair(run: Path) -> list[str]:
     return said
 
 
+def repair_tasks(root: Path) -> None:
+    """Set aside the damaged files of the tasks in this folder, and so have these calculations done again."""
+    set_aside(root, SHELF, [error.path for error in _damaged_tasks(root)])
+
+
 def set_aside_from(run: Path, folder: Path) -> None:
     """Set aside a published stage and every later one."""
     set_aside(run, SHELF, [folder, *published_after(run, folder)])
