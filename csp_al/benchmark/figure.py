@@ -15,10 +15,10 @@ def draw(result: dict[str, Any], path: Path) -> None:
     curve = result["curve"]
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")
     axes = figure.subplots()
-    sides = (("campaign", result["name"], BLUE), ("control", "random search", ORANGE))
+    sides = (("campaign", "campaigns", BLUE), ("control", "random search", ORANGE))
     for key, name, colour in sides:
         side, found = curve[key], result[key]
-        label = f"{name}: {found['found']} of {found['of']}, and 95% interval"
+        label = f"{name}: {found['found']} of {found['of']}"
         axes.step(curve["evaluations"], side["value"], where="post", color=colour, label=label)
         axes.fill_between(
             curve["evaluations"], side["low"], side["high"], step="post", color=colour, alpha=0.2, linewidth=0
@@ -27,7 +27,8 @@ def draw(result: dict[str, Any], path: Path) -> None:
     axes.set_xlabel("Reference evaluations")
     axes.set_ylabel("Share of runs that found the target")
     kind = {0.0: "P1 cells", 1.0: "symmetric cells"}.get(result["symmetric_fraction"], "P1 and symmetric cells")
-    axes.set_title(f"{result['formula']}, {result['candidates']} {kind}, {len(result['seeds'])} seeds", loc="left")
+    what = f"{result['formula']}, {result['candidates']} {kind}, {len(result['seeds'])} seeds"
+    axes.set_title(f"{what}; 95% intervals", loc="left")
     figure.legend(loc="outside lower center", ncols=2, frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=200)
