@@ -47,6 +47,10 @@ def engine(folder):
     return LocalEngine(folder, slots=2)
 
 
+def nothing(_):
+    raise AssertionError("nothing is to be computed")
+
+
 @pytest.fixture(scope="module")
 def run(finished_run):
     return open_run(finished_run)
@@ -190,9 +194,6 @@ def test_control_relaxes_every_candidate_and_counts_every_step(run, control):
 
 
 def test_control_of_a_pool_is_kept_for_other_settings(run, control, controls):
-    def nothing(_):
-        raise AssertionError("nothing is to be computed")
-
     other = run.campaign.model_copy(update={"select": run.campaign.select.model_copy(update={"per_cycle": 2})})
     again = random_search(other, Path(), controls, nothing, quiet)
     np.testing.assert_array_equal(again.energy, control.energy)
@@ -229,9 +230,6 @@ def test_damage_to_an_interrupted_control_is_mended(run, control, tmp_path, monk
 
 
 def test_a_larger_pool_is_compared_with_random_search_on_its_first_candidates(run, control, controls):
-    def nothing(_):
-        raise AssertionError("nothing is to be computed")
-
     pool = run.campaign.pool.model_copy(update={"size": 2 * len(control)})
     larger = run.campaign.model_copy(update={"pool": pool})
     again = random_search(larger, Path(), controls, nothing, quiet, size=len(control))
