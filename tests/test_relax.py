@@ -21,14 +21,27 @@ from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.io.ase import AseAtomsAdaptor
 from scipy.optimize import LbfgsInvHessProduct
 
+from csp_al import open_run
 from csp_al.campaign.models import Potential, Relax
-from csp_al.interfaces import CONVERGED, NOT_FINITE, OUT_OF_STEPS, STALLED, TOO_CLOSE, UNCERTAIN, VOLUME, Ensemble
-from csp_al.potential.ensemble import new_ensemble
+from csp_al.hdf5 import load
+from csp_al.interfaces import (
+    CONVERGED,
+    NOT_FINITE,
+    OUT_OF_STEPS,
+    STALLED,
+    TOO_CLOSE,
+    UNCERTAIN,
+    UNTRUSTED,
+    VOLUME,
+    Ensemble,
+)
+from csp_al.loop.stages import relaxation_limits
+from csp_al.potential.ensemble import load_ensemble, new_ensemble
 from csp_al.potential.training import train
 from csp_al.reference.classical import lennard_jones
 from csp_al.relax import lbfgs, relaxation
 from csp_al.relax.limits import Limits, broken_limit
-from csp_al.relax.relaxation import ENERGY_NOISE, relax
+from csp_al.relax.relaxation import ENERGY_NOISE, relax, relax_pool
 from csp_al.structures import Prediction, Relaxed, Structures, concatenate
 
 Change = Callable[[Structures, Prediction], Prediction]
@@ -286,6 +299,58 @@ def test_energies_never_rise_and_the_kept_frame_is_the_lowest_trustworthy_one():
             if not prediction.forces_sigma[own[structures.system]].any():
                 seen += prediction.energy[own].tolist()
         assert relaxed.prediction.energy[row] <= min(seen) + 2 * noise[row]
+
+
+# --- the pool, cycle after cycle
+
+
+def neon(lattice: str, volume: float) -> Atoms:
+    """One atom a cell; simple cubic stays so by symmetry, and is higher than fcc."""
+    return bulk("Ne", lattice, a=(volume * {"sc": 1, "fcc": 4}[lattice]) ** (1 / 3))
+
+
+def test_a_candidate_is_relaxed_from_its_first_cell_and_from_where_it_stood_and_the_lower_counts():
+    identities = [4, 5, 6, 7]
+    pool = Structures.from_atoms([neon("fcc", 8.5), neon("sc", 10), neon("sc", 10), neon("fcc", 8.5)], identities)
+    stood = Structures.from_atoms([neon("sc", 10), neon("fcc", 8.5), neon("fcc", 8.5), neon("sc", 10)], identities)
+    reason = np.array([CONVERGED, UNCERTAIN, TOO_CLOSE, CONVERGED])
+    before = Relaxed(stood, lj_stub().predict(stood), reason, np.ones(4, np.int64))
+
+    def last_breaks_when_dense(structures: Structures, prediction: Prediction) -> Prediction:
+        breaks = (structures.ids == 7) & (structures.volumes < 8)
+        return replace(prediction, energy=np.where(breaks, np.nan, prediction.energy))
+
+    ends = relax_pool(pool, before, lj_stub(last_breaks_when_dense), TIGHT, WIDE)
+    fcc, sc = relax(pool.take([0, 1]), lj_stub(), TIGHT, WIDE).prediction.energy
+    assert fcc < sc - 0.5
+    assert ends.structures.ids.tolist() == identities
+    assert ends.reason.tolist() == [CONVERGED] * 4
+    # from the first cell; from where it stood; that was not to be trusted; the way from the first cell is not
+    np.testing.assert_allclose(ends.prediction.energy, [fcc, fcc, sc, sc], atol=1e-3)
+
+
+def test_a_candidate_that_no_way_leads_to_rest_keeps_the_way_from_its_first_cell():
+    pool = Structures.from_atoms([neon("fcc", 8.5)])
+    before = relax(Structures.from_atoms([neon("fcc", 9.5)]), lj_stub(), but(TIGHT, max_steps=1), WIDE)
+    breaking = lj_stub(
+        lambda structures, said: replace(said, energy=np.where(structures.volumes < 8, np.nan, said.energy))
+    )
+    ends = relax_pool(pool, before, breaking, TIGHT, WIDE)
+    assert_same_results(ends, relax(pool, breaking, TIGHT, WIDE))
+    assert ends.reason.tolist() == [NOT_FINITE]
+
+
+def test_each_cycle_of_a_run_relaxes_from_both(finished_run):
+    run = open_run(finished_run)
+    trained = load_ensemble(finished_run / "cycle-01" / "train", run.campaign.potential, torch.device("cpu"))
+    pool = load(finished_run / "pool" / "structures.h5", Structures)
+    section, limits = run.campaign.relax, relaxation_limits(run.campaign)
+    first = run.relaxed(0)
+    anew, further = (relax(starts, trained, section, limits) for starts in (pool, first.structures))
+    trusted = np.all([~np.isin(each.reason, UNTRUSTED) for each in (first, anew, further)], axis=0)
+    energies = np.array([anew.prediction.energy, further.prediction.energy])[:, trusted]
+    assert (np.abs(energies.min(axis=0) - energies) > 1e-3).any(axis=1).all()
+    np.testing.assert_allclose(run.relaxed(1).prediction.energy[trusted], energies.min(axis=0), atol=1e-4)
 
 
 # --- why each stops

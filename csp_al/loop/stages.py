@@ -20,11 +20,11 @@ from csp_al.engine.tasks import label_task
 from csp_al.files import write_json
 from csp_al.generate import generate_candidates, searched
 from csp_al.hdf5 import load, save
-from csp_al.interfaces import UNTRUSTED, Verdict
+from csp_al.interfaces import Verdict
 from csp_al.loop.drive import Drive
 from csp_al.loop.tasks import labels_of, refuse_many_failures, run_all
 from csp_al.relax.limits import Limits
-from csp_al.relax.relaxation import relax as relax_all
+from csp_al.relax.relaxation import relax_pool
 from csp_al.report.tables import open_run
 from csp_al.select.cluster import k_means
 from csp_al.select.pick import pick
@@ -36,7 +36,7 @@ from csp_al.select.stopping import Spent, Top, verdict
 from csp_al.select.walk_forward import walk_forward
 from csp_al.store.run import cycle_folder, log, seconds_spent
 from csp_al.store.stages import file_of
-from csp_al.structures import Ints, Labels, Prediction, Relaxed, Structures, choose, concatenate
+from csp_al.structures import Ints, Labels, Prediction, Relaxed, Structures, concatenate
 
 if TYPE_CHECKING:
     from csp_al.potential.ensemble import Ensemble
@@ -158,12 +158,12 @@ def train(drive: Drive, cycle: int, progress: Progress) -> Ensemble:
 
 
 def relax(drive: Drive, cycle: int, progress: Progress, ensemble: Ensemble) -> Relaxed:
-    """Every candidate at rest on the ensemble's mean energy, from where it stood."""
+    """Every candidate at rest on the ensemble's mean energy: the lower of where two ways down lead it."""
 
     def write(folder: Path) -> None:
-        limits = relaxation_limits(drive.campaign)
-        start = standing(progress.pool, progress.relaxed)
-        save(folder / "relaxed.h5", relax_all(start, ensemble, drive.campaign.relax, limits, drive.report))
+        section, limits = drive.campaign.relax, relaxation_limits(drive.campaign)
+        relaxed = relax_pool(progress.pool, progress.relaxed, ensemble, section, limits, drive.report)
+        save(folder / "relaxed.h5", relaxed)
 
     return load(file_of(drive.stage(cycle_folder(drive.run, cycle) / "relax", write), "relaxed.h5"), Relaxed)
 
@@ -228,13 +228,6 @@ def select(drive: Drive, cycle: int, progress: Progress, ensemble: Ensemble, rel
         save(folder / "predicted.h5", replace(ensemble).predict(shaken))
 
     return load(file_of(drive.stage(cycle_folder(drive.run, cycle) / "select", write), "picks.h5"), Picks)
-
-
-def standing(pool: Structures, relaxed: Relaxed | None) -> Structures:
-    """Where each candidate is relaxed from: where it came to rest before, or its first cell if that was no good."""
-    if relaxed is None:
-        return pool
-    return choose(np.isin(relaxed.reason, UNTRUSTED), pool, relaxed.structures, pool)
 
 
 def relaxation_limits(campaign: Campaign) -> Limits:

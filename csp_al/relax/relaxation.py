@@ -72,6 +72,34 @@ def relax(
     return take(joined, order, joined.structures)
 
 
+def relax_pool(
+    pool: Structures,
+    before: Relaxed | None,
+    ensemble: Ensemble,
+    section: Relax,
+    limits: Limits,
+    report: Callable[[int, int], None] = lambda *_: None,
+) -> Relaxed:
+    """Bring every candidate to rest twice, from its first cell and from where it stood ``before``; the lower counts.
+
+    What an early ensemble spoiled, a later one mends from the first cell; what an early one found, a later one that
+    disagrees with itself on the way there goes on from. ``report`` hears of all relaxations, up to two a candidate.
+    """
+    starts = [pool]
+    if before is not None:
+        starts.append(before.structures.take(~np.isin(before.reason, why.UNTRUSTED)))
+    return _lowest_of_each(relax(concatenate(starts), ensemble, section, limits, report))
+
+
+def _lowest_of_each(relaxed: Relaxed) -> Relaxed:
+    """Of all relaxations of each candidate the lowest that can be trusted, else the first, in the order of the ids."""
+    ids = relaxed.structures.ids
+    energy = np.where(np.isin(relaxed.reason, why.UNTRUSTED), np.inf, relaxed.prediction.energy)
+    rows = np.lexsort((energy, ids))
+    _, first = np.unique(ids[rows], return_index=True)
+    return take(relaxed, rows[first], relaxed.structures)
+
+
 @dataclass(frozen=True)
 class _Active:
     """The candidates under way: their rows in the pool, where they stand, and what their optimiser knows.
