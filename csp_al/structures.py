@@ -168,7 +168,7 @@ class Prediction:
 class Relaxed:
     """Where n candidates came to rest: the lowest trustworthy frame, what was predicted for it, why it stopped there.
 
-    Reason (n,) is one of `csp_al.interfaces.STOP_REASONS`; steps (n,) counts the evaluations of each candidate.
+    Reason (n,) is one of `csp_al.interfaces.STOP_REASONS`; steps (n,) counts the evaluations on the way there.
     """
 
     structures: Structures
