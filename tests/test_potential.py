@@ -350,6 +350,28 @@ def test_predictions_are_those_of_the_pass_that_training_sees():
 
 
 @EVERY_KIND
+def test_every_tensor_follows_the_device(kind, monkeypatch):
+    """On the device "meta", which has shapes and no numbers, and refuses to meet another device, as a GPU does."""
+    meta = torch.device("meta")
+    structures = Structures.from_atoms([bulk("Al"), bulk("Al", cubic=True)])
+    edges, rows = find_edges(structures, 4.0), np.arange(2)
+    graph = build_graph(structures, edges, rows, meta)
+    # which pairs repel each other is a matter of numbers
+    none = torch.zeros(2, device=meta), torch.zeros(len(edges.source), 3, device=meta)
+    monkeypatch.setattr("csp_al.potential.ensemble.repel", lambda *_: none)
+    ensemble = new_ensemble(Potential(**(TINY | {"kind": kind})), [1], meta)
+    weights = [ensemble.state[name].requires_grad_() for name in ensemble.learned]
+    for state, differentiable in ((ensemble._fixed, False), (ensemble.state, True)):
+        results = evaluate(ensemble.skeleton, state, graph, differentiable=differentiable)
+        assert [tuple(each.shape) for each in results] == [(3, 2), (3, 5, 3), (3, 2, 3, 3), (3, 5, 8)]
+        assert {each.device for each in results} == {meta}
+    gradients = torch.autograd.grad(sum(each.square().sum() for each in results[:3]), weights, allow_unused=True)
+    assert {each.device for each in gradients if each is not None} == {meta}
+    with pytest.raises(RuntimeError):
+        evaluate(ensemble.skeleton, ensemble.state, build_graph(structures, edges, rows, DEVICE))
+
+
+@EVERY_KIND
 def test_mean_and_spread_are_those_of_a_loop_over_members(kind):
     rng = np.random.default_rng(6)
     structures = Structures.from_atoms([random_crystal(rng, symbols) for symbols in ("Al3", "OAl", "O")])

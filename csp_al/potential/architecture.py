@@ -53,7 +53,9 @@ class Member(nn.Module):
         self.cutoff = section.cutoff
         self.representation = _representation(section)
         self.each_pair_once = isinstance(self.representation, SchNet)
-        self.energy = spk.atomistic.Atomwise(n_in=section.features, output_key=keys.energy)
+        self.energy = spk.atomistic.Atomwise(
+            n_in=section.features, aggregation_mode=None, per_atom_output_key=keys.energy
+        )
         self.register_buffer("energy_shift", torch.zeros((), dtype=torch.float64))
         self.register_buffer("energy_scale", torch.ones(()))
 
@@ -63,12 +65,13 @@ class Member(nn.Module):
         inputs: dict[str, Any] = {
             keys.Z: graph.numbers,
             **dict(zip((keys.idx_i, keys.idx_j, keys.Rij), edges, strict=True)),
-            keys.idx_m: graph.system,
-            keys.n_atoms: graph.counts,
             POINTER: graph.pointer,
         }
-        inputs = self.energy(self.representation(inputs))
-        return inputs[keys.energy] * self.energy_scale, inputs["scalar_representation"]
+        outputs = self.energy(self.representation(inputs))
+        of_atoms = outputs[keys.energy][:, 0]
+        # summed here, since schnetpack asks the device for the number of crystals, and a GPU would be waited for
+        energy = of_atoms.new_zeros(len(graph.counts)).index_add(0, graph.system, of_atoms)
+        return energy * self.energy_scale, outputs["scalar_representation"]
 
 
 def both_ways(graph: Graph, vectors: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -85,10 +85,12 @@ def relax_pool(
     What an early ensemble spoiled, a later one mends from the first cell; what an early one found, a later one that
     disagrees with itself on the way there goes on from. ``report`` hears of all relaxations, up to two a candidate.
     """
-    starts = [pool]
+    starts = pool
     if before is not None:
-        starts.append(before.structures.take(~np.isin(before.reason, why.UNTRUSTED)))
-    return _lowest_of_each(relax(concatenate(starts), ensemble, section, limits, report))
+        starts = concatenate([pool, before.structures.take(~np.isin(before.reason, why.UNTRUSTED))])
+    # an ensemble remembers neighbours by id, and these are two crystals of one candidate
+    relaxed = relax(replace(starts, ids=np.arange(len(starts))), ensemble, section, limits, report)
+    return _lowest_of_each(replace(relaxed, structures=replace(relaxed.structures, ids=starts.ids)))
 
 
 def _lowest_of_each(relaxed: Relaxed) -> Relaxed:
