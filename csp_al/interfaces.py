@@ -133,7 +133,7 @@ class Verdict:
     energies: list[float]
     """Their energies, eV/atom."""
     unseen: float
-    """Good-Turing estimate of the share of relaxations that would reach a minimum not seen yet."""
+    """Good-Turing estimate of the chance that one more candidate would reach a minimum not seen yet."""
 
 
 @dataclass(frozen=True)

@@ -351,11 +351,12 @@ def test_predictions_are_those_of_the_pass_that_training_sees():
 
 @EVERY_KIND
 def test_every_tensor_follows_the_device(kind, monkeypatch):
-    """On the device "meta", which has shapes and no numbers, and refuses to meet another device, as a GPU does."""
+    """On the device "meta", which has shapes and no numbers, and like a GPU refuses most meetings with the CPU."""
     meta = torch.device("meta")
     structures = Structures.from_atoms([bulk("Al"), bulk("Al", cubic=True)])
     edges, rows = find_edges(structures, 4.0), np.arange(2)
     graph = build_graph(structures, edges, rows, meta)
+    assert {each.device for each in graph} == {meta}
     # which pairs repel each other is a matter of numbers
     none = torch.zeros(2, device=meta), torch.zeros(len(edges.source), 3, device=meta)
     monkeypatch.setattr("csp_al.potential.ensemble.repel", lambda *_: none)
@@ -367,8 +368,10 @@ def test_every_tensor_follows_the_device(kind, monkeypatch):
         assert {each.device for each in results} == {meta}
     gradients = torch.autograd.grad(sum(each.square().sum() for each in results[:3]), weights, allow_unused=True)
     assert {each.device for each in gradients if each is not None} == {meta}
-    with pytest.raises(RuntimeError):
-        evaluate(ensemble.skeleton, ensemble.state, build_graph(structures, edges, rows, DEVICE))
+    elsewhere = build_graph(structures, edges, rows, DEVICE)
+    for name in ("system", "source", "target", "volumes", "vectors"):
+        with pytest.raises(RuntimeError):
+            evaluate(ensemble.skeleton, ensemble.state, graph._replace(**{name: getattr(elsewhere, name)}))
 
 
 @EVERY_KIND

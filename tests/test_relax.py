@@ -304,23 +304,26 @@ def test_energies_never_rise_and_the_kept_frame_is_the_lowest_trustworthy_one():
 # --- the pool, cycle after cycle
 
 
-def neon(lattice: str, volume: float) -> Atoms:
-    """One atom a cell; simple cubic stays so by symmetry, and is higher than fcc."""
-    return bulk("Ne", lattice, a=(volume * {"sc": 1, "fcc": 4}[lattice]) ** (1 / 3))
+def cell(lattice: str, volume: float, symbol: str = "Ne") -> Atoms:
+    """One atom in a cell of this volume, Å^3; simple cubic stays so by symmetry, and is higher than fcc."""
+    return bulk(symbol, lattice, a=(volume * {"sc": 1, "fcc": 4}[lattice]) ** (1 / 3))
 
 
 def test_a_candidate_is_relaxed_from_its_first_cell_and_from_where_it_stood_and_the_lower_counts():
-    identities = [4, 5, 6, 7]
-    pool = Structures.from_atoms([neon("fcc", 8.5), neon("sc", 10), neon("sc", 10), neon("fcc", 8.5)], identities)
-    stood = Structures.from_atoms([neon("sc", 10), neon("fcc", 8.5), neon("fcc", 8.5), neon("sc", 10)], identities)
+    identities, high, low = [4, 5, 6, 7], cell("sc", 10), cell("fcc", 8.5)
+    pool = Structures.from_atoms([low, high, high, cell("fcc", 8.5, "Al")], identities)
+    stood = Structures.from_atoms([high, low, low, cell("sc", 10, "Al")], identities)
     reason = np.array([CONVERGED, UNCERTAIN, TOO_CLOSE, CONVERGED])
     before = Relaxed(stood, lj_stub().predict(stood), reason, np.ones(4, np.int64))
 
-    def last_breaks_when_dense(structures: Structures, prediction: Prediction) -> Prediction:
-        breaks = (structures.ids == 7) & (structures.volumes < 8)
+    def aluminium_breaks_when_dense(structures: Structures, prediction: Prediction) -> Prediction:
+        breaks = (structures.numbers == 13) & (structures.volumes < 8)
         return replace(prediction, energy=np.where(breaks, np.nan, prediction.energy))
 
-    ends = relax_pool(pool, before, lj_stub(last_breaks_when_dense), TIGHT, WIDE)
+    stub = lj_stub(aluminium_breaks_when_dense)
+    ends = relax_pool(pool, before, stub, TIGHT, WIDE)
+    assert len(stub.asked[0][0]) == 7
+    assert all(len(set(structures.ids)) == len(structures) for structures, _ in stub.asked)  # neighbours go by id
     fcc, sc = relax(pool.take([0, 1]), lj_stub(), TIGHT, WIDE).prediction.energy
     assert fcc < sc - 0.5
     assert ends.structures.ids.tolist() == identities
@@ -330,8 +333,8 @@ def test_a_candidate_is_relaxed_from_its_first_cell_and_from_where_it_stood_and_
 
 
 def test_a_candidate_that_no_way_leads_to_rest_keeps_the_way_from_its_first_cell():
-    pool = Structures.from_atoms([neon("fcc", 8.5)])
-    before = relax(Structures.from_atoms([neon("fcc", 9.5)]), lj_stub(), but(TIGHT, max_steps=1), WIDE)
+    pool = Structures.from_atoms([cell("fcc", 8.5)])
+    before = relax(Structures.from_atoms([cell("fcc", 9.5)]), lj_stub(), but(TIGHT, max_steps=1), WIDE)
     breaking = lj_stub(
         lambda structures, said: replace(said, energy=np.where(structures.volumes < 8, np.nan, said.energy))
     )

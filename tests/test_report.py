@@ -357,6 +357,7 @@ def test_status_of_a_run_interrupted_while_labelling(labelling, labels):
 def test_time_left_is_the_mean_cycle_times_the_cycles_allowed(labelling):
     folder, _ = labelling
     seconds = [sum(manifest(folder / f"cycle-0{cycle}" / stage)["seconds"] for stage in STAGES) for cycle in (0, 1)]
+    seconds[0] += manifest(folder / "cycle-00" / "relax")["seconds"]  # once a candidate there, twice later
     assert status(folder)["eta_s"] == pytest.approx(np.mean(seconds))  # one of three cycles is left
 
 
@@ -470,6 +471,8 @@ def test_plan_after_the_first_cycle_is_measured(finished_run, run, labels):
     assert planned["core_hours"]["labels"] == pytest.approx([24 * one / 3600] * 2)
     assert planned["core_hours"]["final_relaxations"][1] == pytest.approx(2 * 41 * one / 3600)
     assert planned["seconds_per_cycle"]["train"] == pytest.approx(run.cycles["seconds_train"].mean())
+    relax = run.cycles["seconds_relax"]
+    assert planned["seconds_per_cycle"]["relax"] == pytest.approx((relax.sum() + relax[0]) / len(relax))
     assert planned["hours_at_most"] == pytest.approx(3 * sum(planned["seconds_per_cycle"].values()) / 3600)
     assert "measured" in describe_plan(planned)
     more = plan(changed(run.campaign, "stop", max_cycles=6), finished_run)

@@ -95,7 +95,7 @@ class Relax(Section):
     """Relaxation of the pool by the ensemble mean."""
 
     fmax: Positive = Field(0.05, description="eV/Å, converged below; for the cell: virial per atom, as in ASE")
-    max_steps: Count = Field(300, description="steps of one candidate at most")
+    max_steps: Count = Field(300, description="steps of one relaxation at most")
     uncertainty: Positive = Field(3.0, description="stop when the largest sigma_F exceeds so many times max F")
     uncertainty_floor: Positive = Field(0.25, description="eV/Å, a sigma_F below this stops nothing")
     energy_patience: Count = Field(20, description="stop when the energy has not fallen for so many steps")

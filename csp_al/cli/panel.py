@@ -20,7 +20,7 @@ DOING = {
     "label": "labelling by the reference",
     "check": "checking forces and stress of the reference",
     "train": "training the ensemble",
-    "relax": "relaxing the pool",
+    "relax": "relaxations of the pool",
     "rank": "scoring and clustering",
     "verdict": "looking at the top k",
     "select": "choosing what to label next",

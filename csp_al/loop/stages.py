@@ -158,7 +158,7 @@ def train(drive: Drive, cycle: int, progress: Progress) -> Ensemble:
 
 
 def relax(drive: Drive, cycle: int, progress: Progress, ensemble: Ensemble) -> Relaxed:
-    """Every candidate at rest on the ensemble's mean energy: the lower of where two ways down lead it."""
+    """Every candidate at rest on the ensemble's mean energy, see `relax_pool`."""
 
     def write(folder: Path) -> None:
         section, limits = drive.campaign.relax, relaxation_limits(drive.campaign)

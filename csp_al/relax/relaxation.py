@@ -80,10 +80,11 @@ def relax_pool(
     limits: Limits,
     report: Callable[[int, int], None] = lambda *_: None,
 ) -> Relaxed:
-    """Bring every candidate to rest twice, from its first cell and from where it stood ``before``; the lower counts.
+    """Relax every candidate from its first cell and, if its end ``before`` can be trusted, from there too.
 
-    What an early ensemble spoiled, a later one mends from the first cell; what an early one found, a later one that
-    disagrees with itself on the way there goes on from. ``report`` hears of all relaxations, up to two a candidate.
+    Of ends that can be trusted the lower counts, also where its members disagree. What an early ensemble spoiled, a
+    later one mends from the first cell; what an early one found, a later one that disagrees with itself on the way
+    there goes on from. Results are in the order of the ids; ``report`` hears of all relaxations.
     """
     starts = pool
     if before is not None:

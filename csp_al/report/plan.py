@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import pandas as pd
+
 from csp_al.campaign.models import Campaign, species_counts
 from csp_al.campaign.references import GpawReference
 from csp_al.report.tables import Run, open_run
@@ -34,7 +36,7 @@ WEIGHTS: Final = 10
 
 @dataclass(frozen=True)
 class Measured:
-    """What a run has shown so far: core seconds a call of the reference, wall seconds and bytes a cycle."""
+    """What a run has shown so far: core seconds a call of the reference; wall seconds (`mean_cycle`), bytes a cycle."""
 
     labels: int
     core_seconds: float
@@ -102,7 +104,7 @@ def describe_plan(planned: dict[str, Any]) -> str:
     else:
         stages = ", ".join(f"{stage} {duration(value)}" for stage, value in seconds.items())
         lines.append(
-            f"wall time         at most {duration(3600 * planned['hours_at_most'])} for the cycles; one took: {stages}"
+            f"wall time         at most {duration(3600 * planned['hours_at_most'])} for the cycles; one takes: {stages}"
         )
     needed, free = planned["disk_bytes"] / 1e6, planned["disk_free_bytes"] / 1e6
     lines.append(f"disk              about {needed:.1f} MB; {free:.0f} MB are free" + ": too little" * (free < needed))
@@ -137,17 +139,37 @@ def schedule(campaign: Campaign, candidates: int, cycles: int = 0, asked: int = 
 def _measured(run: Run) -> Measured | None:
     """None before the first cycle that labelled candidates has been judged."""
     cycles, labels = run.cycles, run.labels
-    judged = cycles[cycles["seconds_verdict"].notna() & (cycles["labels_done"] + cycles["labels_failed"] > 0)]
-    if judged.empty:
+    seconds = mean_cycle(cycles)
+    if seconds is None:
         return None
-    means = judged[[f"seconds_{stage}" for stage in STAGES]].mean()
     used = sum(path.stat().st_size for path in run.path.rglob("*") if path.is_file())
     return Measured(
         labels=int((labels["id"] >= 0).sum()),
         core_seconds=float(labels["cost_s"].sum() / max(1, labels["evaluations"].sum())),
-        seconds={stage: float(means.fillna(0.0)[f"seconds_{stage}"]) for stage in STAGES},
-        bytes_per_cycle=used / len(judged),
+        seconds=seconds,
+        bytes_per_cycle=used / len(_judged(cycles)),
     )
+
+
+def mean_cycle(cycles: pd.DataFrame) -> dict[str, float] | None:
+    """Wall seconds of each stage of a cycle to come, from the mean of those judged; None before there is one.
+
+    ``cycles`` is the table of a run. In the first cycle candidates are relaxed once, in later ones up to twice: the
+    first one's relaxations count twice.
+    """
+    judged = _judged(cycles)
+    if judged.empty:
+        return None
+    times = judged["cycle"].eq(0) + 1
+    means = judged.assign(seconds_relax=times * judged["seconds_relax"])[
+        [f"seconds_{stage}" for stage in STAGES]
+    ].mean()
+    return {stage: float(means.fillna(0.0)[f"seconds_{stage}"]) for stage in STAGES}
+
+
+def _judged(cycles: pd.DataFrame) -> pd.DataFrame:
+    """Cycles that labelled candidates and were judged: one that begins with labels from elsewhere takes less."""
+    return cycles[cycles["seconds_verdict"].notna() & (cycles["labels_done"] + cycles["labels_failed"] > 0)]
 
 
 def _core_seconds(campaign: Campaign, measured: Measured | None) -> tuple[list[float] | None, str]:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from csp_al.engine.tasks import is_id, read_result
 from csp_al.files import open_plain
-from csp_al.report.plan import duration, schedule
+from csp_al.report.plan import duration, mean_cycle, schedule
 from csp_al.report.tables import Run, open_run
 from csp_al.store.lock import holder
 from csp_al.store.run import STAGES, Place, cycles, places, published_stages, seconds_spent
@@ -96,7 +96,7 @@ def describe(status: dict[str, Any]) -> str:
     if top:
         lines.append(
             f"top {len(top['ids']):<8}unchanged in {top['stable_cycles']} of {top['patience']} cycles; "
-            f"chance that a relaxation finds a new minimum: {100 * top['unseen']:.0f}%"
+            f"chance that one more candidate finds a new minimum: {100 * top['unseen']:.0f}%"
         )
     if status["walk_forward"]:
         lines.append(f"predicted   {_foreseen(status['walk_forward'])}")
@@ -194,11 +194,10 @@ def _eta(run: Run, state: State, place: Place | None, under_way: float, done: in
         return None
     seconds = table[[f"seconds_{stage}" for stage in STAGES]].sum(axis=1)
     judged = table["seconds_verdict"].notna()
-    labels = table[["labels_done", "labels_failed"]].sum(axis=1)
-    labelled = judged & (labels > 0)  # a cycle that began with labels from elsewhere took less than one with its own
-    if not labelled.any():
+    one = mean_cycle(table)
+    if one is None:
         return None
-    mean, asked = float(seconds[labelled].mean()), int(labels[judged].iloc[-1])
+    mean, asked = sum(one.values()), int(table.loc[judged, ["labels_done", "labels_failed"]].iloc[-1].sum())
     left = len(schedule(campaign, len(run.pool), int(judged.sum()), asked))
     if campaign.budget.hours is not None:
         left = min(left, max(1, math.ceil((3600 * campaign.budget.hours - float(seconds[judged].sum())) / mean)))

@@ -100,7 +100,7 @@ def changes(top: Top, before: Top | None, rules: Stop) -> list[str]:
 
 
 def unseen_share(table: pd.DataFrame) -> float:
-    """Good-Turing estimate of the share of relaxations that would end in a basin not seen yet: f1/n.
+    """Good-Turing estimate of the chance that one more candidate would end in a basin not seen yet: f1/n.
 
     Of n trusted and converged candidates, f1 reached a basin that none of the others did; 1 where n is 0.
     I. J. Good, Biometrika 40, 237 (1953).
