@@ -236,6 +236,8 @@ def alone_through_schnetpack(ensemble: Ensemble, member: int, atoms: Atoms) -> d
         **({"lmax": 2} if theirs == "SO3net" else {}),
     ).double()
     assert not representation.load_state_dict(module.representation.state_dict(), strict=False).missing_keys
+    energy = spk.atomistic.Atomwise(n_in=ensemble.section.features, output_key="energy").double()
+    energy.load_state_dict(module.energy.state_dict())
     zbl = spk.atomistic.ZBLRepulsionEnergy(
         "eV", "Ang", "zbl", trainable=False, cutoff_fn=spk.nn.CosineCutoff(0.9 * 2 * covalent_radii[13])
     ).double()
@@ -243,7 +245,7 @@ def alone_through_schnetpack(ensemble: Ensemble, member: int, atoms: Atoms) -> d
         representation=representation,
         input_modules=[spk.atomistic.Strain(), spk.atomistic.PairwiseDistances()],
         output_modules=[
-            module.energy,
+            energy,
             zbl,
             spk.atomistic.Aggregation(["energy", "zbl"], output_key="total"),
             spk.atomistic.Forces(calc_stress=True, energy_key="total"),
