@@ -160,11 +160,10 @@ def mean_cycle(cycles: pd.DataFrame) -> dict[str, float] | None:
     judged = _judged(cycles)
     if judged.empty:
         return None
-    times = judged["cycle"].eq(0) + 1
-    means = judged.assign(seconds_relax=times * judged["seconds_relax"])[
-        [f"seconds_{stage}" for stage in STAGES]
-    ].mean()
-    return {stage: float(means.fillna(0.0)[f"seconds_{stage}"]) for stage in STAGES}
+    seconds = judged[[f"seconds_{stage}" for stage in STAGES]].copy()
+    seconds.loc[judged["cycle"] == 0, "seconds_relax"] *= 2
+    means = seconds.mean().fillna(0.0)
+    return {stage: float(means[f"seconds_{stage}"]) for stage in STAGES}
 
 
 def _judged(cycles: pd.DataFrame) -> pd.DataFrame:
