@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
-from csp_al.structures import Floats, Ints, Labels, Prediction, Relaxed, Structures
+from csp_al.structures import Floats, Ints, Labels, Prediction, Relaxed, Strings, Structures
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -31,6 +32,11 @@ UNTRUSTED: Final = (TOO_CLOSE, VOLUME, NOT_FINITE)
 """Reasons that say that the potential led the candidate out of the range of sensible crystals."""
 
 STOP_REASONS: Final = (CONVERGED, UNCERTAIN, STALLED, OUT_OF_STEPS, TOO_CLOSE, VOLUME, NOT_FINITE)
+
+
+def trusted(reason: Strings) -> NDArray[np.bool_]:
+    """Whether a relaxation that stopped for this reason ended within the range of sensible crystals, (n,)."""
+    return ~np.isin(reason, UNTRUSTED)
 
 
 class Generator(Protocol):
@@ -171,5 +177,5 @@ class Engine(Protocol):
 __all__ = [
     "CONVERGED", "NOT_FINITE", "OUT_OF_STEPS", "STALLED", "STOP_REASONS", "TOO_CLOSE", "UNCERTAIN", "UNTRUSTED",
     "VOLUME", "Clusterer", "Engine", "Ensemble", "Generator", "Labels", "Reference", "ReferenceFailedError", "Relaxer",
-    "Scorer", "Task", "UnplaceableError", "Verdict",
+    "Scorer", "Task", "UnplaceableError", "Verdict", "trusted",
 ]  # fmt: skip

@@ -31,9 +31,9 @@ from csp_al.interfaces import (
     STALLED,
     TOO_CLOSE,
     UNCERTAIN,
-    UNTRUSTED,
     VOLUME,
     Ensemble,
+    trusted,
 )
 from csp_al.loop.stages import relaxation_limits
 from csp_al.potential.ensemble import load_ensemble, new_ensemble
@@ -350,10 +350,10 @@ def test_each_cycle_of_a_run_relaxes_from_both(finished_run):
     section, limits = run.campaign.relax, relaxation_limits(run.campaign)
     first = run.relaxed(0)
     anew, further = (relax(starts, trained, section, limits) for starts in (pool, first.structures))
-    trusted = np.all([~np.isin(each.reason, UNTRUSTED) for each in (first, anew, further)], axis=0)
-    energies = np.array([anew.prediction.energy, further.prediction.energy])[:, trusted]
+    sound = np.all([trusted(each.reason) for each in (first, anew, further)], axis=0)
+    energies = np.array([anew.prediction.energy, further.prediction.energy])[:, sound]
     assert (np.abs(energies.min(axis=0) - energies) > 1e-3).any(axis=1).all()
-    np.testing.assert_allclose(run.relaxed(1).prediction.energy[trusted], energies.min(axis=0), atol=1e-4)
+    np.testing.assert_allclose(run.relaxed(1).prediction.energy[sound], energies.min(axis=0), atol=1e-4)
 
 
 # --- why each stops

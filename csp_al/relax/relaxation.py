@@ -88,7 +88,7 @@ def relax_pool(
     """
     starts = pool
     if before is not None:
-        starts = concatenate([pool, before.structures.take(~np.isin(before.reason, why.UNTRUSTED))])
+        starts = concatenate([pool, before.structures.take(why.trusted(before.reason))])
     # an ensemble remembers neighbours by id, and these are two crystals of one candidate
     relaxed = relax(replace(starts, ids=np.arange(len(starts))), ensemble, section, limits, report)
     return _lowest_of_each(replace(relaxed, structures=replace(relaxed.structures, ids=starts.ids)))
@@ -97,7 +97,7 @@ def relax_pool(
 def _lowest_of_each(relaxed: Relaxed) -> Relaxed:
     """Of all relaxations of each candidate the lowest that can be trusted, else the first, in the order of the ids."""
     ids = relaxed.structures.ids
-    energy = np.where(np.isin(relaxed.reason, why.UNTRUSTED), np.inf, relaxed.prediction.energy)
+    energy = np.where(why.trusted(relaxed.reason), relaxed.prediction.energy, np.inf)
     rows = np.lexsort((energy, ids))
     _, first = np.unique(ids[rows], return_index=True)
     return take(relaxed, rows[first], relaxed.structures)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from ase import Atoms
 
-from csp_al.interfaces import UNTRUSTED
+from csp_al.interfaces import trusted
 from csp_al.select.cluster import standardised
 from csp_al.structures import Floats, Ints, Relaxed, Structures
 
@@ -136,7 +136,7 @@ def basins(relaxed: Relaxed) -> Ints:
     """
     counts, prediction = relaxed.structures.counts, relaxed.prediction
     energies, volumes = prediction.energy / counts, relaxed.structures.volumes / counts
-    usable = ~np.isin(relaxed.reason, UNTRUSTED) & np.isfinite(energies)
+    usable = trusted(relaxed.reason) & np.isfinite(energies)
     usable &= np.isfinite(prediction.features).all(axis=1)
     rows = np.flatnonzero(usable)
     rows = rows[np.argsort(energies[rows], kind="stable")]

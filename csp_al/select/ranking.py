@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from csp_al.interfaces import UNTRUSTED
+from csp_al.interfaces import trusted
 from csp_al.select.identity import basins, distinct
 from csp_al.structures import Floats, Ints, Relaxed, Structures
 
@@ -38,7 +38,7 @@ def rank(relaxed: Relaxed, scores: Floats, clusters: Ints) -> pd.DataFrame:
             "basin": basins(relaxed),
             "reason": relaxed.reason,
             "steps": relaxed.steps,
-            "trusted": ~np.isin(relaxed.reason, UNTRUSTED),
+            "trusted": trusted(relaxed.reason),
         },
         columns=list(COLUMNS),
     )
