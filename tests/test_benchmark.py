@@ -408,6 +408,23 @@ def test_other_settings_of_the_suite_have_other_names(tmp_path):
     assert other.stop == read_campaign(file).stop
 
 
+def test_a_replayed_stop_rule_waits_for_cycles_in_a_row_that_change_nothing(run, tmp_path):
+    stopping = runpy.run_path(str(ROOT / "analysis" / "benchmarks" / "stopping.py"))
+    first, *_, last = stopping["cycles_of"](run, tmp_path)
+    assert (first.labels, last.labels) == (8, 24)
+    assert last.evaluations + last.relaxed.evaluations.sum() == run.reference_evaluations
+    once, twice = (run.campaign.stop.model_copy(update={"patience": patience}) for patience in (1, 2))
+    stopped = stopping["stopped"]
+    assert stopped([first, last], once) is None
+    assert stopped([first, last, last], once) is last
+    assert stopped([last, last, first, last], twice) is None
+    assert stopped([first, last, last, last], twice) is last
+    target = Target(energies_per_atom(last.cut(1).relaxed)[0], 1e-6, "what led in the end")
+    found = stopping["row"]([[first, last, last], [first, last]], once, target).split(" | ")
+    assert found[:2] == ["1", "1"]  # one of two stops, and has found it
+    assert found[4] == "67%"  # it led in the first cycle too, after 8 labels of 24
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("when", ["campaigns", "seed 1"])
 def test_a_benchmark_is_printed_drawn_and_continued_after_a_kill(tmp_path, when):

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 from ase.data import atomic_numbers
-from numpy.typing import ArrayLike
 
 from csp_al.campaign import Campaign, resolve
 from csp_al.engine.tasks import label_task
@@ -32,7 +31,7 @@ from csp_al.select.ranking import rank as ranked
 from csp_al.select.ranking import representatives, rows_of
 from csp_al.select.score import score
 from csp_al.select.shake import faded, shake
-from csp_al.select.stopping import Spent, Top, verdict
+from csp_al.select.stopping import Spent, Top, top_of, verdict
 from csp_al.select.walk_forward import walk_forward
 from csp_al.store.run import cycle_folder, log, seconds_spent
 from csp_al.store.stages import file_of
@@ -188,7 +187,7 @@ def judge(drive: Drive, cycle: int, relaxed: Relaxed, table: pd.DataFrame, progr
     def write(partial: Path) -> None:
         sought = table[table["id"].isin(progress.searched)]
         leaders = representatives(sought, relaxed.structures, rules.top_k, rules.tolerance)
-        top = _top(relaxed, leaders["id"])
+        top = top_of(relaxed, leaders["id"])
         spent = Spent(len(progress.all_labels.asked_for), seconds_spent(drive.run, folder) / 3600)
         per_cycle = drive.campaign.select.per_cycle
         said = verdict(
@@ -202,17 +201,9 @@ def judge(drive: Drive, cycle: int, relaxed: Relaxed, table: pd.DataFrame, progr
     if said.stop:
         drive.end_with(folder)
     progress.relaxed, progress.table, progress.verdict = relaxed, table, said
-    progress.top = _top(relaxed, said.top)
+    progress.top = top_of(relaxed, said.top)
     _tell_of_cycle(drive, cycle, progress)
     return said
-
-
-def _top(relaxed: Relaxed, ids: ArrayLike) -> Top:
-    """Candidates of these ids as they came to rest."""
-    rows = rows_of(relaxed.structures, ids)
-    counts = relaxed.structures.counts[rows]
-    energies, sigmas = relaxed.prediction.energy[rows] / counts, relaxed.prediction.energy_sigma[rows] / counts
-    return Top(relaxed.structures.take(rows), energies, sigmas)
 
 
 def select(drive: Drive, cycle: int, progress: Progress, ensemble: Ensemble, relaxed: Relaxed) -> Picks:

@@ -13,11 +13,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from csp_al.campaign.models import Budget, Stop
 from csp_al.interfaces import CONVERGED, Verdict
 from csp_al.select.identity import EXCUSED, UNKNOWN, not_known, pairs_of_same
-from csp_al.structures import Floats, Ints, Structures
+from csp_al.select.ranking import rows_of
+from csp_al.structures import Floats, Ints, Relaxed, Structures
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,14 @@ class Top:
     structures: Structures
     energies: Floats
     sigmas: Floats
+
+
+def top_of(relaxed: Relaxed, ids: ArrayLike) -> Top:
+    """Candidates of these ids as they came to rest."""
+    rows = rows_of(relaxed.structures, ids)
+    counts = relaxed.structures.counts[rows]
+    energies, sigmas = relaxed.prediction.energy[rows] / counts, relaxed.prediction.energy_sigma[rows] / counts
+    return Top(relaxed.structures.take(rows), energies, sigmas)
 
 
 @dataclass(frozen=True)
