@@ -16,7 +16,7 @@ from csp_al.report.tables import Run
 from csp_al.select.identity import distinct, pairs_of_same
 from csp_al.select.ranking import rows_of
 from csp_al.store.run import seconds_spent
-from csp_al.structures import Labels
+from csp_al.structures import Labels, Structures, concatenate
 
 NEVER = float("inf")
 LOW = 0.1
@@ -58,14 +58,20 @@ class Trial:
 
 def leaders_by_cycle(run: Run, root: Path, engine: Engines, report: Report) -> dict[int, Labels]:
     """The leading crystals of each cycle, relaxed by the reference, as if it had been the last."""
-    leaders = {}
-    for cycle in run.published("verdict"):
-        verdict, relaxed = run.verdict(cycle), run.relaxed(cycle)
-        assert verdict is not None  # they are published
-        assert relaxed is not None
-        rows = rows_of(relaxed.structures, verdict.top)
-        leaders[cycle] = relax_again(relaxed.structures.take(rows), run.campaign, run.path, root, engine, report)
-    return leaders
+    leaders = {cycle: _leading(run, cycle) for cycle in run.published("verdict")}
+    if not leaders:
+        return {}
+    labels = relax_again(concatenate(leaders.values()), run.campaign, run.path, root, engine, report)
+    cycles = np.repeat(list(leaders), [len(structures) for structures in leaders.values()])
+    return {cycle: labels.take(cycles == cycle) for cycle in leaders}
+
+
+def _leading(run: Run, cycle: int) -> Structures:
+    """Lowest predicted first."""
+    verdict, relaxed = run.verdict(cycle), run.relaxed(cycle)
+    assert verdict is not None  # they are published
+    assert relaxed is not None
+    return relaxed.structures.take(rows_of(relaxed.structures, verdict.top))
 
 
 def relaxed_in_the_end(run: Run, root: Path, engine: Engines) -> Labels | None:
