@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import ase.io
@@ -598,6 +600,16 @@ def test_doctor_survives_broken_packages(monkeypatch):
     for word in ("torch", "GPAW", "a-package-that-is-not-there"):
         assert lines_about(word)[0][0] is False
     assert "libcuda" in lines_about("torch")[0][1]
+
+
+def test_a_reader_who_has_read_enough_gets_no_complaint():
+    command = [sys.executable, "-m", "csp_al", "doctor"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert "Python" in process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    process.stderr.close()
+    process.wait()
 
 
 def test_doctor_sees_that_the_folder_is_not_writable(monkeypatch):

@@ -18,7 +18,7 @@ def in_words(verb: Verb) -> Verb:
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         try:
             return verb(*args, **kwargs)
-        except typer.Exit:
+        except (typer.Exit, BrokenPipeError):  # the latter is for typer: who reads, has read enough
             raise
         except Exception as error:
             from csp_al.campaign.errors import printable_lines
