@@ -87,9 +87,9 @@ CRYSTALS = {
 }
 
 
-def disguised(atoms, rng, noise=0.03, strain=0.005):
+def disguised(atoms, rng, noise=0.03, strain=0.005, cell=((1, 1, 0), (0, 1, 1), (0, 0, 1))):
     """The same crystal in another cell, rotated, shifted, in another order, as two relaxations leave it."""
-    other = make_supercell(atoms, [[1, 1, 0], [0, 1, 1], [0, 0, 1]])
+    other = make_supercell(atoms, cell)
     other = other[rng.permutation(len(other))]
     bend = rng.uniform(-strain, strain, (3, 3))
     turn = Rotation.random(random_state=int(rng.integers(1000))).as_matrix()
@@ -222,6 +222,16 @@ def test_a_crystal_is_the_same_in_another_cell_rotated_permuted_and_slightly_off
     atoms = CRYSTALS[name]()
     assert all(same_structure(atoms, disguised(atoms, rng)) for _ in range(4))
     assert same_structure(atoms, atoms.repeat((2, 1, 1)))
+
+
+@pytest.mark.parametrize("name", CRYSTALS)
+def test_a_crystal_is_the_same_in_a_larger_cell_with_long_vectors(name):
+    rng = np.random.default_rng(1)
+    atoms = CRYSTALS[name]()
+    for _ in range(8):
+        longer = np.diag([1, 1, 3]) + np.triu(rng.integers(-3, 4, (3, 3)), 1)
+        skewed = longer @ (np.eye(3, dtype=int) + np.tril(rng.integers(-2, 3, (3, 3)), -1))
+        assert same_structure(atoms, disguised(atoms, rng, cell=skewed))
 
 
 def test_different_crystals_are_different():
