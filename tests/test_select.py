@@ -75,6 +75,23 @@ def beta_tin():
     return bulk("Si", "bct", a=4.69, c=2.58)
 
 
+def perovskite(tilt):
+    """SrTiO3, its octahedra turned about c, one this way and the next that, so that oxygen moves by so many Å."""
+    atoms = crystal(
+        ["Sr", "Ti", "O"],
+        [(0.5, 0.5, 0.5), (0, 0, 0), (0.5, 0, 0)],
+        spacegroup=221,
+        cellpar=[3.9, 3.9, 3.9, 90, 90, 90],
+    )
+    atoms = atoms.repeat((2, 2, 1))
+    for atom in atoms:
+        x, y, z = np.round(2 * atom.position / 3.9).astype(int)  # titanium at even x, y and z
+        if z % 2 == 0 and (x + y) % 2 == 1:
+            turn = tilt * (-1) ** (x // 2 + y // 2)
+            atom.position += [0, turn, 0] if x % 2 else [-turn, 0, 0]
+    return atoms
+
+
 CRYSTALS = {
     "diamond": diamond,
     "lonsdaleite": lonsdaleite,
@@ -241,6 +258,13 @@ def test_different_crystals_are_different():
         atoms.set_cell(atoms.cell * np.cbrt(19 * len(atoms) / atoms.get_volume()), scale_atoms=True)
     same = {(a, b) for i, a in enumerate(names) for j, b in enumerate(names) if same_structure(built[i], built[j])}
     assert same == {(name, name) for name in names}
+
+
+def test_a_distorted_crystal_is_no_larger_cell_of_the_undistorted_one():
+    arsenic = bulk("As", "rhombohedral", a=4.13, alpha=54.1, basis=[[0.227] * 3, [-0.227] * 3])
+    assert not same_structure(arsenic, bulk("As", "sc", a=np.cbrt(arsenic.get_volume() / 2)))
+    assert not same_structure(perovskite(tilt=0), perovskite(tilt=0.2))
+    assert same_structure(perovskite(tilt=0), perovskite(tilt=0).repeat(2))
 
 
 def test_a_compressed_crystal_is_another_one_but_a_little_pressure_is_not():

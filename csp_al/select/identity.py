@@ -7,6 +7,9 @@ differ by 0.18. 0.1, or 0.27 Å in silicon, lies between, at the distance (0.25 
 for copies of each other when it looks for the primitive cell. Volumes are scaled to be equal before positions are
 compared, so that a pressure left over is not taken for a displacement, and compared on their own first.
 
+Where one crystal is compared with a larger cell of another, sites may differ by half of those 0.25 Å only, else simple
+cubic would be arsenic, and a perovskite the same with tilted octahedra.
+
 A matcher can still not tell what differs by less than that, so wherever energies are known they must agree as well.
 """
 
@@ -28,6 +31,9 @@ if TYPE_CHECKING:
 
 LENGTHS, SITES, ANGLES = 0.1, 0.1, 5.0
 """Of the matcher: share of a length, share of (volume per atom)^(1/3), degrees."""
+
+LARGER_CELL_SITES = 0.125
+"""Å, how far atoms may be from the sites of a smaller cell that is repeated."""
 
 VOLUMES = 0.1
 """Largest relative difference of the volumes per atom: 10 meV/atom are 4% at 100 GPa of bulk modulus, 13% at 10 GPa."""
@@ -174,28 +180,28 @@ def _match(a: Structure, b: Structure) -> bool:
     ratio = (a.volume / len(a)) / (b.volume / len(b))
     if max(ratio, 1 / ratio) > 1 + VOLUMES:
         return False
-    return bool(_matcher().fit(a, b, skip_structure_reduction=True))
+    sites = SITES if len(a) == len(b) else min(SITES, LARGER_CELL_SITES / np.cbrt(a.volume / len(a)))
+    return bool(_matcher(sites).fit(a, b, skip_structure_reduction=True))
 
 
-@cache
-def _matcher() -> StructureMatcher:
+def _matcher(sites: float) -> StructureMatcher:
     """Also where `_reduced` overlooked that one of the two is a larger cell of the other."""
     from pymatgen.analysis.structure_matcher import StructureMatcher
 
-    return StructureMatcher(ltol=LENGTHS, stol=SITES, angle_tol=ANGLES, scale=True, attempt_supercell=True)
+    return StructureMatcher(ltol=LENGTHS, stol=sites, angle_tol=ANGLES, scale=True, attempt_supercell=True)
 
 
 def _reduced(atoms: Atoms) -> Structure:
     """The primitive cell with short vectors, once for each structure and not once for each comparison.
 
     Short vectors first: in long, skewed ones pymatgen overlooks the primitive cell of every other crystal whose atoms
-    are 0.01 Å off (three cells of rutile or four of diamond in one), in short ones of none in 300. LLL instead of the
-    matcher's own Niggli reduction: the same matches in all pairs of 45 relaxed Si8, five times faster, and without the
-    tolerance on which Niggli's can fail to end.
+    are 0.01 Å off (three cells of rutile or four of diamond in one), in short ones of none in 300; where they are 0.02
+    Å off, of one in twenty. LLL instead of the matcher's own Niggli reduction: the same matches in all pairs of 45
+    relaxed Si8, five times faster, and without the tolerance on which Niggli's can fail to end.
     """
     from pymatgen.io.ase import AseAtomsAdaptor
 
     reduced = AseAtomsAdaptor.get_structure(atoms).get_reduced_structure(reduction_algo="LLL")
-    while len(smaller := reduced.get_primitive_structure()) < len(reduced):
+    while len(smaller := reduced.get_primitive_structure(reduce=False)) < len(reduced):
         reduced = smaller.get_reduced_structure(reduction_algo="LLL")
     return reduced
