@@ -602,14 +602,32 @@ def test_doctor_survives_broken_packages(monkeypatch):
     assert "libcuda" in lines_about("torch")[0][1]
 
 
-def test_a_reader_who_has_read_enough_gets_no_complaint():
+@pytest.fixture
+def broken_pipe():
+    """What a program prints to whose reader has gone."""
+    read, write = os.pipe()
+    os.close(read)
+    yield write
+    os.close(write)
+
+
+def test_a_reader_who_has_read_enough_gets_no_complaint(broken_pipe):
     command = [sys.executable, "-m", "csp_al", "doctor"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert "Python" in process.stdout.readline()
-    process.stdout.close()
-    assert process.stderr.read() == ""
-    process.stderr.close()
-    process.wait()
+    done = subprocess.run(command, stdout=broken_pipe, stderr=subprocess.PIPE, check=False)
+    assert (done.stderr, done.returncode) == (b"", 1)
+
+
+def test_a_campaign_whose_reader_has_gone_goes_on(broken_pipe, tmp_path):
+    file = tmp_path / "al4.yaml"
+    file.write_text(
+        "{name: al4, pool: {formula: Al4, size: 6}, reference: {kind: ase, calculator: ase.calculators.emt.EMT}, "
+        "potential: {members: 2, features: 8, interactions: 1, cutoff: 4.0, steps: 10}, relax: {max_steps: 5}, "
+        "select: {per_cycle: 4}, stop: {top_k: 1, max_cycles: 1}, budget: {labels: 4}}"
+    )
+    command = [sys.executable, "-m", "csp_al", "run", str(file), "--directory", str(tmp_path / "run")]
+    done = subprocess.run(command, stdout=broken_pipe, stderr=subprocess.PIPE, check=False)
+    assert (done.stderr, done.returncode) == (b"", 0)
+    assert len(csp_al.open_run(tmp_path / "run").results) == 1
 
 
 def test_doctor_sees_that_the_folder_is_not_writable(monkeypatch):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -28,11 +30,18 @@ DOING = {
 }
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Whoever read has gone: go on in silence, since the run directory tells everything as well."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 class Panel:
     """Listens to the loop. On a terminal: the stage under way and a row for each cycle; elsewhere: a line for each."""
 
     def __init__(self, campaign: Campaign, directory: Path) -> None:
-        self.console = Console()
+        self.console = _Console()
         self.live: Live | None = None
         self.progress = Progress(
             TextColumn("{task.description}"),
