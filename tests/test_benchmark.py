@@ -317,6 +317,13 @@ def test_a_trial_tells_what_the_campaign_found_and_when_it_could_have_stopped(ru
     assert (never.found, never.first_hit, never.early_cycle, never.late_labels) == (False, INF, None, 0)
 
 
+def test_cycles_of_which_no_crystal_can_be_trusted_lead_to_none(run, tmp_path, monkeypatch):
+    verdict = run.verdict()
+    monkeypatch.setattr(type(run), "verdict", lambda *_: replace(verdict, top=[], energies=[]))
+    leaders = leaders_by_cycle(run, tmp_path, engine, quiet)
+    assert {cycle: len(labels) for cycle, labels in leaders.items()} == {0: 0, 1: 0, 2: 0}
+
+
 def last_leaders(run) -> Structures:
     relaxed = run.relaxed()
     return relaxed.structures.take([relaxed.structures.ids.tolist().index(i) for i in run.verdict().top])
@@ -419,10 +426,13 @@ def test_a_replayed_stop_rule_waits_for_cycles_in_a_row_that_change_nothing(run,
     assert stopped([first, last, last], once) is last
     assert stopped([last, last, first, last], twice) is None
     assert stopped([first, last, last, last], twice) is last
-    target = Target(energies_per_atom(last.cut(1).relaxed)[0], 1e-6, "what led in the end")
+    target = Target(energies_per_atom(last.cut(1).relaxed)[0], 0.01, "what led in the end")
     found = stopping["row"]([[first, last, last], [first, last]], once, target).split(" | ")
     assert found[:2] == ["1", "1"]  # one of two stops, and has found it
     assert found[4] == "67%"  # it led in the first cycle too, after 8 labels of 24
+    assert stopping["row"]([[first, last]], once, target).split(" | ") == ["0", "0", "inf", "inf", ""]
+    assert len(last.cut(1).leading.energies) == len(last.cut(1).relaxed) == 1
+    assert len(last.cut(5).relaxed) == 2
 
 
 @pytest.mark.long

@@ -3,9 +3,9 @@
     python analysis/benchmarks/suite.py si8 tio2 lj
     python analysis/benchmarks/stopping.py si8 tio2 lj
 
-A campaign is taken to have stopped where the rule would have stopped it, with the leading crystals that it had by then.
-What the rule would let go on for longer than the campaign went on counts as not stopped, and its evaluations as
-infinitely many; so only what stops earlier can be judged.
+A campaign is taken to have stopped where the rule would have stopped it, and to report the crystals that the rule
+watches. Figures are medians over all campaigns; what the rule would let go on for longer than the campaign went on
+counts as infinitely many evaluations, so only what stops earlier can be judged.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from pathlib import Path
 import numpy as np
 
 from csp_al.benchmark.comparison import HINDSIGHT
+from csp_al.benchmark.statistics import upper_median
 from csp_al.benchmark.target import Target
-from csp_al.benchmark.trial import NEVER, evaluations_to, leaders_by_cycle
+from csp_al.benchmark.trial import NEVER, evaluations_to, leaders_by_cycle, leading
 from csp_al.campaign.models import Stop
 from csp_al.engine.local import LocalEngine
 from csp_al.report.tables import Run, open_run
-from csp_al.select.stopping import Top, changes, top_of
+from csp_al.select.stopping import Top, changes
 from csp_al.structures import Labels
 
 
@@ -38,9 +39,9 @@ class Cycle:
     labels: int
 
     def cut(self, crystals: int) -> Cycle:
-        """The same with fewer leading crystals."""
-        first = range(crystals)
-        top = Top(self.leading.structures.take(first), self.leading.energies[:crystals], self.leading.sigmas[:crystals])
+        """The same with so many leading crystals at most."""
+        first = np.arange(min(crystals, len(self.relaxed)))
+        top = Top(self.leading.structures.take(first), self.leading.energies[first], self.leading.sigmas[first])
         return replace(self, leading=top, relaxed=self.relaxed.take(first))
 
 
@@ -67,36 +68,32 @@ def cycles_of(run: Run, hindsight: Path) -> list[Cycle]:
     """Every cycle of a campaign; what its benchmark has not relaxed yet, is relaxed."""
     spent = run.cycles.set_index("cycle")
     asked = spent["labels_done"] + spent["labels_failed"]
-    cycles = []
-    for cycle, labels in leaders_by_cycle(
-        run, hindsight, lambda folder: LocalEngine(folder, 1), lambda *_: None
-    ).items():
-        verdict, relaxed = run.verdict(cycle), run.relaxed(cycle)
-        assert verdict is not None  # they are published
-        assert relaxed is not None
-        top = top_of(relaxed, verdict.top)
-        cycles.append(Cycle(top, labels, int(spent["reference_evaluations"][cycle]), int(asked[cycle])))
-    return cycles
+    leaders = leaders_by_cycle(run, hindsight, lambda folder: LocalEngine(folder, 1), lambda *_: None)
+    evaluations = spent["reference_evaluations"]
+    return [
+        Cycle(leading(run, cycle), labels, int(evaluations[cycle]), int(asked[cycle]))
+        for cycle, labels in leaders.items()
+    ]
 
 
 def row(campaigns: list[list[Cycle]], rules: Stop, target: Target) -> str:
-    """How many stop and find the target; medians of evaluations to it and in all; the share of labels after it led."""
-    campaigns = [[cycle.cut(rules.top_k) for cycle in cycles] for cycles in campaigns]
-    ends = [stopped(cycles, rules) for cycles in campaigns]
+    """How many stop, and find the target; evaluations to it and in all; of those, the share of labels after it led."""
+    ends = [stopped([cycle.cut(rules.top_k) for cycle in cycles], rules) for cycles in campaigns]
     to_target = [NEVER if end is None else end.evaluations + evaluations_to(end.relaxed, target) for end in ends]
     in_all = [NEVER if end is None else end.evaluations + end.relaxed.evaluations.sum() for end in ends]
     late = [
-        1 - next(cycle.labels for cycle in cycles if target.hits(cycle.relaxed).any()) / end.labels
+        1 - labels_until_it_led(cycles, target) / end.labels
         for cycles, end, evaluations in zip(campaigns, ends, to_target, strict=True)
         if end is not None and evaluations < NEVER
     ]
-    figures = [
-        sum(end is not None for end in ends),
-        len(late),
-        f"{np.median(to_target):.0f}",
-        f"{np.median(in_all):.0f}",
-    ]
-    return " | ".join(map(str, [*figures, f"{np.mean(late):.0%}"]))
+    medians = [f"{upper_median(np.array(figures)):.0f}" for figures in (to_target, in_all)]
+    counts = [str(sum(end is not None for end in ends)), str(len(late))]
+    return " | ".join([*counts, *medians, f"{np.mean(late):.0%}" if late else ""])
+
+
+def labels_until_it_led(cycles: list[Cycle], target: Target) -> int:
+    """Labels by the first cycle that has the target among all its leading crystals."""
+    return next(cycle.labels for cycle in cycles if target.hits(cycle.relaxed).any())
 
 
 def stopped(cycles: list[Cycle], rules: Stop) -> Cycle | None:

@@ -15,8 +15,9 @@ from csp_al.engine.tasks import read_result
 from csp_al.report.tables import Run
 from csp_al.select.identity import distinct, pairs_of_same
 from csp_al.select.ranking import rows_of
+from csp_al.select.stopping import Top, top_of
 from csp_al.store.run import seconds_spent
-from csp_al.structures import Labels, Structures, concatenate
+from csp_al.structures import Labels, concatenate
 
 NEVER = float("inf")
 LOW = 0.1
@@ -58,7 +59,7 @@ class Trial:
 
 def leaders_by_cycle(run: Run, root: Path, engine: Engines, report: Report) -> dict[int, Labels]:
     """The leading crystals of each cycle, relaxed by the reference, as if it had been the last."""
-    leaders = {cycle: _leading(run, cycle) for cycle in run.published("verdict")}
+    leaders = {cycle: leading(run, cycle).structures for cycle in run.published("verdict")}
     if not leaders:
         return {}
     labels = relax_again(concatenate(leaders.values()), run.campaign, run.path, root, engine, report)
@@ -66,12 +67,12 @@ def leaders_by_cycle(run: Run, root: Path, engine: Engines, report: Report) -> d
     return {cycle: labels.take(cycles == cycle) for cycle in leaders}
 
 
-def _leading(run: Run, cycle: int) -> Structures:
-    """Lowest predicted first."""
+def leading(run: Run, cycle: int) -> Top:
+    """The leading crystals of a cycle, as predicted."""
     verdict, relaxed = run.verdict(cycle), run.relaxed(cycle)
     assert verdict is not None  # they are published
     assert relaxed is not None
-    return relaxed.structures.take(rows_of(relaxed.structures, verdict.top))
+    return top_of(relaxed, verdict.top)
 
 
 def relaxed_in_the_end(run: Run, root: Path, engine: Engines) -> Labels | None:

@@ -56,7 +56,7 @@ def labels_of(structures: Structures, results: Sequence[dict[str, Any]], cycle: 
     return Labels(
         structures=structures,
         energy=np.array([_value(result, "energy", ()) for result in results], dtype=float),
-        forces=np.concatenate([_value(result, "forces", (count, 3)) for count, result in parts]),
+        forces=np.concatenate([np.zeros((0, 3)), *(_value(result, "forces", (count, 3)) for count, result in parts)]),
         stress=np.array([_value(result, "stress", (3, 3)) for result in results]).reshape(-1, 3, 3),
         status=np.array([result["status"] for result in results], dtype=np.str_),
         reason=np.array([result["reason"] for result in results], dtype=np.str_),
