@@ -185,7 +185,7 @@ def _match(a: Structure, b: Structure) -> bool:
 
 
 def _matcher(sites: float) -> StructureMatcher:
-    """Also where `_reduced` overlooked that one of the two is a larger cell of the other."""
+    """It tries larger cells, for where `_reduced` overlooked that one of the two is a larger cell of the other."""
     from pymatgen.analysis.structure_matcher import StructureMatcher
 
     return StructureMatcher(ltol=LENGTHS, stol=sites, angle_tol=ANGLES, scale=True, attempt_supercell=True)
