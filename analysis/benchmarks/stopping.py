@@ -54,6 +54,8 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|---|")
     for name in arguments.systems:
         directory = arguments.directory / f"suite-{name}"
+        if not (directory / "result.json").exists():
+            parser.error(f"{directory}: no benchmark with a result; run suite.py {name} first")
         result = json.loads((directory / "result.json").read_text())
         target = Target(**result["target"])
         runs = [open_run(directory / f"seed-{seed}") for seed in result["seeds"]]
