@@ -246,6 +246,6 @@ def test_long_campaign_holds_no_more_memory_files_or_processes_at_its_end():
     rows = {cells[1].strip(): cells[2:-1] for line in ran.stdout.splitlines() if len(cells := line.split("|")) > 3}
     driver, _, files, _ = rows["late / early"]
     assert float(driver) < 1.1
-    assert float(files) == 1
+    assert float(files) < 1.2  # a look may meet a file that is just being written; one kept a cycle would double them
     assert int(rows["worst"][2]) < 20
     assert int(rows["worst"][3]) <= 5  # the driver, two workers, two calculations
