@@ -244,12 +244,11 @@ def main() -> None:
     parser.add_argument("--pool", type=int, default=1000, help="candidates of 16 atoms; of 8 and 46 a fifth of it")
     parser.add_argument("--control", type=int, default=4, help="structures that the control relaxes")
     parser.add_argument("--atoms", type=int, nargs="+", default=[16, 8, 46])
-    parser.add_argument("--device", default="auto")
+    parser.add_argument("--device", type=resolve_device, default="auto")
     asked = parser.parse_args()
-    device = resolve_device(asked.device)
     start = time.perf_counter()
-    ensemble = silicon.trained(POTENTIAL, device=str(device))
-    print(f"{device}, {torch.get_num_threads()} threads; ensemble trained in {time.perf_counter() - start:.0f} s")
+    ensemble = silicon.trained(POTENTIAL, device=str(asked.device))
+    print(f"{asked.device}, {torch.get_num_threads()} threads; ensemble trained in {time.perf_counter() - start:.0f} s")
     ours(silicon.pool(16, 4), ensemble)  # compiles
     for atoms in asked.atoms:
         size = asked.pool if atoms == 16 else asked.pool // 5
@@ -264,7 +263,7 @@ def main() -> None:
             row("torch-sim", torch_sim(structures, replace(ensemble)), size, reference)
         else:
             print("torch-sim: not installed (pip install torch-sim-atomistic)")
-        if device.type == "cpu":
+        if asked.device.type == "cpu":
             bounds(structures.take(np.arange(min(size, 100))), ensemble)
 
 

@@ -136,20 +136,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epochs", type=int, default=15)
     parser.add_argument("--labels", type=int, default=500)
-    parser.add_argument("--device", default="auto")
+    parser.add_argument("--device", type=resolve_device, default="auto")
     asked = parser.parse_args()
-    device = resolve_device(asked.device)
     warnings.simplefilter("ignore")
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     everything = silicon.labels(silicon.pool(16, asked.labels + 100, seed=3))
     labels, test = everything.take(np.arange(asked.labels)), everything.take(np.arange(asked.labels, len(everything)))
-    ours(labels.take(np.arange(20)), test, 1, device)  # compiles
-    print(f"{asked.labels} labels of Si16, {asked.epochs} epochs, {device}, {torch.get_num_threads()} threads")
+    ours(labels.take(np.arange(20)), test, 1, asked.device)  # compiles
+    print(f"{asked.labels} labels of Si16, {asked.epochs} epochs, {asked.device}, {torch.get_num_threads()} threads")
     print("                   five members (s)  ratio  test error: meV/atom       eV/Å")
-    their_seconds, errors = theirs(labels, test, asked.epochs, device)
+    their_seconds, errors = theirs(labels, test, asked.epochs, asked.device)
     print(f"schnetpack's task {5 * their_seconds:17.1f} {'':>6s} {1000 * errors[0, 0]:21.0f} {errors[0, 1]:11.3f}")
     for epochs in (asked.epochs, 2 * asked.epochs):
-        seconds, errors = ours(labels, test, epochs, device)
+        seconds, errors = ours(labels, test, epochs, asked.device)
         (energy, forces), (_, spread) = errors.mean(axis=0), errors.std(axis=0)
         ratio = 5 * their_seconds / seconds
         print(
