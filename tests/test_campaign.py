@@ -29,6 +29,7 @@ from csp_al.campaign import (
     species_counts,
     species_pairs,
 )
+from csp_al.campaign.models import Select
 from csp_al.cli import app
 
 CAMPAIGNS = sorted((Path(__file__).parents[1] / "campaigns").glob("*.yaml"))
@@ -457,6 +458,11 @@ def test_a_resolved_campaign_survives_json():
     for path in CAMPAIGNS:
         campaign = read_campaign(path)
         assert Campaign.model_validate_json(campaign.model_dump_json()) == campaign
+
+
+@pytest.mark.parametrize(("select", "groups"), [({}, 20), ({"per_cycle": 7}, 14), ({"per_cycle": 7, "clusters": 3}, 3)])
+def test_there_are_twice_as_many_clusters_as_labels_unless_the_file_says_otherwise(select, groups):
+    assert Select.model_validate(select).groups == groups
 
 
 def test_formulas_are_counted_and_paired_in_their_order():

@@ -107,9 +107,14 @@ class Select(Section):
 
     per_cycle: Count = Field(10, description="labels asked for in each cycle; fewer save labels, more save training")
     force_weight: Annotated[Number, Field(ge=0)] = Field(0.1, description="Å, w_F in L = E/atom - w_F max|F|")
-    clusters: Count = Field(200, description="k of k-means")
+    clusters: Count | None = Field(None, description="k of k-means; null: twice per_cycle")
     noise: Annotated[Number, Field(ge=0)] = Field(0.1, description="Å, amplitude of the shake before labelling")
     noise_decay: Fraction = Field(0.6, description="factor on the amplitude in each cycle")
+
+    @property
+    def groups(self) -> int:
+        """Clusters to make. With many times more of them than labels, all labels are of what leads."""
+        return self.clusters or 2 * self.per_cycle
 
 
 class Stop(Section):

@@ -172,7 +172,7 @@ def rank(drive: Drive, cycle: int, relaxed: Relaxed) -> pd.DataFrame:
 
     def write(folder: Path) -> None:
         section = drive.campaign.select
-        clusters = k_means(relaxed.prediction.features, _rng(drive, cycle, CLUSTER), section.clusters)
+        clusters = k_means(relaxed.prediction.features, _rng(drive, cycle, CLUSTER), section.groups)
         ranked(relaxed, score(relaxed, section.force_weight), clusters).to_csv(folder / "ranking.csv", index=False)
 
     folder = drive.stage(cycle_folder(drive.run, cycle) / "rank", write)
