@@ -27,7 +27,7 @@ from csp_al.potential.ensemble import Ensemble, evaluate, load_ensemble, new_ens
 from csp_al.potential.graphs import Edges, NeighbourLists, build_graph, find_edges
 from csp_al.potential.repulsion import repel
 from csp_al.potential.schnet import Pairs, convolve, plain_convolve
-from csp_al.potential.training import bootstrap, ordinary, train
+from csp_al.potential.training import STRONG, bootstrap, importance, ordinary, train
 from csp_al.structures import Labels, Prediction, Structures, concatenate
 
 KINDS = ["schnet", "painn", "so3net"]
@@ -596,8 +596,8 @@ def validation(curve, epoch: int) -> np.ndarray:
     return curve[curve["epoch"] == epoch].sort_values("member")["validation"].to_numpy()
 
 
-def loss_by_hand(ensemble: Ensemble, labels: Labels, weights: np.ndarray) -> np.ndarray:
-    """Validation loss of each member from its predictions, one structure after the other."""
+def losses_by_hand(ensemble: Ensemble, labels: Labels) -> np.ndarray:
+    """Loss of each label for each member, from its predictions, one structure after the other."""
     section = ensemble.section
     energy, forces, stress = each_member(ensemble, labels.structures)
     ptr, losses = labels.structures.ptr, np.zeros_like(energy)
@@ -609,8 +609,7 @@ def loss_by_hand(ensemble: Ensemble, labels: Labels, weights: np.ndarray) -> np.
             + section.force_weight * np.mean((forces[member, atoms] - labels.forces[atoms]) ** 2)
             + section.stress_weight * np.mean((stress[member, row] - labels.stress[row]) ** 2)
         )
-    held_out = [losses[member, weights[member] == 0] for member in range(len(losses))]
-    return np.array([np.exp(np.log(loss).mean()) for loss in held_out])
+    return losses
 
 
 @pytest.mark.parametrize("kind", ["schnet", "painn", pytest.param("so3net", marks=pytest.mark.long)])
@@ -652,13 +651,17 @@ def test_the_kept_weights_are_those_of_each_members_best_epoch(monkeypatch):
             assert torch.equal(kept[member], after[epoch][name][member])
 
 
-def test_the_validation_loss_is_the_geometric_mean_over_the_labels_held_out():
+def test_the_losses_are_a_geometric_mean_over_labels_held_out_and_a_weighted_one_over_the_others():
     labels = emt_labels(24)
     trained = train(beginner(learning_rate=1e-9), labels, [1, 0])  # the weights stay where they began
-    ordinary_ones = labels.take(ordinary(labels))
-    weights = bootstrap(labels.structures.ids, 3, 1)[:, ordinary(labels)]
-    by_hand = loss_by_hand(trained.ensemble, ordinary_ones, weights)
-    np.testing.assert_allclose(validation(trained.curve, 1), by_hand, rtol=1e-3)
+    kept = labels.take(ordinary(labels))
+    draws = bootstrap(labels.structures.ids, 3, 1)[:, ordinary(labels)]
+    losses = losses_by_hand(trained.ensemble, kept)
+    validated = [np.exp(np.log(loss[draw == 0]).mean()) for loss, draw in zip(losses, draws, strict=True)]
+    np.testing.assert_allclose(validation(trained.curve, 1), validated, rtol=1e-3)
+    trained_on = [np.average(loss, weights=draw * importance(kept)) for loss, draw in zip(losses, draws, strict=True)]
+    first = trained.curve[trained.curve["epoch"] == 1].sort_values("member")["training"]
+    np.testing.assert_allclose(first, trained_on, rtol=1e-3)
 
 
 def test_the_learning_curve_has_a_row_for_each_epoch_and_member(briefly_trained):
@@ -737,6 +740,25 @@ def with_force(labels: Labels, row: int, force: float) -> Labels:
     forces = labels.forces.copy()
     forces[labels.structures.ptr[row]] = force
     return replace(labels, forces=forces)
+
+
+def test_a_label_counts_less_the_larger_its_forces_and_its_stress_are_beside_those_of_the_others():
+    labels = emt_labels(5)
+    sizes = np.array([0.0, 0.5, 2.0, 10.0, 100.0])  # the third is the median
+    along_x = np.repeat(sizes, labels.structures.counts)[:, None] * [1.0, 0.0, 0.0]
+    pushed = replace(labels, forces=along_x, stress=np.zeros((5, 3, 3)))
+    expected = 1 / (1 + (sizes / (STRONG * 2)) ** 2)
+    np.testing.assert_allclose(importance(pushed), expected)
+    per_volume = sizes * labels.structures.counts / labels.structures.volumes
+    squeezed = replace(pushed, forces=0 * along_x, stress=per_volume[:, None, None] * np.diag([1.0, 0.0, 0.0]))
+    np.testing.assert_allclose(importance(squeezed), expected)
+
+
+def test_labels_at_rest_count_alike_whatever_noise_their_forces_have():
+    labels = emt_labels(4)
+    noise = np.repeat([0.0, 1e-12, 1e-3, 1e-2], labels.structures.counts)[:, None] * [1.0, 0.0, 0.0]
+    at_rest = replace(labels, forces=noise, stress=np.zeros((4, 3, 3)))
+    np.testing.assert_allclose(importance(at_rest), 1.0, atol=0.01)
 
 
 def test_extreme_labels_are_left_out_and_the_others_train_as_without_them():

@@ -32,6 +32,12 @@ EXTREME_SIGMA = 3.0
 """Labels whose largest force or stress exceeds mean + 3 sigma of all are left out (Hessmann et al. 2025),
 unless that would leave a member without labels on one side."""
 
+STRONG = 3.0
+"""Labels whose forces are so many times the median's count half."""
+
+AT_REST = 0.1
+"""eV/Å, what labels are told apart by at least: below it, noise alone would."""
+
 GRADIENT_LIMIT = 10.0
 LEAST_LOSS = 1e-8
 """Of one structure, for its logarithm."""
@@ -75,7 +81,8 @@ def train(
     mask = ordinary(labels)
     if not _both_sides(weights[:, mask]):
         mask[:] = True
-    kept, weights = labels.take(mask), weights[:, mask]
+    kept = labels.take(mask)
+    weights = weights[:, mask] * importance(kept)
     state = {name: tensor.clone() for name, tensor in ensemble.state.items()}
     fresh = bool((state["energy_scale"] == UNSET).all())
     if fresh:
@@ -98,6 +105,20 @@ def ordinary(labels: Labels) -> Mask:
     for value in (largest, stress):
         mask &= value <= value.mean() + EXTREME_SIGMA * value.std()
     return mask
+
+
+def importance(labels: Labels) -> Floats:
+    """Weight of each label in the loss, (n,): 1 / (1 + s / (9 median of s)), s its squares of forces and virial.
+
+    ``s`` is the mean squared force, (eV/Å)^2, plus the square of the virial per atom, eV^2. Errors grow with forces,
+    and those of random cells are a hundred times those of the crystals that a search has to rank: squared, the errors
+    of the first five labels outweighed all others to the end of a campaign.
+    """
+    structures = labels.structures
+    forces = np.add.reduceat((labels.forces**2).sum(axis=1), structures.ptr[:-1]) / structures.counts
+    virial = (structures.volumes / structures.counts)[:, None, None] * labels.stress
+    strength = forces + (virial**2).sum(axis=(1, 2))
+    return 1 / (1 + strength / (STRONG**2 * max(np.median(strength), AT_REST**2)))
 
 
 def bootstrap(candidates: Ints, members: int, seed: int) -> Floats:
