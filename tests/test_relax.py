@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,8 @@ from csp_al.interfaces import (
     Ensemble,
     trusted,
 )
-from csp_al.loop.stages import relaxation_limits
+from csp_al.loop.chance import first_cells
+from csp_al.loop.stages import Picks, relaxation_limits
 from csp_al.potential.ensemble import load_ensemble, new_ensemble
 from csp_al.potential.training import train
 from csp_al.reference.classical import lennard_jones
@@ -343,17 +345,67 @@ def test_a_candidate_that_no_way_leads_to_rest_keeps_the_way_from_its_first_cell
     assert ends.reason.tolist() == [NOT_FINITE]
 
 
-def test_each_cycle_of_a_run_relaxes_from_both(finished_run):
-    run = open_run(finished_run)
-    trained = load_ensemble(finished_run / "cycle-01" / "train", run.campaign.potential, torch.device("cpu"))
+def of_cycle(folder: Path, cycle: int) -> tuple[Ensemble, Relax, Limits]:
+    """What a finished run relaxed its candidates with."""
+    campaign = open_run(folder).campaign
+    trained = load_ensemble(folder / f"cycle-0{cycle}" / "train", campaign.potential, torch.device("cpu"))
+    return trained, campaign.relax, relaxation_limits(campaign)
+
+
+def assert_same_cells(one: Structures, other: Structures) -> None:
+    assert one.ids.tolist() == other.ids.tolist()
+    np.testing.assert_array_equal(one.positions, other.positions)
+    np.testing.assert_array_equal(one.cells, other.cells)
+
+
+def moved_by(structures: Structures, others: Structures) -> np.ndarray:
+    """How far atoms are from where they are in the other cells, Å, at most, for each structure."""
+    wide = structures.largest(np.linalg.norm(structures.positions - others.positions, axis=1))
+    return np.maximum(wide, np.abs(structures.cells - others.cells).max(axis=(1, 2)))
+
+
+def test_first_cells_are_shaken_in_every_other_cycle_each_time_anew(finished_run):
     pool = load(finished_run / "pool" / "structures.h5", Structures)
-    section, limits = run.campaign.relax, relaxation_limits(run.campaign)
+    campaign = open_run(finished_run).campaign
+    cells = [first_cells(campaign, pool, cycle) for cycle in range(4)]
+    for unshaken in (cells[0], cells[2]):
+        assert_same_cells(unshaken, pool)
+    for pair in ((cells[1], pool), (cells[3], pool), (cells[1], cells[3])):
+        assert 0.05 < np.median(moved_by(*pair)) < 1.0
+    limits = relaxation_limits(campaign)
+    sound = broken_limit(pool, limits) == ""
+    assert (broken_limit(cells[1], limits)[sound] == "").all()
+    assert sound.sum() > 20
+    alone = first_cells(campaign, pool.take([5]), 1)
+    assert_same_cells(alone, cells[1].take([5]))  # whoever else is relaxed
+
+
+def test_each_cycle_of_a_run_relaxes_from_first_cells_and_from_where_candidates_stood(finished_run):
+    run, trained_with = open_run(finished_run), of_cycle(finished_run, 1)
+    pool = load(finished_run / "pool" / "structures.h5", Structures)
     first = run.relaxed(0)
-    anew, further = (relax(starts, trained, section, limits) for starts in (pool, first.structures))
+    starts = (first_cells(run.campaign, pool, 1), first.structures)
+    anew, further = (relax(each, *trained_with) for each in starts)
     sound = np.all([trusted(each.reason) for each in (first, anew, further)], axis=0)
     energies = np.array([anew.prediction.energy, further.prediction.energy])[:, sound]
     assert (np.abs(energies.min(axis=0) - energies) > 1e-3).any(axis=1).all()
     np.testing.assert_allclose(run.relaxed(1).prediction.energy[sound], energies.min(axis=0), atol=1e-4)
+
+
+@pytest.mark.parametrize("cycle", [0, 1])
+def test_one_label_in_five_is_of_a_candidate_where_it_comes_to_rest_from_its_first_cell(finished_run, cycle):
+    run, trained_with = open_run(finished_run), of_cycle(finished_run, cycle)
+    picks = load(finished_run / f"cycle-0{cycle}" / "select" / "picks.h5", Picks)
+    *chosen, explorer = picks.origin.ids.tolist()
+    assert len(chosen) == 7
+    assert len({*chosen, explorer}) == 8
+    pool = load(finished_run / "pool" / "structures.h5", Structures)
+    start = first_cells(run.campaign, pool.take(pool.ids == explorer), cycle)
+    end = relax(start, *trained_with).structures
+    assert moved_by(picks.origin.take([7]), end) < 1e-3
+    assert moved_by(start, end) > 0.1
+    leaders = run.relaxed(cycle).structures
+    assert_same_cells(picks.origin.take(range(7)), leaders.take([leaders.ids.tolist().index(i) for i in chosen]))
 
 
 # --- why each stops

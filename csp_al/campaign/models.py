@@ -105,7 +105,11 @@ class Relax(Section):
 class Select(Section):
     """Which candidates are labelled next."""
 
-    per_cycle: Count = Field(10, description="labels asked for in each cycle; fewer save labels, more save training")
+    per_cycle: Count = Field(
+        10,
+        description="labels asked for in each cycle, one in five of them for a random candidate; fewer save labels, "
+        "more save training",
+    )
     force_weight: Annotated[Number, Field(ge=0)] = Field(0.1, description="Å, w_F in L = E/atom - w_F max|F|")
     clusters: Count | None = Field(None, description="k of k-means; null: twice per_cycle")
     noise: Annotated[Number, Field(ge=0)] = Field(0.1, description="Å, amplitude of the shake before labelling")

@@ -20,9 +20,23 @@ from csp_al.files import write_json
 from csp_al.generate import generate_candidates, searched
 from csp_al.hdf5 import load, save
 from csp_al.interfaces import Verdict
+from csp_al.loop.chance import (
+    CLUSTER,
+    DRAW,
+    EXPLORE,
+    FIRST_SHAKE,
+    RELAXED_CLOSEST,
+    SHAKE,
+    TRAIN,
+    first_cells,
+    least_distances,
+    stream,
+    to_label,
+)
 from csp_al.loop.drive import Drive
 from csp_al.loop.tasks import labels_of, refuse_many_failures, run_all
 from csp_al.relax.limits import Limits
+from csp_al.relax.relaxation import relax as relax_all
 from csp_al.relax.relaxation import relax_pool
 from csp_al.report.tables import open_run
 from csp_al.select.cluster import k_means
@@ -30,7 +44,6 @@ from csp_al.select.pick import pick
 from csp_al.select.ranking import rank as ranked
 from csp_al.select.ranking import representatives, rows_of
 from csp_al.select.score import score
-from csp_al.select.shake import faded, shake
 from csp_al.select.stopping import Spent, Top, top_of, verdict
 from csp_al.select.walk_forward import walk_forward
 from csp_al.store.run import cycle_folder, log, seconds_spent
@@ -40,14 +53,8 @@ from csp_al.structures import Ints, Labels, Prediction, Relaxed, Structures, con
 if TYPE_CHECKING:
     from csp_al.potential.ensemble import Ensemble
 
-DRAW, TRAIN, CLUSTER, SHAKE, FIRST_SHAKE = range(1, 6)
-"""Random streams of a cycle; 0 is the pool's."""
-
-RELAXED_CLOSEST = 0.8
-"""A relaxation may bring atoms to this share of the least distance that candidates are generated with."""
-
-SHAKEN_CLOSEST = 0.7
-"""Likewise, the shake before labelling: the potential is to learn what closer atoms cost."""
+EXPLORED = 5
+"""Of so many labels asked for in a cycle one goes to an explorer, see `_explorers`; of fewer none."""
 
 RELAXED_VOLUME = 2.0
 """A relaxation may leave the range of volumes that candidates are generated with by this factor."""
@@ -108,13 +115,13 @@ def draw(drive: Drive, progress: Progress) -> Picks:
 
     Of a search pool there is none among them.
     """
-    rng = _rng(drive, 0, DRAW)
+    rng = stream(drive.campaign, 0, DRAW)
     pool = progress.pool
     if drive.campaign.search_pool is not None:
         pool = pool.take(~np.isin(pool.ids, progress.searched))
     most = min(drive.campaign.select.per_cycle, drive.campaign.budget.labels, len(pool))
     drawn = pool.take(np.sort(rng.choice(len(pool), size=most, replace=False)))
-    return Picks(_shaken(drive, drawn, 0, FIRST_SHAKE), drawn)
+    return Picks(to_label(drive.campaign, drawn, 0, FIRST_SHAKE), drawn)
 
 
 def label(drive: Drive, cycle: int, picks: Picks) -> Labels:
@@ -161,7 +168,8 @@ def relax(drive: Drive, cycle: int, progress: Progress, ensemble: Ensemble) -> R
 
     def write(folder: Path) -> None:
         section, limits = drive.campaign.relax, relaxation_limits(drive.campaign)
-        relaxed = relax_pool(progress.pool, progress.relaxed, ensemble, section, limits, drive.report)
+        starts = first_cells(drive.campaign, progress.pool, cycle)
+        relaxed = relax_pool(starts, progress.relaxed, ensemble, section, limits, drive.report)
         save(folder / "relaxed.h5", relaxed)
 
     return load(file_of(drive.stage(cycle_folder(drive.run, cycle) / "relax", write), "relaxed.h5"), Relaxed)
@@ -172,7 +180,7 @@ def rank(drive: Drive, cycle: int, relaxed: Relaxed) -> pd.DataFrame:
 
     def write(folder: Path) -> None:
         section = drive.campaign.select
-        clusters = k_means(relaxed.prediction.features, _rng(drive, cycle, CLUSTER), section.groups)
+        clusters = k_means(relaxed.prediction.features, stream(drive.campaign, cycle, CLUSTER), section.groups)
         ranked(relaxed, score(relaxed, section.force_weight), clusters).to_csv(folder / "ranking.csv", index=False)
 
     folder = drive.stage(cycle_folder(drive.run, cycle) / "rank", write)
@@ -207,13 +215,17 @@ def judge(drive: Drive, cycle: int, relaxed: Relaxed, table: pd.DataFrame, progr
 
 
 def select(drive: Drive, cycle: int, progress: Progress, ensemble: Ensemble, relaxed: Relaxed) -> Picks:
-    """The best-scored candidates of different clusters, shaken, and what the ensemble says of them."""
+    """The best-scored candidates of different clusters, a few `_explorers`, all shaken; the ensemble's word on them."""
 
     def write(folder: Path) -> None:
         per_cycle = drive.campaign.select.per_cycle
-        chosen = pick(progress.table, relaxed.structures, progress.labelled, per_cycle)
+        exploring = per_cycle // EXPLORED
+        chosen = pick(progress.table, relaxed.structures, progress.labelled, per_cycle - exploring)
         origin = relaxed.structures.take(rows_of(relaxed.structures, chosen))
-        shaken = _shaken(drive, origin, cycle, SHAKE)
+        if exploring and len(chosen):
+            others = progress.pool.take(~np.isin(progress.pool.ids, chosen))
+            origin = concatenate([origin, _explorers(drive, cycle, others, exploring, ensemble)])
+        shaken = to_label(drive.campaign, origin, cycle, SHAKE)
         save(folder / "picks.h5", Picks(shaken, origin))
         # as read back: neighbour lists remembered from the relaxation would change the last bits
         save(folder / "predicted.h5", replace(ensemble).predict(shaken))
@@ -221,33 +233,28 @@ def select(drive: Drive, cycle: int, progress: Progress, ensemble: Ensemble, rel
     return load(file_of(drive.stage(cycle_folder(drive.run, cycle) / "select", write), "picks.h5"), Picks)
 
 
+def _explorers(drive: Drive, cycle: int, others: Structures, count: int, ensemble: Ensemble) -> Structures:
+    """Candidates drawn at random, each where the ensemble takes it from its first cell.
+
+    An ensemble that is shown nothing but what leads forgets the ways down. It takes most first cells to minima that
+    are none, which are never labelled otherwise, since no candidate stands lowest there.
+    """
+    rng = stream(drive.campaign, cycle, EXPLORE)
+    drawn = others.take(np.sort(rng.choice(len(others), size=min(count, len(others)), replace=False)))
+    starts = first_cells(drive.campaign, drawn, cycle)
+    # as read back, see `select`
+    return relax_all(starts, replace(ensemble), drive.campaign.relax, relaxation_limits(drive.campaign)).structures
+
+
 def relaxation_limits(campaign: Campaign) -> Limits:
     """How far a relaxation may go beyond the bounds that candidates are generated within."""
     distances = {}
-    for pair, distance in _least_distances(campaign).items():
+    for pair, distance in least_distances(campaign, RELAXED_CLOSEST).items():
         a, b = (atomic_numbers[symbol] for symbol in pair.split("-"))
-        distances[a, b] = distances[b, a] = RELAXED_CLOSEST * distance
+        distances[a, b] = distances[b, a] = distance
     volumes = [resolve(pool).volume_per_atom for pool in campaign.pools]
     least, most = min(least for least, _ in volumes), max(most for _, most in volumes)
     return Limits(distances, (least / RELAXED_VOLUME, most * RELAXED_VOLUME))
-
-
-def _least_distances(campaign: Campaign) -> dict[str, float]:
-    """Least distance of each pair of species in any pool, Å."""
-    of_pools = [resolve(pool).min_distance for pool in campaign.pools]
-    return {pair: min(distances[pair] for distances in of_pools) for pair in of_pools[0]}
-
-
-def _shaken(drive: Drive, structures: Structures, cycle: int, stream: int) -> Structures:
-    """Structures as they are labelled: each shaken by its own random stream."""
-    section = drive.campaign.select
-    distances = _least_distances(drive.campaign)
-    return shake(
-        structures,
-        faded(section.noise, section.noise_decay, cycle),
-        lambda candidate: _rng(drive, cycle, stream, candidate),
-        {pair: SHAKEN_CLOSEST * distance for pair, distance in distances.items()},
-    )
 
 
 def _tell_of_cycle(drive: Drive, cycle: int, progress: Progress) -> None:
@@ -268,7 +275,3 @@ def _tell_of_cycle(drive: Drive, cycle: int, progress: Progress) -> None:
     }
     log(drive.run, "cycle", **line)
     drive.tell("cycle", **line)
-
-
-def _rng(drive: Drive, cycle: int, stream: int, index: int = 0) -> np.random.Generator:
-    return np.random.default_rng([drive.campaign.seed, cycle, stream, index])

@@ -80,7 +80,7 @@ def relax_pool(
     limits: Limits,
     report: Callable[[int, int], None] = lambda *_: None,
 ) -> Relaxed:
-    """Relax every candidate from its first cell and, if its end ``before`` can be trusted, from there too.
+    """Relax every candidate from its cell in the ``pool`` and, if its end ``before`` can be trusted, from there too.
 
     Of ends that can be trusted the lower counts, also where its members disagree. What an early ensemble spoiled, a
     later one mends from the first cell; what an early one found, a later one that disagrees with itself on the way
