@@ -44,6 +44,7 @@ from csp_al.reference.classical import lennard_jones
 from csp_al.relax import lbfgs, relaxation
 from csp_al.relax.limits import Limits, broken_limit
 from csp_al.relax.relaxation import ENERGY_NOISE, relax, relax_pool
+from csp_al.store.run import cycle_folder
 from csp_al.structures import Prediction, Relaxed, Structures, concatenate
 
 Change = Callable[[Structures, Prediction], Prediction]
@@ -348,7 +349,7 @@ def test_a_candidate_that_no_way_leads_to_rest_keeps_the_way_from_its_first_cell
 def of_cycle(folder: Path, cycle: int) -> tuple[Ensemble, Relax, Limits]:
     """What a finished run relaxed its candidates with."""
     campaign = open_run(folder).campaign
-    trained = load_ensemble(folder / f"cycle-0{cycle}" / "train", campaign.potential, torch.device("cpu"))
+    trained = load_ensemble(cycle_folder(folder, cycle) / "train", campaign.potential, torch.device("cpu"))
     return trained, campaign.relax, relaxation_limits(campaign)
 
 
@@ -395,7 +396,7 @@ def test_each_cycle_of_a_run_relaxes_from_first_cells_and_from_where_candidates_
 @pytest.mark.parametrize("cycle", [0, 1])
 def test_one_label_in_five_is_of_a_candidate_where_it_comes_to_rest_from_its_first_cell(finished_run, cycle):
     run, trained_with = open_run(finished_run), of_cycle(finished_run, cycle)
-    picks = load(finished_run / f"cycle-0{cycle}" / "select" / "picks.h5", Picks)
+    picks = load(cycle_folder(finished_run, cycle) / "select" / "picks.h5", Picks)
     *chosen, explorer = picks.origin.ids.tolist()
     assert len(chosen) == 7
     assert len({*chosen, explorer}) == 8

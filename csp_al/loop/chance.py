@@ -21,7 +21,7 @@ SHAKEN_CLOSEST = 0.7
 """Likewise, the shake before labelling: the potential is to learn what closer atoms cost."""
 
 RESTART_NOISE = 0.2
-"""Å, amplitude of the shake of first cells. With 0.4 Å a quarter of Cu4Au4 was no longer relaxed to rest."""
+"""Å, amplitude of the shake of first cells."""
 
 
 def stream(campaign: Campaign, cycle: int, purpose: int, index: int = 0) -> np.random.Generator:
