@@ -119,6 +119,15 @@ def test_ratio_is_a_bound_where_half_of_the_controls_never_find_it():
     assert ratio.high == INF  # there may be nothing to find in any of them
 
 
+def test_ratio_is_that_of_the_medians_beside_it_though_a_cheap_pool_was_searched_in_vain():
+    control = Runs(np.array([[1000.0], [2000.0], [INF]]), np.array([[9000.0], [9000.0], [500.0]]))
+    ours = one_each([10, 10, 10], [20] * 3)
+    ratio = statistics.ratio_of_medians(control, ours)
+    assert statistics.median_of(control).value / statistics.median_of(ours).value == ratio.value == 200
+    assert not ratio.bound
+    assert ratio.low <= 100  # that pool might have held it as its next candidate
+
+
 def test_where_no_control_ever_finds_it_the_ratio_has_no_upper_end():
     control = statistics.random_orders([(np.array([50, 50]), np.array([False, False]))] * 6, seed=1)
     ours = one_each([10] * 6, [20] * 6)

@@ -37,6 +37,7 @@ from csp_al.select import (
     verdict,
     walk_forward,
 )
+from csp_al.select.identity import pairs_of_same
 from csp_al.select.pick import same_geometry
 from csp_al.structures import Labels, Prediction, Relaxed, Structures
 
@@ -239,6 +240,14 @@ def test_a_crystal_is_the_same_in_another_cell_rotated_permuted_and_slightly_off
     atoms = CRYSTALS[name]()
     assert all(same_structure(atoms, disguised(atoms, rng)) for _ in range(4))
     assert same_structure(atoms, atoms.repeat((2, 1, 1)))
+
+
+def test_a_crystal_at_another_energy_takes_no_partner_from_one_at_the_same():
+    """Of two crystals that the matcher does not tell apart, the second alone was found."""
+    known, found = Structures.from_atoms([diamond(), diamond()]), Structures.from_atoms([diamond()])
+    energies, there = np.array([0.0, 0.03]), np.array([0.03])
+    assert pairs_of_same(known, found, energies, there, window=0.002) == [(1, 0)]
+    assert pairs_of_same(known, found, energies, there) == [(0, 0)]
 
 
 @pytest.mark.parametrize("name", CRYSTALS)

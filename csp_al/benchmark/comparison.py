@@ -131,7 +131,7 @@ def _result(
         "winners": campaign.winners,
         "target": {key: getattr(target, key) for key in ("words", "energy", "tolerance")},
         "campaign": _side(ours, [trial.found for trial in trials], [trial.seconds for trial in trials])
-        | {"evaluations": float(np.median([trial.evaluations for trial in trials]))},
+        | {"evaluations": _median([trial.evaluations for trial in trials])},
         "control": _side(theirs, [bool(hit.any()) for hit in hits], [float(labels.cost.sum()) for labels in controls])
         | {
             "hits_per_candidate": float(np.mean(np.concatenate(hits))),
@@ -154,7 +154,7 @@ def _side(runs: Runs, found: list[bool], seconds: list[float]) -> dict[str, Any]
         "success": asdict(statistics.proportion(sum(found), len(found))),
         "median": asdict(statistics.median_of(runs)),
         "expected": asdict(statistics.expected_of(runs)),
-        "seconds": float(np.median(seconds)),
+        "seconds": _median(seconds),
     }
 
 
@@ -166,7 +166,7 @@ def _stopping(trials: list[Trial]) -> dict[str, Any]:
         "target_led": len(led),
         "lost_again": sum(not trial.found for trial in led),
         "late_label_share": float(np.mean(shares)) if shares else None,
-        "early_median": statistics.upper_median(np.array([trial.early_hit for trial in trials])),
+        "early_median": _median([trial.early_hit for trial in trials]),
     }
 
 
@@ -174,7 +174,11 @@ def _smaller_cells(campaign: Campaign, trials: list[Trial]) -> dict[str, Any] | 
     """Of the evaluations those of cells that are not searched; None without a search pool."""
     if campaign.search_pool is None:
         return None
-    return {"formula": campaign.pool.formula, "evaluations": float(np.median([trial.small for trial in trials]))}
+    return {"formula": campaign.pool.formula, "evaluations": _median([trial.small for trial in trials])}
+
+
+def _median(figures: Sequence[float]) -> float:
+    return statistics.upper_median(np.array(figures, dtype=float))
 
 
 def _minima(trials: list[Trial], control: Runs) -> dict[str, Any]:

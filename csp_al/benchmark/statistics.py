@@ -143,11 +143,12 @@ def ratio_of_expected(control: Runs, ours: Runs) -> Interval:
 def _ratio(control: Runs, ours: Runs, figure: Callable[[Runs], float], at_least: Callable[[Runs], float]) -> Interval:
     """Control over campaign: the low end from what the control took at least, the high end infinite where it never did.
 
-    What neither ever found is a ratio of 0.
+    The value is that of the two figures, or a bound where the control's is infinite; 0 for what neither ever found.
     """
     low = _resampled(len(ours.first), lambda rows: at_least(control.of(rows)) / figure(ours.of(rows)))
     high = _resampled(len(ours.first), lambda rows: _over(figure(control.of(rows)), figure(ours.of(rows))))
-    return Interval(low.value, low.low, high.high, bound=not np.isfinite(figure(control)))
+    reached = bool(np.isfinite(figure(control)))
+    return Interval(high.value if reached else low.value, low.low, high.high, bound=not reached)
 
 
 def _over(control: float, ours: float) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -149,5 +148,4 @@ def _matched(known: Labels, found: Labels, target: Target) -> int:
     """How many of the known crystals are among those that were found, by structure and energy."""
     ours = found.usable
     here, there = energies_per_atom(known), energies_per_atom(ours)
-    pairs: Sequence[tuple[int, int]] = pairs_of_same(known.structures, ours.structures, here, there)
-    return sum(bool(abs(here[a] - there[b]) <= target.tolerance) for a, b in pairs)
+    return len(pairs_of_same(known.structures, ours.structures, here, there, target.tolerance))

@@ -93,7 +93,7 @@ def print_result(result: dict[str, Any]) -> None:
         f"Looked for: {target['words']}, {target['energy']:.4f} eV/atom within {1000 * target['tolerance']:g} meV/atom"
     )
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-    for heading in ("", "found", "success", "median to first hit", "expected with restarts", "core time of one (s)"):
+    for heading in ("", "found", "success", "median to first hit", "expected with restarts", "time of one (s)"):
         table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
     for key, name in (("campaign", "campaign"), ("control", "random search")):
         side = result[key]

@@ -119,14 +119,20 @@ def distinct(
     return groups
 
 
-def pairs_of_same(a: Structures, b: Structures, energies_a: Floats, energies_b: Floats) -> list[tuple[int, int]]:
-    """Rows of a and of b that are the same crystal, one to one; of several that fit, the one nearest in energy."""
+def pairs_of_same(
+    a: Structures, b: Structures, energies_a: Floats, energies_b: Floats, window: float = np.inf
+) -> list[tuple[int, int]]:
+    """Rows of a and of b that are the same crystal, one to one; of several that fit, the one nearest in energy.
+
+    Energies may differ by ``window``, in their own unit.
+    """
     reduced_a, reduced_b = ([_reduced(atoms) for atoms in batch.to_atoms()] for batch in (a, b))
     pairs: list[tuple[int, int]] = []
     free = set(range(len(b)))
     for i, one in enumerate(reduced_a):
-        nearest = np.argsort(np.abs(energies_b - energies_a[i]), kind="stable").tolist()
-        partner = next((j for j in nearest if j in free and _match(one, reduced_b[j])), None)
+        apart = np.abs(energies_b - energies_a[i])
+        nearest = [row for row in np.argsort(apart, kind="stable").tolist() if row in free and apart[row] <= window]
+        partner = next((row for row in nearest if _match(one, reduced_b[row])), None)
         if partner is not None:
             pairs.append((i, partner))
             free.remove(partner)
