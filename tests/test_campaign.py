@@ -158,6 +158,7 @@ def test_each_mistake_in_another_section_is_one_line_too(tmp_path, line, said):
     ("line", "said"),
     [
         ("select: {per_cycle: 1001}\n", "10:21: select.per_cycle: 1001 labels a cycle"),
+        ("select: {per_cycle: 1}\n", "10:21: select.per_cycle: 1 label in the first cycle; an ensemble needs"),
         ("budget: {labels: 9}\n", "10:18: budget.labels: 9 labels in all"),
         ("select: {per_cycle: 200}\nbudget: {labels: 150}\n", "11:18: budget.labels: 150 labels in all"),
         ("potential: {cutoff: 1.9}\n", "10:21: potential.cutoff: a cutoff of 1.9 Å is within the least distance of"),

@@ -16,6 +16,9 @@ from csp_al.campaign.models import Budget, Pool, Potential, Select, same_composi
 from csp_al.campaign.references import AseReference
 from csp_al.campaign.section import Section
 
+LEAST_LABELS = 2
+"""What an ensemble can be trained on at all."""
+
 
 def check(values: dict[str, Any], folder: Path) -> Iterator[Finding]:
     """What is wrong with the values that are sound in themselves, by key; file names are relative to the folder."""
@@ -36,6 +39,8 @@ def check(values: dict[str, Any], folder: Path) -> Iterator[Finding]:
         yield from _sight(pool, potential)
     if isinstance(pool, Pool) and isinstance(select, Select):
         yield from _picks(pool, select)
+    if isinstance(select, Select) and not values.get("labels"):
+        yield from _first_labels(select)
     if isinstance(select, Select) and isinstance(budget, Budget):
         yield from _budget(select, budget)
 
@@ -88,6 +93,13 @@ def _sight(pool: Pool, potential: Potential) -> Iterator[Finding]:
         key = _given(potential, "potential", "cutoff") or distance_key(pool, pair) or ("pool", "min_distance")
         message = f"a cutoff of {potential.cutoff:g} Å is within the least distance of {pair}, {distance:.3g} Å"
         yield Finding(key, f"{message}; choose about two or three times as much")
+
+
+def _first_labels(select: Select) -> Iterator[Finding]:
+    """Those of the first cycle are all that the first ensemble learns from."""
+    if select.per_cycle < LEAST_LABELS:
+        message = f"{select.per_cycle} label in the first cycle; an ensemble needs at least {LEAST_LABELS}"
+        yield Finding(("select", "per_cycle"), f"{message}, to train on and to validate with; five or ten are usual")
 
 
 def _picks(pool: Pool, select: Select) -> Iterator[Finding]:
