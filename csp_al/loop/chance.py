@@ -30,7 +30,7 @@ def stream(campaign: Campaign, cycle: int, purpose: int, index: int = 0) -> np.r
 
 
 def to_label(campaign: Campaign, structures: Structures, cycle: int, purpose: int) -> Structures:
-    """Structures as they are labelled: shaken, by less in every cycle."""
+    """Structures as they are labelled: shaken, by less in every cycle; the random draw as the first choice."""
     amplitude = faded(campaign.select.noise, campaign.select.noise_decay, cycle)
     return _shaken(campaign, structures, amplitude, SHAKEN_CLOSEST, cycle, purpose)
 

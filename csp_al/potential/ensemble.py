@@ -141,15 +141,7 @@ def _tensors(path: Path, device: torch.device) -> State:
         content = BytesIO(file.read())
     try:
         state = torch.load(content, map_location=device, weights_only=True)
-    except (
-        pickle.UnpicklingError,
-        RuntimeError,
-        ValueError,
-        LookupError,
-        EOFError,
-        TypeError,
-        AttributeError,
-    ) as error:
+    except NO_WEIGHTS as error:
         raise DamagedError(path, f"no weights ({type(error).__name__})") from error
     if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
         raise DamagedError(path, "no weights")

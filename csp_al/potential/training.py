@@ -33,7 +33,7 @@ EXTREME_SIGMA = 3.0
 unless that would leave a member without labels on one side."""
 
 STRONG = 3.0
-"""Labels whose forces are so many times the median's count half."""
+"""Labels whose forces and virial are so many times the median's count half."""
 
 AT_REST = 0.1
 """eV/Å, what labels are told apart by at least: below it, noise alone would."""
@@ -261,7 +261,7 @@ def _epoch(
         rows = order[start : start + ensemble.section.batch_size]
         losses = targets.losses(ensemble, state, rows)
         optimiser.zero_grad()
-        # over the expected weight, not the batch's own: a batch in which a member has few labels moves it little
+        # over the structures, not the batch's own weights: a batch in which a member has few labels moves it little
         ((targets.weights[:, rows] * losses).sum() / len(rows)).backward()
         _clip(optimiser)
         optimiser.step()

@@ -1,6 +1,7 @@
 """How well the potentials foresaw the labels that were just asked for, before they learn from them.
 
-These errors are the honest ones: the labels were chosen by the search and seen by no member of the ensemble.
+These errors are the honest ones: no member of the ensemble saw these labels. Most were chosen by the search, one in
+five is of a random candidate.
 """
 
 from __future__ import annotations
