@@ -124,7 +124,7 @@ class Select(Section):
 class Stop(Section):
     """When the search is over."""
 
-    top_k: Count = Field(10, description="lowest crystals that must stay the same")
+    top_k: Count = Field(3, description="lowest crystals that must stay the same")
     tolerance: Positive = Field(
         0.01, description="eV/atom, an energy that moves less, but for what all move by, is the same"
     )
