@@ -4,8 +4,8 @@
     python analysis/benchmarks/stopping.py si8 tio2 lj
 
 A campaign is taken to have stopped where the rule would have stopped it, and to report the crystals that the rule
-watches. Figures are medians over all campaigns; what the rule would let go on for longer than the campaign went on
-counts as infinitely many evaluations, so only what stops earlier can be judged.
+watches. Evaluations are medians over all campaigns; what the rule would let go on for longer than the campaign went on
+counts as infinitely many, so only what stops earlier can be judged. Labels after it led: means of those that find it.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@
 
 Runs `csp-al benchmark` on the campaigns in `campaigns/suite/`, and prints one table: a row for each system, or for each
 thing to `--try` with it; what is `--set` is so in all rows. What was run before, with the same settings, is not run
-again; other settings of a campaign share the random search on its pools.
+again, with whatever version it was run; other settings of a campaign share the random search on its pools.
 """
 
 from __future__ import annotations
@@ -27,9 +27,11 @@ SEEDS = {"si8": 20}
 USUAL_SEEDS = 10
 COLUMNS = {
     "system": "",
+    "target": "lowest (eV/atom)",
     "found": "found",
     "found_by_control": "by random search",
     "median": "evaluations",
+    "in_all": "in all",
     "median_of_control": "of random search",
     "ratio": "ratio of medians",
     "ratio_of_expected": "of expectations",
@@ -37,7 +39,7 @@ COLUMNS = {
     "lost": "led, and lost",
     "late": "labels after it led",
     "minima": "low minima found",
-    "seconds": "core s",
+    "seconds": "s",
 }
 
 
@@ -57,7 +59,7 @@ def main() -> None:
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     parser.add_argument("systems", nargs="*", help="such as si8; default: all")
-    parser.add_argument("--seeds", type=positive)
+    parser.add_argument("--seeds", type=positive, help="of each system; default: 10, of si8 20")
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE", type=setting)
     parser.add_argument(
         "--try", dest="tried", action="append", default=[], metavar="'KEY=VALUE KEY=VALUE'", type=several
@@ -123,10 +125,12 @@ def print_table(results: list[dict[str, Any]]) -> None:
 def row(result: dict[str, Any]) -> dict[str, str]:
     campaign, control, stopping, minima = (result[key] for key in ("campaign", "control", "stopping", "minima"))
     return {
-        "system": result["name"].removeprefix("suite-"),
+        "system": f"{result['name'].removeprefix('suite-')}: {result['formula']}, {campaign['of']} seeds",
+        "target": f"{result['target']['energy']:.4f}",
         "found": f"{campaign['found']} of {campaign['of']}",
         "found_by_control": f"{control['found']} of {control['of']}",
         "median": number(campaign["median"]["value"]),
+        "in_all": number(campaign["evaluations"]),
         "median_of_control": number(control["median"]["value"]),
         "ratio": ratio(result["ratio"]),
         "ratio_of_expected": ratio(result["ratio_of_expected"]),
