@@ -81,7 +81,7 @@ class Reference(Protocol):
         """
         ...
 
-    def doubts(self) -> list[tuple[str, str]]:
+    def warnings(self) -> list[tuple[str, str]]:
         """What may be meant, but should be known: keys and words as of `check`."""
         ...
 

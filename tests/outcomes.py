@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from csp_al.report.tables import open_run
-from csp_al.store.run import published_stages
+from csp_al.store.run_directory import published_stages
 from csp_al.store.stages import manifest
 
 VARYING = ("labels.csv", "labels.h5", "summary.json", "check.json")

@@ -11,7 +11,7 @@ from csp_al.engine.local import LocalEngine
 from csp_al.loop.drive import Drive
 from csp_al.loop.search import search
 from csp_al.store.lock import locked
-from csp_al.store.run import log, prepare
+from csp_al.store.run_directory import log, prepare
 
 
 def run_to_its_end(folder: Path, text: str) -> Path:

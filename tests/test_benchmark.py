@@ -32,7 +32,7 @@ from csp_al.files import DamagedError
 from csp_al.select.identity import same_structure
 from csp_al.store.changes import ChangedError
 from csp_al.store.opening import open_to_drive
-from csp_al.store.run import log
+from csp_al.store.run_directory import log
 from csp_al.structures import Structures
 
 INF = float("inf")

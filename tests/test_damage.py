@@ -29,7 +29,7 @@ from csp_al.report.tables import open_run
 from csp_al.store.changes import ChangedError
 from csp_al.store.lock import locked
 from csp_al.store.opening import open_to_drive
-from csp_al.store.run import NoRunError, published_stages, seconds_spent
+from csp_al.store.run_directory import NoRunError, published_stages, seconds_spent
 from csp_al.store.stages import FORMAT, manifest, verify
 
 LOST = (DamagedError, NoRunError)

@@ -426,11 +426,11 @@ def test_cutoff_below_the_suggestion_is_warned_of_with_both(tmp_path, machine, c
 
 
 def test_spin_that_nothing_starts_is_warned_of(machine):
-    def doubts(**system):
-        return build_reference(section(namelists={"system": system}), ["Ni"], machine).doubts()[-1:]
+    def warnings(**system):
+        return build_reference(section(namelists={"system": system}), ["Ni"], machine).warnings()[-1:]
 
-    assert "starting_magnetization" not in str(doubts(nspin=2, **{"starting_magnetization(Ni)": 0.5}))
-    assert "nspin is 2 without a starting_magnetization" in str(doubts(nspin=2))
+    assert "starting_magnetization" not in str(warnings(nspin=2, **{"starting_magnetization(Ni)": 0.5}))
+    assert "nspin is 2 without a starting_magnetization" in str(warnings(nspin=2))
 
 
 def test_cutoffs_and_checksums_are_written_out_when_a_campaign_begins(tmp_path, machine):

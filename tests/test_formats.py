@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from csp_al.cli import app
 from csp_al.report.tables import open_run
 from csp_al.store.opening import open_to_drive
-from csp_al.store.run import read_campaign_of
+from csp_al.store.run_directory import read_campaign_of
 
 WRITTEN = Path(__file__).parent / "data" / "run-format-2"
 

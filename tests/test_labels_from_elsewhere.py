@@ -26,15 +26,15 @@ from csp_al.cli import app
 from csp_al.engine.local import LocalEngine
 from csp_al.engine.tasks import read_result
 from csp_al.loop.drive import Drive
-from csp_al.loop.elsewhere import rows_to_check
-from csp_al.loop.gathered import read_labels
+from csp_al.loop.imported import rows_to_check
+from csp_al.loop.label_set import read_labels
 from csp_al.loop.search import search
 from csp_al.report import figures
 from csp_al.report.export import export
 from csp_al.report.plan import describe_plan, plan, schedule
 from csp_al.report.status import describe, status
 from csp_al.report.tables import open_run
-from csp_al.store.run import prepare, published_stages
+from csp_al.store.run_directory import prepare, published_stages
 from csp_al.store.stages import manifest
 from csp_al.structures import Labels
 
@@ -132,7 +132,7 @@ def test_usable_labels_of_a_run_are_those_of_the_first_cycle(warm, finished_run)
     assert not new.cost.any()
     assert not new.evaluations.any()
     assert (new.structures.ids < 0).all()
-    # shaken copies of one candidate must not stand on both sides of a validation
+    # perturbed copies of one candidate must not stand on both sides of a validation
     same = old.structures.ids[:, None] == old.structures.ids
     np.testing.assert_array_equal(new.structures.ids[:, None] == new.structures.ids, same)
 
@@ -533,6 +533,6 @@ def test_forces_are_those_of_the_atoms_whatever_was_held_fixed(here):
 
 
 def test_steps_of_one_relaxation_alone_are_refused(here, monkeypatch):
-    monkeypatch.setattr("csp_al.loop.gathered.LEAST", 4)
+    monkeypatch.setattr("csp_al.loop.label_set.LEAST", 4)
     with pytest.raises(ValueError, match="labels: all labels are of one crystal, on its way to rest"):
         gathered(here, OUTPUTS / "deeper")

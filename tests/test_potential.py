@@ -27,7 +27,7 @@ from csp_al.potential.ensemble import Ensemble, evaluate, load_ensemble, new_ens
 from csp_al.potential.graphs import Edges, NeighbourLists, build_graph, find_edges
 from csp_al.potential.repulsion import repel
 from csp_al.potential.schnet import Pairs, convolve, plain_convolve
-from csp_al.potential.training import STRONG, bootstrap, importance, ordinary, train
+from csp_al.potential.training import STRONG, bootstrap, importance, not_extreme, train
 from csp_al.structures import Labels, Prediction, Structures, concatenate
 
 KINDS = ["schnet", "painn", "so3net"]
@@ -452,7 +452,7 @@ def test_batching_changes_no_prediction(kind, monkeypatch):
     structures = Structures.from_atoms([random_crystal(rng, s) for s in ("Al", "OAl", "Al2O3", "O", "Al4")])
     ensemble = in_double(untrained(kind=kind))
     together = ensemble.predict(structures)
-    monkeypatch.setattr(ensemble_module, "ROOM", 1)
+    monkeypatch.setattr(ensemble_module, "MEMORY", 1)
     passes = []
     monkeypatch.setattr(ensemble_module, "evaluate", lambda *a: passes.append(1) or evaluate(*a))
     assert_same_prediction(ensemble.predict(structures), together)
@@ -654,8 +654,8 @@ def test_the_kept_weights_are_those_of_each_members_best_epoch(monkeypatch):
 def test_the_losses_are_a_geometric_mean_over_labels_held_out_and_a_weighted_one_over_the_others():
     labels = emt_labels(24)
     trained = train(beginner(learning_rate=1e-9), labels, [1, 0])  # the weights stay where they began
-    kept = labels.take(ordinary(labels))
-    draws = bootstrap(labels.structures.ids, 3, 1)[:, ordinary(labels)]
+    kept = labels.take(not_extreme(labels))
+    draws = bootstrap(labels.structures.ids, 3, 1)[:, not_extreme(labels)]
     losses = losses_by_hand(trained.ensemble, kept)
     validated = [np.exp(np.log(loss[draw == 0]).mean()) for loss, draw in zip(losses, draws, strict=True)]
     np.testing.assert_allclose(validation(trained.curve, 1), validated, rtol=1e-3)

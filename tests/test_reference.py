@@ -47,7 +47,7 @@ LJ_REFERENCE = ase_reference("csp_al.reference.classical.lennard_jones", **LJ)
 SALT = bulk("NaCl", "rocksalt", a=5.6)
 
 
-def shaken(atoms, seed=0):
+def perturbed(atoms, seed=0):
     rng = np.random.default_rng(seed)
     atoms = atoms.copy()
     atoms.set_cell(atoms.cell @ (np.eye(3) + rng.normal(0, 0.03, (3, 3))), scale_atoms=True)
@@ -74,7 +74,7 @@ def attempt(folder: Path, number: int) -> Path:
     ],
 )
 def test_classical_forces_and_stress_are_derivatives_of_the_energy(calculator, atoms):
-    atoms = shaken(atoms)
+    atoms = perturbed(atoms)
     atoms.calc = calculator
     np.testing.assert_allclose(atoms.get_forces(), calculate_numerical_forces(atoms, eps=1e-5), atol=2e-6)
     np.testing.assert_allclose(atoms.get_stress(), calculate_numerical_stress(atoms, eps=1e-5), atol=2e-7)
@@ -173,7 +173,7 @@ def test_an_unknown_set_of_parameters_is_named():
 
 
 def test_tersoff_from_the_file_is_ases_tersoff():
-    atoms = shaken(bulk("Si", "diamond", a=5.43, cubic=True))
+    atoms = perturbed(bulk("Si", "diamond", a=5.43, cubic=True))
     atoms.calc = tersoff(**{"Si-Si-Si": SILICON})
     other = atoms.copy()
     other.calc = Tersoff({("Si", "Si", "Si"): TersoffParameters(**SILICON)})
@@ -306,7 +306,7 @@ def test_import_path_may_name_a_class_method(tmp_path):
 
 
 def test_single_point_is_plain_json_and_equals_ase(tmp_path):
-    atoms = shaken(bulk("Al", cubic=True))
+    atoms = perturbed(bulk("Al", cubic=True))
     result = single_point(EMT_REFERENCE, atoms, tmp_path)
     assert json.loads(json.dumps(result)) == result
     atoms.calc = EMT()
@@ -318,7 +318,7 @@ def test_single_point_is_plain_json_and_equals_ase(tmp_path):
 
 
 def test_relaxation_equals_ases_and_counts_every_evaluation(tmp_path):
-    atoms = shaken(bulk("Al", cubic=True))
+    atoms = perturbed(bulk("Al", cubic=True))
     result = relax(EMT_REFERENCE, atoms, attempt(tmp_path, 1), fmax=0.02, max_steps=100)
     other = atoms.copy()
     other.calc = EMT()
@@ -333,14 +333,14 @@ def test_relaxation_equals_ases_and_counts_every_evaluation(tmp_path):
 
 
 def test_relaxation_out_of_steps_is_a_result(tmp_path):
-    atoms = shaken(bulk("Al", cubic=True))
+    atoms = perturbed(bulk("Al", cubic=True))
     result = relax(EMT_REFERENCE, atoms, attempt(tmp_path, 1), fmax=1e-6, max_steps=3)
     assert not result["converged"]
     assert (result["steps"], result["evaluations"]) == (3, 4)
 
 
 def test_interrupted_relaxation_goes_on_and_ends_where_an_undisturbed_one_ends(tmp_path):
-    atoms = shaken(bulk("Al", cubic=True))
+    atoms = perturbed(bulk("Al", cubic=True))
     whole = relax(EMT_REFERENCE, atoms, attempt(tmp_path / "whole", 1), fmax=0.01, max_steps=100)
     lines = (tmp_path / "whole" / "attempt-1" / TRAJECTORY).read_text().splitlines(keepends=True)
     cut = tmp_path / "cut"
@@ -352,7 +352,7 @@ def test_interrupted_relaxation_goes_on_and_ends_where_an_undisturbed_one_ends(t
 
 
 def test_frames_of_another_way_down_do_not_lose_those_that_fit(tmp_path):
-    atoms = shaken(bulk("Al", cubic=True))
+    atoms = perturbed(bulk("Al", cubic=True))
     whole = relax(EMT_REFERENCE, atoms, attempt(tmp_path / "whole", 1), fmax=0.01, max_steps=100)
     other = atoms.copy()
     other.rattle(0.1, seed=3)
@@ -446,7 +446,7 @@ def test_insane_labels_are_named():
 def test_k_points_are_no_further_apart_than_asked_and_no_closer_than_needed():
     assert monkhorst_pack(Atoms(cell=[10, 10, 10], pbc=True), 2 * np.pi / 10) == [1, 1, 1]
     assert monkhorst_pack(Atoms(cell=[2, 4, 40], pbc=True), 0.3) == [11, 6, 1]
-    atoms = shaken(bulk("Si", "diamond", a=5.43))
+    atoms = perturbed(bulk("Si", "diamond", a=5.43))
     reciprocal = 2 * np.pi * np.linalg.inv(atoms.cell.array).T
     for length, divisions in zip(np.linalg.norm(reciprocal, axis=1), monkhorst_pack(atoms, 0.25), strict=True):
         assert length / divisions <= 0.25 < length / (divisions - 1)

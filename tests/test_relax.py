@@ -36,7 +36,7 @@ from csp_al.interfaces import (
     Ensemble,
     trusted,
 )
-from csp_al.loop.chance import first_cells
+from csp_al.loop.random_streams import first_cells
 from csp_al.loop.stages import Picks, relaxation_limits
 from csp_al.potential.ensemble import load_ensemble, new_ensemble
 from csp_al.potential.training import train
@@ -44,7 +44,7 @@ from csp_al.reference.classical import lennard_jones
 from csp_al.relax import lbfgs, relaxation
 from csp_al.relax.limits import Limits, broken_limit
 from csp_al.relax.relaxation import ENERGY_NOISE, relax, relax_pool
-from csp_al.store.run import cycle_folder
+from csp_al.store.run_directory import cycle_folder
 from csp_al.structures import Prediction, Relaxed, Structures, concatenate
 
 Change = Callable[[Structures, Prediction], Prediction]

@@ -37,7 +37,7 @@ from csp_al.report.status import describe, status
 from csp_al.report.tables import open_run
 from csp_al.select.walk_forward import walk_forward
 from csp_al.store.lock import locked
-from csp_al.store.run import NoRunError, log, prepare
+from csp_al.store.run_directory import NoRunError, log, prepare
 from csp_al.store.stages import manifest
 from csp_al.structures import Labels, Prediction, Relaxed, Structures, concatenate
 

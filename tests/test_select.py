@@ -1,4 +1,4 @@
-"""Score, clusters, identity, picks, shaking, verdict and walk-forward errors, on made-up batches of real crystals."""
+"""Score, clusters, identity, picks, noise, verdict and walk-forward errors, on made-up batches of real crystals."""
 
 import warnings
 from dataclasses import replace
@@ -23,15 +23,15 @@ from csp_al.select import (
     Spent,
     Top,
     basins,
+    decayed,
     distinct,
-    faded,
     k_means,
+    perturb,
     pick,
     rank,
     representatives,
     same_structure,
     score,
-    shake,
     times_reached,
     unseen_share,
     verdict,
@@ -557,7 +557,7 @@ def test_a_mirror_image_is_another_geometry():
     assert not same_geometry(atoms.cell.array, atoms.positions, atoms.cell.array, -atoms.positions)
 
 
-# shaking
+# perturbing
 
 
 def stream(cycle):
@@ -567,42 +567,42 @@ def stream(cycle):
 def test_atoms_move_by_uniform_noise_and_the_cell_by_a_symmetric_strain():
     amplitude = 0.1
     structures = Structures.from_atoms([diamond()] * 200)
-    shaken = shake(structures, amplitude, stream(0), {})
-    strains = np.linalg.inv(structures.cells) @ shaken.cells - np.eye(3)
+    perturbed = perturb(structures, amplitude, stream(0), {})
+    strains = np.linalg.inv(structures.cells) @ perturbed.cells - np.eye(3)
     assert strains == pytest.approx(np.swapaxes(strains, 1, 2), abs=1e-12)
     assert 0.9 * amplitude < np.abs(strains).max() * 5.43 <= amplitude * (1 + 1e-9)
     affine = np.einsum("ni,nij->nj", structures.positions, (np.eye(3) + strains)[structures.system])
-    noise = shaken.positions - affine
+    noise = perturbed.positions - affine
     assert 0.99 * amplitude < np.abs(noise).max() <= amplitude * (1 + 1e-9)
     assert noise.std() == pytest.approx(amplitude / np.sqrt(3), rel=0.03)
     assert noise.mean() == pytest.approx(0, abs=0.003)
 
 
 def test_the_amplitude_fades_with_the_cycles():
-    assert faded(0.4, 0.6, 0) == 0.4
-    assert faded(0.4, 0.6, 3) == pytest.approx(0.4 * 0.6**3)
+    assert decayed(0.4, 0.6, 0) == 0.4
+    assert decayed(0.4, 0.6, 3) == pytest.approx(0.4 * 0.6**3)
 
 
 def test_each_structure_is_shaken_by_its_own_stream():
     structures = crystals(4)
-    together = shake(structures, 0.1, stream(2), {"Si-Si": 1.6})
-    alone = shake(structures.take([2]), 0.1, stream(2), {"Si-Si": 1.6})
+    together = perturb(structures, 0.1, stream(2), {"Si-Si": 1.6})
+    alone = perturb(structures.take([2]), 0.1, stream(2), {"Si-Si": 1.6})
     assert (together.take([2]).positions == alone.positions).all()
     assert (together.take([2]).cells == alone.cells).all()
-    assert (shake(structures, 0.1, stream(3), {}).positions != together.positions).all()
+    assert (perturb(structures, 0.1, stream(3), {}).positions != together.positions).all()
     assert together.ids.tolist() == [0, 1, 2, 3]
 
 
 def test_no_noise_leaves_structures_as_they_are():
     structures = crystals(2)
-    assert (shake(structures, 0.0, stream(0), {}).positions == structures.positions).all()
-    assert len(shake(empty_history(), 0.1, stream(0), {})) == 0
+    assert (perturb(structures, 0.0, stream(0), {}).positions == structures.positions).all()
+    assert len(perturb(empty_history(), 0.1, stream(0), {})) == 0
 
 
 def test_atoms_are_not_pushed_closer_than_the_floor():
     structures = Structures.from_atoms([diamond()] * 40)
-    free = shake(structures, 0.4, stream(0), {})
-    held = shake(structures, 0.4, stream(0), {"Si-Si": 2.2})
+    free = perturb(structures, 0.4, stream(0), {})
+    held = perturb(structures, 0.4, stream(0), {"Si-Si": 2.2})
     shortest = [[shortest_distances(a, 4.0)["Si-Si"] for a in s.to_atoms()] for s in (free, held)]
     assert min(shortest[0]) < 2.2
     assert min(shortest[1]) >= 2.2
@@ -611,7 +611,7 @@ def test_atoms_are_not_pushed_closer_than_the_floor():
 
 def test_a_structure_that_is_too_close_already_stays_as_it_is():
     structures = Structures.from_atoms([diamond()])
-    held = shake(structures, 0.4, stream(0), {"Si-Si": 2.5})
+    held = perturb(structures, 0.4, stream(0), {"Si-Si": 2.5})
     assert (held.positions == structures.positions).all()
     assert (held.cells == structures.cells).all()
 

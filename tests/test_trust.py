@@ -32,7 +32,7 @@ from csp_al.hdf5 import load, save
 from csp_al.potential.ensemble import load_ensemble, new_ensemble
 from csp_al.report.figures import learning_curves, parity, pool_map
 from csp_al.report.tables import open_run
-from csp_al.store.run import read_campaign_of
+from csp_al.store.run_directory import read_campaign_of
 from csp_al.store.stages import manifest, verify
 from csp_al.structures import Labels, Structures
 

@@ -21,7 +21,7 @@ CUTOFF, BATCH, REPEATS = 4.0, 8, 5
 
 
 def batch(seed: int = 1) -> Structures:
-    """Silicon cells of eight atoms, shaken by 0.3 Å."""
+    """Silicon cells of eight atoms, perturbed by 0.3 Å."""
     rng = np.random.default_rng(seed)
     cells = [bulk("Si", cubic=True) for _ in range(BATCH)]
     for atoms in cells:

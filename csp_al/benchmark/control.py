@@ -24,7 +24,7 @@ from csp_al.interfaces import Task
 from csp_al.loop.tasks import labels_of, run_all
 from csp_al.reference.evaluate import OPTIMISER
 from csp_al.store.lock import InUseError, locked
-from csp_al.store.repair import SHELF, repair_tasks, set_aside
+from csp_al.store.repair import QUARANTINE, repair_tasks, set_aside
 from csp_al.store.stages import file_of, is_published, stage, verify
 from csp_al.structures import Floats, Labels, Structures
 
@@ -81,7 +81,7 @@ def _repair(folder: Path) -> None:
         if is_published(folder):
             verify(folder)
     except DamagedError:
-        set_aside(folder.parent, SHELF, [folder])
+        set_aside(folder.parent, QUARANTINE, [folder])
 
 
 def relax_again(

@@ -15,7 +15,7 @@ from csp_al.report.tables import Run
 from csp_al.select.identity import distinct, pairs_of_same
 from csp_al.select.ranking import rows_of
 from csp_al.select.stopping import Top, top_of
-from csp_al.store.run import seconds_spent
+from csp_al.store.run_directory import seconds_spent
 from csp_al.structures import Labels, concatenate
 
 NEVER = float("inf")

@@ -112,7 +112,7 @@ class Select(Section):
     )
     force_weight: Annotated[Number, Field(ge=0)] = Field(0.1, description="Å, w_F in L = E/atom - w_F max|F|")
     clusters: Count | None = Field(None, description="k of k-means; null: twice per_cycle")
-    noise: Annotated[Number, Field(ge=0)] = Field(0.1, description="Å, amplitude of the shake before labelling")
+    noise: Annotated[Number, Field(ge=0)] = Field(0.1, description="Å, amplitude of the noise before labelling")
     noise_decay: Fraction = Field(0.6, description="factor on the amplitude in each cycle")
 
     @property

@@ -138,7 +138,7 @@ def resume(
     from csp_al.cli.checks import checked_again
     from csp_al.cli.driver import Start, drive
     from csp_al.cli.trust import refuse_code
-    from csp_al.store.run import folder_of_campaign, read_campaign_of
+    from csp_al.store.run_directory import folder_of_campaign, read_campaign_of
 
     here = read_machine(machine)
     campaign = read_campaign_of(directory)
@@ -213,7 +213,7 @@ def stop(directory: RunDirectory) -> None:
     """Ask the driver of a run to end cleanly; calculations under way are ended, and taken up again later."""
     from csp_al.cli.trust import how_to_continue
     from csp_al.store.lock import holder
-    from csp_al.store.run import read_campaign_of, request_stop
+    from csp_al.store.run_directory import read_campaign_of, request_stop
 
     campaign = read_campaign_of(directory)
     driver = holder(directory)
@@ -240,7 +240,7 @@ def doctor(
 
     if reference is not None:
         from csp_al.campaign.machine import read_machine
-        from csp_al.cli.trial import try_reference
+        from csp_al.cli.reference_test import try_reference
 
         raise typer.Exit(try_reference(reference, read_machine(machine)))
 

@@ -21,11 +21,11 @@ from csp_al.campaign.machine import Machine, usable_cores
 from csp_al.cli.checks import checked_campaign, for_workers, reference_of
 from csp_al.cli.driver import MACHINE_FAILED, STOPPED, Interrupted, interruptible
 from csp_al.cli.tables import WIDTH_OF_FILES
+from csp_al.disk_space import is_machine_failure
 from csp_al.engine.local import LocalEngine
 from csp_al.files import make_directory, write_json
 from csp_al.loop.tasks import StoppedError
 from csp_al.store.lock import locked
-from csp_al.store.room import is_the_machines
 
 
 def run_benchmark(
@@ -73,7 +73,7 @@ def run_benchmark(
         typer.echo("Stopped. Continue with the same command.", err=True)
         return end.status if isinstance(end, Interrupted) else STOPPED
     except OSError as trouble:
-        if not is_the_machines(trouble):
+        if not is_machine_failure(trouble):
             raise
         typer.echo(f"{trouble.filename or directory}: {trouble.strerror}. Continue with the same command.", err=True)
         return MACHINE_FAILED

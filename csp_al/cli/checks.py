@@ -26,7 +26,7 @@ def checked_campaign(path: Path, machine: Machine) -> CampaignFile:
         wrong = [file.problem(finding.key, finding.message) for finding in _labels(campaign, path.parent)]
     if wrong:
         raise CampaignError(wrong)
-    for key, message in reference.doubts():
+    for key, message in reference.warnings():
         typer.echo(f"Warning: {file.problem(('reference', key), message)}", err=True)
     return file
 
@@ -63,7 +63,7 @@ def _labels(campaign: Campaign, folder: Path) -> tuple[Finding, ...]:
     """What is wrong with the labels from elsewhere, as far as can be said without the reference method."""
     if not campaign.labels:
         return ()
-    from csp_al.loop.gathered import read_labels
+    from csp_al.loop.label_set import read_labels
 
     try:
         read_labels(campaign, folder)

@@ -16,9 +16,9 @@ from csp_al.campaign.models import Campaign
 from csp_al.cli.panel import Panel
 from csp_al.cli.tables import results_table
 from csp_al.cli.trust import how_to_continue, refuse_links
+from csp_al.disk_space import is_machine_failure
 from csp_al.store.opening import open_to_drive
-from csp_al.store.room import is_the_machines
-from csp_al.store.run import forget_stop_request, log, programs_of
+from csp_al.store.run_directory import forget_stop_request, log, programs_of
 
 DONE, NO_RESULT, STOPPED, INTERRUPTED = 0, 1, 143, 130
 ENDS = (signal.SIGTERM, signal.SIGINT)
@@ -75,7 +75,7 @@ def drive(campaign: Campaign, start: Start) -> int:
     except Interrupted as end:  # before the run directory was ours
         return end.status
     except OSError as trouble:
-        if not is_the_machines(trouble):
+        if not is_machine_failure(trouble):
             raise
         where = trouble.filename or directory
         typer.echo(f"{where}: {trouble.strerror}. {how_to_continue(campaign, directory)}", err=True)
@@ -88,9 +88,9 @@ def drive(campaign: Campaign, start: Start) -> int:
 
 def _drive(campaign: Campaign, start: Start, slots: int, programs: dict[str, str], panel: Panel) -> int:
     """Drive a run directory that is ours, and say how that ended."""
-    from csp_al.loop.check import WrongReferenceError
-    from csp_al.loop.elsewhere import UntrustedLabelsError
     from csp_al.loop.finish import NoResultError
+    from csp_al.loop.imported import UntrustedLabelsError
+    from csp_al.loop.reference_check import WrongReferenceError
     from csp_al.loop.tasks import StoppedError, TooManyFailedError
 
     directory = start.directory

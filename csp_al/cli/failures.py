@@ -39,7 +39,7 @@ def _exit_status(error: Exception) -> int | None:
     from csp_al.interfaces import UnplaceableError
     from csp_al.store.changes import ChangedError
     from csp_al.store.lock import InUseError
-    from csp_al.store.run import NoRunError
+    from csp_al.store.run_directory import NoRunError
 
     if isinstance(error, InUseError):
         return 3

@@ -69,7 +69,7 @@ class Panel:
             self.live.__exit__(kind, error, trace)
 
     def tell(self, event: str, **details: Any) -> None:
-        """Hear of a "stage" begun, of "progress" in it, labels from "elsewhere", a "doubt", or a "cycle" judged."""
+        """Hear of a "stage" begun, of "progress" in it, labels from "elsewhere", a "warning", or a "cycle" judged."""
         if event == "stage":
             where = f"cycle {details['cycle']}: " if details["cycle"] is not None else ""
             self.progress.reset(self.task, description=where + DOING[details["stage"]], total=None)
@@ -80,7 +80,7 @@ class Panel:
         elif event == "elsewhere":
             why = " (elsewhere/table.csv says why)" if details["rejected"] else ""
             self.note(f"{details['usable']} usable labels from elsewhere, {details['rejected']} rejected{why}")
-        elif event == "doubt":
+        elif event == "warning":
             self.note(f"Warning: {details['text']}")
         elif event == "cycle":
             self.cycles.add_row(*(_shown(details[key]) for key in _COLUMNS))

@@ -13,7 +13,7 @@ from typing import Final
 
 from csp_al.campaign.models import Campaign
 from csp_al.campaign.references import AnyReference, AseReference, GpawReference
-from csp_al.store.run import SETTINGS
+from csp_al.store.run_directory import SETTINGS
 
 PLAIN: Final = {
     "basis", "charge", "convergence", "eigensolver", "hund", "magmoms", "maxiter", "mixer", "mode", "nbands",

@@ -25,6 +25,7 @@ from pydantic import TypeAdapter
 
 from csp_al.campaign.machine import Machine
 from csp_al.campaign.references import AnyReference, Remedy
+from csp_al.disk_space import is_machine_failure
 from csp_al.engine.tasks import RELAX, atoms_of
 from csp_al.files import forget_temporaries, read_sealed, write_sealed
 from csp_al.interfaces import ReferenceFailedError, Task
@@ -33,7 +34,6 @@ from csp_al.reference.evaluate import TRAJECTORY, frames, relax, single_point
 from csp_al.reference.ladder import in_force
 from csp_al.reference.references import build_reference
 from csp_al.reference.sanity import too_close, why_insane
-from csp_al.store.room import is_the_machines
 
 LOOK: Final = 0.2  # s between two looks at a running attempt
 REAP: Final = 0.005  # s between two looks at one that has closed its end of the pipe
@@ -204,7 +204,7 @@ def _be_the_attempt(
         _write_outcome(directory, _compute(task, directory, remedies, machine))
         status = 0
     except BaseException as error:  # noqa: BLE001 - a process of its own: nothing else can tell what happened
-        if isinstance(error, OSError) and is_the_machines(error):
+        if isinstance(error, OSError) and is_machine_failure(error):
             os.write(pipe, str(error.errno).encode())
         traceback.print_exc()
     finally:

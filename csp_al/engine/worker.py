@@ -31,13 +31,13 @@ from typing import Any, Final, NoReturn
 from csp_al import claim
 from csp_al.campaign.machine import Machine
 from csp_al.campaign.references import Remedy
+from csp_al.disk_space import is_machine_failure
 from csp_al.engine.attempt import directory_of, interrupted, read_outcome, reference_section, run_attempt
 from csp_al.engine.tasks import is_done, publish_result, read_task
 from csp_al.files import DamagedError, OtherVersionError, forget_temporaries
 from csp_al.interfaces import Task
 from csp_al.reference.ladder import ladder, next_remedy
 from csp_al.reference.references import import_reference
-from csp_al.store.room import is_the_machines
 
 NO_ROOM: Final = r"^disk full|No space left on device|quota exceeded"
 LEAST_FREE: Final = 10_000_000
@@ -159,7 +159,7 @@ def main(root: Path, machine: Machine) -> None:
         try:
             run_task(root, name, machine)
         except OSError as trouble:
-            if not is_the_machines(trouble):
+            if not is_machine_failure(trouble):
                 raise
             _say(json.dumps({"errno": trouble.errno, "words": trouble.strerror, "file": trouble.filename}))
             raise SystemExit(1) from trouble

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from csp_al.campaign import Campaign
+from csp_al.disk_space import require_space
 from csp_al.interfaces import Engine
 from csp_al.loop.tasks import StoppedError
 from csp_al.report.plan import cycle_bytes
-from csp_al.store.repair import SHELF, set_aside, set_aside_from
-from csp_al.store.room import check_room
-from csp_al.store.run import LAST, log, published_after, published_before, stop_requested
+from csp_al.store.repair import QUARANTINE, set_aside, set_aside_from
+from csp_al.store.run_directory import LAST, log, published_after, published_before, stop_requested
 from csp_al.store.stages import UnconnectedError, follows, is_published, stage, verify
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Drive:
         after = published_before(self.run, folder)
         if self._stands(folder, after):
             return folder
-        check_room(self.run, cycle_bytes(self.campaign))
+        require_space(self.run, cycle_bytes(self.campaign))
         where = {"cycle": _cycle_of(folder), "stage": folder.name}
         log(self.run, "stage started", **where)
         self.tell("stage", **where)
@@ -66,21 +66,23 @@ class Drive:
             if not self.mend:
                 raise
             set_aside_from(self.run, folder)
-            self.tell("doubt", text=f"{error.path}: {error.what}; it is done again, with all that follows")
+            self.tell("warning", text=f"{error.path}: {error.what}; it is done again, with all that follows")
             return False
         return True
 
     def report(self, done: int, everything: int) -> None:
         """Tell how far a stage is. Raises `StoppedError` where a stop was asked for."""
         self.tell("progress", done=done, all=everything)
-        check_room(self.run)
+        require_space(self.run)
         if stop_requested(self.run):
             raise StoppedError
 
     def end_with(self, folder: Path) -> None:
         """Where a stage that was mended ends a search that had gone on from there, set aside what came after it."""
         if self.mend:
-            set_aside(self.run, SHELF, [later for later in published_after(self.run, folder) if later.name != LAST])
+            set_aside(
+                self.run, QUARANTINE, [later for later in published_after(self.run, folder) if later.name != LAST]
+            )
 
 
 def _cycle_of(folder: Path) -> int | None:

@@ -21,7 +21,7 @@ from csp_al.loop.tasks import run_all
 from csp_al.report.tables import open_run
 from csp_al.select.identity import distinct, times_reached
 from csp_al.select.ranking import representatives, rows_of
-from csp_al.store.run import cycles
+from csp_al.store.run_directory import cycles
 from csp_al.structures import Structures
 
 SYMPREC = 0.1

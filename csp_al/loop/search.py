@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from csp_al.interfaces import Verdict
 from csp_al.loop import stages
-from csp_al.loop.check import check
 from csp_al.loop.drive import Drive
-from csp_al.loop.elsewhere import gather, trust
 from csp_al.loop.finish import finish
+from csp_al.loop.imported import import_labels, verify_imported
+from csp_al.loop.reference_check import check
 
 
 def search(drive: Drive) -> Verdict:
@@ -21,7 +21,7 @@ def search(drive: Drive) -> Verdict:
     Returns why the search stopped. Raises `WrongReferenceError`, `UntrustedLabelsError`, `TooManyFailedError` or
     `NoResultError` where there is nothing to rank, and `StoppedError` when somebody asked for a stop.
     """
-    given = gather(drive)
+    given = import_labels(drive)
     progress = stages.generate(drive)
     picks = stages.draw(drive, progress) if given is None else None
     if picks is not None:
@@ -31,7 +31,7 @@ def search(drive: Drive) -> Verdict:
             progress.origins.append(picks.origin)
             progress.labels.append(stages.label(drive, cycle, picks))
         elif given is not None:
-            progress.labels.append(trust(drive, given))
+            progress.labels.append(verify_imported(drive, given))
         progress.ensemble = stages.train(drive, cycle, progress)
         relaxed = stages.relax(drive, cycle, progress, progress.ensemble)
         table = stages.rank(drive, cycle, relaxed)

@@ -20,20 +20,20 @@ from csp_al.files import write_json
 from csp_al.generate import generate_candidates, searched
 from csp_al.hdf5 import load, save
 from csp_al.interfaces import Verdict
-from csp_al.loop.chance import (
+from csp_al.loop.drive import Drive
+from csp_al.loop.random_streams import (
     CLUSTER,
     DRAW,
     EXPLORE,
-    FIRST_SHAKE,
+    FIRST_PERTURB,
+    PERTURB,
     RELAXED_CLOSEST,
-    SHAKE,
     TRAIN,
     first_cells,
     least_distances,
     stream,
     to_label,
 )
-from csp_al.loop.drive import Drive
 from csp_al.loop.tasks import labels_of, refuse_many_failures, run_all
 from csp_al.relax.limits import Limits
 from csp_al.relax.relaxation import relax as relax_all
@@ -46,7 +46,7 @@ from csp_al.select.ranking import representatives, rows_of
 from csp_al.select.score import score
 from csp_al.select.stopping import Spent, Top, top_of, verdict
 from csp_al.select.walk_forward import walk_forward
-from csp_al.store.run import cycle_folder, log, seconds_spent
+from csp_al.store.run_directory import cycle_folder, log, seconds_spent
 from csp_al.store.stages import file_of
 from csp_al.structures import Ints, Labels, Prediction, Relaxed, Structures, concatenate
 
@@ -62,7 +62,7 @@ RELAXED_VOLUME = 2.0
 
 @dataclass(frozen=True)
 class Picks:
-    """What is labelled next: shaken structures, and where they stood before that."""
+    """What is labelled next: perturbed structures, and where they stood before that."""
 
     structures: Structures
     origin: Structures
@@ -92,7 +92,7 @@ class Progress:
 
     @property
     def labelled(self) -> Structures:
-        """Every candidate that was labelled so far, as it stood before it was shaken."""
+        """Every candidate that was labelled so far, as it stood before it was perturbed."""
         return concatenate([self.pool.take([]), *self.origins])
 
 
@@ -111,7 +111,7 @@ def generate(drive: Drive) -> Progress:
 
 
 def draw(drive: Drive, progress: Progress) -> Picks:
-    """The labels of the first cycle: a random draw from the pool, shaken, since symmetry leaves hardly any forces.
+    """The labels of the first cycle: a random draw from the pool, perturbed, since symmetry leaves hardly any forces.
 
     Of a search pool there is none among them.
     """
@@ -121,7 +121,7 @@ def draw(drive: Drive, progress: Progress) -> Picks:
         pool = pool.take(~np.isin(pool.ids, progress.searched))
     most = min(drive.campaign.select.per_cycle, drive.campaign.budget.labels, len(pool))
     drawn = pool.take(np.sort(rng.choice(len(pool), size=most, replace=False)))
-    return Picks(to_label(drive.campaign, drawn, 0, FIRST_SHAKE), drawn)
+    return Picks(to_label(drive.campaign, drawn, 0, FIRST_PERTURB), drawn)
 
 
 def label(drive: Drive, cycle: int, picks: Picks) -> Labels:
@@ -215,7 +215,7 @@ def judge(drive: Drive, cycle: int, relaxed: Relaxed, table: pd.DataFrame, progr
 
 
 def select(drive: Drive, cycle: int, progress: Progress, ensemble: Ensemble, relaxed: Relaxed) -> Picks:
-    """The best-scored candidates of different clusters, a few `_explorers`, all shaken; the ensemble's word on them."""
+    """The best-scored candidates of different clusters, a few `_explorers`, all perturbed; and what is predicted for them."""
 
     def write(folder: Path) -> None:
         per_cycle = drive.campaign.select.per_cycle
@@ -225,10 +225,10 @@ def select(drive: Drive, cycle: int, progress: Progress, ensemble: Ensemble, rel
         if exploring and len(chosen):
             others = progress.pool.take(~np.isin(progress.pool.ids, chosen))
             origin = concatenate([origin, _explorers(drive, cycle, others, exploring, ensemble)])
-        shaken = to_label(drive.campaign, origin, cycle, SHAKE)
-        save(folder / "picks.h5", Picks(shaken, origin))
+        perturbed = to_label(drive.campaign, origin, cycle, PERTURB)
+        save(folder / "picks.h5", Picks(perturbed, origin))
         # as read back: neighbour lists remembered from the relaxation would change the last bits
-        save(folder / "predicted.h5", replace(ensemble).predict(shaken))
+        save(folder / "predicted.h5", replace(ensemble).predict(perturbed))
 
     return load(file_of(drive.stage(cycle_folder(drive.run, cycle) / "select", write), "picks.h5"), Picks)
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from csp_al.disk_space import require_space
 from csp_al.engine.tasks import create_task, read_result
 from csp_al.engine.wait import run_tasks
 from csp_al.files import write_json
 from csp_al.interfaces import Engine, Task
-from csp_al.store.room import check_room
-from csp_al.store.run import stop_requested
+from csp_al.store.run_directory import stop_requested
 from csp_al.structures import Floats, Labels, Structures
 
 
@@ -40,7 +40,7 @@ def run_all(
     write_json(folder / "tasks.json", names)
 
     def should_stop() -> bool:
-        check_room(run)
+        require_space(run)
         return stop_requested(run)
 
     run_tasks(engine, root, names, report, should_stop)

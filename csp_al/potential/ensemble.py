@@ -28,7 +28,7 @@ from csp_al.potential.repulsion import repel
 from csp_al.potential.schnet import SchNet
 from csp_al.structures import Ints, Prediction, Structures, concatenate
 
-ROOM = 1_000_000_000
+MEMORY = 1_000_000_000
 """Bytes of intermediate results in one pass on a CPU; on a GPU it is half of what is free."""
 
 BYTES = {"schnet": 80, "painn": 320, "so3net": 820}
@@ -162,7 +162,7 @@ def new_ensemble(section: Potential, seed: list[int], device: torch.device) -> E
 
 def edges_at_once(section: Potential, device: torch.device) -> int:
     """Edges that one pass may hold, so that memory is bounded whatever the pool."""
-    room, each = ROOM, BYTES[section.kind]
+    room, each = MEMORY, BYTES[section.kind]
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         room = (torch.cuda.mem_get_info(device)[0] + unused) // 2

@@ -78,7 +78,7 @@ def train(
         raise ValueError(msg)
     section = ensemble.section
     weights = bootstrap(labels.structures.ids, section.members, seed[0])
-    mask = ordinary(labels)
+    mask = not_extreme(labels)
     if not _both_sides(weights[:, mask]):
         mask[:] = True
     kept = labels.take(mask)
@@ -96,7 +96,7 @@ def train(
     )
 
 
-def ordinary(labels: Labels) -> Mask:
+def not_extreme(labels: Labels) -> Mask:
     """Mask (n,) of the labels whose largest force and stress are not extreme among all."""
     forces = np.linalg.norm(labels.forces, axis=1)
     largest = labels.structures.largest(forces)

@@ -63,7 +63,7 @@ class AseCalculator:
             return [(error.key, error.message)]
         return []
 
-    def doubts(self) -> list[tuple[str, str]]:
+    def warnings(self) -> list[tuple[str, str]]:
         """None."""
         return []
 

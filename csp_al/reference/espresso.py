@@ -92,7 +92,7 @@ class Espresso:
         """What is wrong with pseudopotentials and program; runs pw.x for a moment."""
         return [*self._wrong_pseudopotentials(), *self._wrong_elements(), *self._wrong_program()]
 
-    def doubts(self) -> list[tuple[str, str]]:
+    def warnings(self) -> list[tuple[str, str]]:
         """A cutoff below what the pseudopotentials suggest; spin that nothing starts."""
         return [*self._low_cutoff(), *self._no_moments()]
 

@@ -92,7 +92,7 @@ class Gpaw:
             return wrong  # the user names the datasets
         return wrong + self._missing_datasets()
 
-    def doubts(self) -> list[tuple[str, str]]:
+    def warnings(self) -> list[tuple[str, str]]:
         """None."""
         return []
 

@@ -6,7 +6,7 @@ from typing import Final
 
 import pandas as pd
 
-from csp_al.store.run import STAGES
+from csp_al.store.run_directory import STAGES
 
 Columns = dict[str, str]
 """Names of the columns of a table, and their types."""
@@ -20,7 +20,7 @@ LABELS: Final[Columns] = {
     "max_force": "float64", "max_stress_gpa": "float64", "cost_s": "float64", "evaluations": "int64",
     "predicted_energy_per_atom": "float64", "predicted_sigma_per_atom": "float64", "source": "str",
 }  # fmt: skip
-FORESEEN: Final = (
+PREDICTION_ERRORS: Final = (
     "energy_mae_mev_per_atom", "energy_rmse_mev_per_atom", "energy_within_1_sigma", "energy_within_2_sigma",
     "forces_mae_ev_per_angstrom", "forces_rmse_ev_per_angstrom", "stress_mae_gpa", "stress_rmse_gpa",
 )  # fmt: skip
@@ -29,7 +29,7 @@ CYCLES: Final[Columns] = {
     "cycle": "int64", "labels_done": "int64", "labels_failed": "int64", "labels_from_elsewhere": "int64",
     "reference_evaluations": "int64",
     "best_predicted_energy_per_atom": "float64", "best_labelled_energy_per_atom": "float64",
-    **dict.fromkeys(FORESEEN, "float64"),
+    **dict.fromkeys(PREDICTION_ERRORS, "float64"),
     "stable_cycles": "Int64", "stop": "boolean", "reason": "str", "unseen": "float64",
     **{f"seconds_{stage}": "float64" for stage in STAGES},
 }  # fmt: skip

@@ -18,7 +18,7 @@ import pandas as pd
 from csp_al.campaign.models import Campaign, species_counts
 from csp_al.campaign.references import GpawReference
 from csp_al.report.tables import Run, open_run
-from csp_al.store.run import SETTINGS, STAGES
+from csp_al.store.run_directory import SETTINGS, STAGES
 
 GPAW_SECONDS: Final = (10.0, 68.0)
 """Core seconds of a single point, seen on one core at 250 to 400 eV and a k-spacing of 0.35 to 0.5 1/Å: Si2 10,

@@ -13,7 +13,7 @@ from csp_al.files import open_plain
 from csp_al.report.plan import duration, mean_cycle, schedule
 from csp_al.report.tables import Run, open_run
 from csp_al.store.lock import holder
-from csp_al.store.run import STAGES, Place, cycles, places, published_stages, seconds_spent
+from csp_al.store.run_directory import STAGES, Place, cycles, places, published_stages, seconds_spent
 from csp_al.store.stages import is_published, partial
 
 State = Literal["new", "running", "interrupted", "finished", "failed"]
@@ -99,7 +99,7 @@ def describe(status: dict[str, Any]) -> str:
             f"chance that one more candidate finds a new minimum: {100 * top['unseen']:.0f}%"
         )
     if status["walk_forward"]:
-        lines.append(f"predicted   {_foreseen(status['walk_forward'])}")
+        lines.append(f"predicted   {_prediction_errors(status['walk_forward'])}")
     if stop or top:
         lines.append(f"verdict     {stop or top['verdict']}")
     eta = f"; at most {duration(status['eta_s'])} left" if status["eta_s"] is not None else ""
@@ -204,7 +204,7 @@ def _eta(run: Run, state: State, place: Place | None, under_way: float, done: in
     return max(0.0, left * mean - float(seconds[~judged].sum()) - under_way)
 
 
-def _foreseen(figures: dict[str, Any]) -> str:
+def _prediction_errors(figures: dict[str, Any]) -> str:
     """Errors of the predictions of the latest labels, in a line."""
     if not figures["compared"]:
         return "nothing to compare: none of the latest labels has both a result and a prediction"

@@ -25,11 +25,21 @@ from csp_al.campaign.models import Campaign
 from csp_al.files import DamagedError
 from csp_al.hdf5 import load
 from csp_al.interfaces import Verdict
-from csp_al.report.columns import CYCLES, FORESEEN, LABELS, LEARNING_CURVES, POOL, POOL_MAP, RANKING, RESULTS, typed
+from csp_al.report.columns import (
+    CYCLES,
+    LABELS,
+    LEARNING_CURVES,
+    POOL,
+    POOL_MAP,
+    PREDICTION_ERRORS,
+    RANKING,
+    RESULTS,
+    typed,
+)
 from csp_al.report.projection import projected
 from csp_al.select.identity import times_reached
 from csp_al.select.ranking import rows_of
-from csp_al.store.run import STAGES, cycle_folder, cycles, read_campaign_of
+from csp_al.store.run_directory import STAGES, cycle_folder, cycles, read_campaign_of
 from csp_al.store.stages import file_of, is_published, manifest, verify
 from csp_al.structures import Ints, Labels, Prediction, Relaxed, Structures, concatenate
 
@@ -39,7 +49,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Picked:
-    """The part of a cycle's picks that is read here: where they stood before they were shaken."""
+    """The part of a cycle's picks that is read here: where they stood before they were perturbed."""
 
     origin: Structures
 
@@ -288,7 +298,7 @@ class Run:
             "best_labelled_energy_per_atom": labels.loc[done & own, "energy_per_atom"].min(),
         }
         errors = self.walk_forward(cycle) or {}
-        row |= {name: errors.get(name) for name in FORESEEN}
+        row |= {name: errors.get(name) for name in PREDICTION_ERRORS}
         if cycle in self.published("verdict"):
             said = self.verdict(cycle)
             assert said is not None  # it is published

@@ -2,10 +2,10 @@
 
 from csp_al.select.cluster import k_means
 from csp_al.select.identity import basins, distinct, same_structure, times_reached
+from csp_al.select.perturb import decayed, perturb
 from csp_al.select.pick import pick
 from csp_al.select.ranking import rank, representatives, rows_of
 from csp_al.select.score import score
-from csp_al.select.shake import faded, shake
 from csp_al.select.stopping import Spent, Top, unseen_share, verdict
 from csp_al.select.walk_forward import walk_forward
 
@@ -13,16 +13,16 @@ __all__ = [
     "Spent",
     "Top",
     "basins",
+    "decayed",
     "distinct",
-    "faded",
     "k_means",
+    "perturb",
     "pick",
     "rank",
     "representatives",
     "rows_of",
     "same_structure",
     "score",
-    "shake",
     "times_reached",
     "unseen_share",
     "verdict",

@@ -76,7 +76,7 @@ def same_structure(a: Atoms, b: Atoms) -> bool:
     return _match(_reduced(a), _reduced(b))
 
 
-def not_known(sigmas: Floats, others: Floats | float, tolerance: float, most: int = EXCUSED) -> Floats:
+def indistinguishable(sigmas: Floats, others: Floats | float, tolerance: float, most: int = EXCUSED) -> Floats:
     """How far two predicted energies may be apart and count as the same, eV/atom.
 
     The tolerance, or the joint spread of the predictions where that is larger, but never more than ``most``
@@ -93,8 +93,8 @@ def distinct(
     """Rows of the lowest ``most`` different crystals, lowest first, each with the rows of its duplicates after it.
 
     Two rows are duplicates if the matcher says so and their energies (eV/atom) differ by ``energy_tolerance`` at most
-    from that of the lowest of their group, or, where ``sigmas`` tell the spread of predictions, by what is `not_known`
-    up to `MERGED` tolerances. Rows whose energy is not finite are left out. Only what can still matter is compared:
+    from that of the lowest of their group, or, where ``sigmas`` tell the spread of predictions, by what is
+    `indistinguishable` up to `MERGED` tolerances. Rows whose energy is not finite are left out. Only what can still matter is compared:
     nothing above the last group's energy plus the tolerance.
     """
     sigmas = np.zeros(len(structures)) if sigmas is None else sigmas
@@ -108,7 +108,7 @@ def distinct(
         if len(groups) >= most and energies_per_atom[row] - last > energy_tolerance:
             break
         firsts = [group[0] for group in groups]
-        same = not_known(sigmas[firsts], sigmas[row], energy_tolerance, MERGED)
+        same = indistinguishable(sigmas[firsts], sigmas[row], energy_tolerance, MERGED)
         above = energies_per_atom[row] - energies_per_atom[firsts]
         near = [group for group, is_near in zip(groups, above <= same, strict=True) if is_near]
         home = next((group for group in near if _match(reduced(group[0]), reduced(row))), None)

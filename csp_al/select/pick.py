@@ -10,7 +10,7 @@ from csp_al.select.ranking import rows_of
 from csp_al.structures import Floats, Ints, Structures
 
 SAME_GEOMETRY = 0.1
-"""Å; a structure that moved by less than labels are shaken by teaches nothing new."""
+"""Å; a structure that moved by less than labels are perturbed by teaches nothing new."""
 
 
 def pick(table: pd.DataFrame, structures: Structures, history: Structures, per_cycle: int) -> Ints:
@@ -25,7 +25,7 @@ def pick(table: pd.DataFrame, structures: Structures, history: Structures, per_c
     nothing else is left.
 
     The table is that of `rank`, ``structures`` are the candidates as they came to rest, ``history`` the earlier picks
-    before they were shaken, under the ids of their candidates (an id may be there several times).
+    before they were perturbed, under the ids of their candidates (an id may be there several times).
     """
     rows = rows_of(structures, table["id"].to_numpy())
     known = np.array([_known(structures, history, int(row)) for row in rows], dtype=bool)

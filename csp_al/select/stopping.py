@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 
 from csp_al.campaign.models import Budget, Stop
 from csp_al.interfaces import CONVERGED, Verdict
-from csp_al.select.identity import EXCUSED, UNKNOWN, not_known, pairs_of_same
+from csp_al.select.identity import EXCUSED, UNKNOWN, indistinguishable, pairs_of_same
 from csp_al.select.ranking import rows_of
 from csp_al.structures import Floats, Ints, Relaxed, Structures
 
@@ -103,7 +103,7 @@ def changes(top: Top, before: Top | None, rules: Stop) -> list[str]:
         words.append(f"{entered} of the lowest {len(top.energies)} crystals {_be(entered)} new")
     if left:
         words.append(f"{left} of the earlier lowest {len(before.energies)} {_be(left)} gone")
-    moved = moves > not_known(top.sigmas[here], before.sigmas[there], rules.tolerance)
+    moved = moves > indistinguishable(top.sigmas[here], before.sigmas[there], rules.tolerance)
     if moved.any():
         words.append(f"{moved.sum()} of their energies moved by up to {1000 * moves[moved].max():.0f} meV/atom")
     return words
@@ -147,7 +147,7 @@ def _not_at_the_end(crystals: Top, places: Ints, other: Top, rules: Stop) -> int
     """
     if len(other.energies) < rules.top_k:
         return len(crystals.energies)
-    spread = not_known(crystals.sigmas, other.sigmas[-1:], rules.tolerance)
+    spread = indistinguishable(crystals.sigmas, other.sigmas[-1:], rules.tolerance)
     last = (places > 0) & (places == rules.top_k - 1)
     return int((other.energies[-1] - crystals.energies > np.where(last, spread, rules.tolerance)).sum())
 

@@ -11,10 +11,10 @@ from typing import Any, Final
 
 from csp_al.campaign.models import Campaign
 from csp_al.store.repair import set_aside
-from csp_al.store.run import cycle_folder, cycles
+from csp_al.store.run_directory import cycle_folder, cycles
 from csp_al.store.stages import is_published
 
-SHELF: Final = "superseded"
+QUARANTINE: Final = "superseded"
 """Folder of the run directory for what another campaign file decided otherwise."""
 
 STOPPING: Final = ("stop.max_cycles", "stop.patience", "budget.labels", "budget.hours")
@@ -85,7 +85,7 @@ def _reopen(run: Path, changed: set[str]) -> None:
         verdict = cycle_folder(run, begun[-1]) / "verdict"
         if changed & set(STOPPING) and _said_stop(verdict):
             decided.insert(0, verdict)
-    set_aside(run, SHELF, [folder for folder in decided if is_published(folder)])
+    set_aside(run, QUARANTINE, [folder for folder in decided if is_published(folder)])
 
 
 def _said_stop(verdict: Path) -> bool:

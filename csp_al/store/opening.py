@@ -17,7 +17,7 @@ from csp_al.engine.tasks import tidy
 from csp_al.files import forget_temporaries
 from csp_al.store.changes import ChangedError, accept
 from csp_al.store.repair import refuse_damage, repair
-from csp_al.store.run import PROVENANCE, SETTINGS, log, prepare, published_stages, read_campaign_of, seed_of
+from csp_al.store.run_directory import PROVENANCE, SETTINGS, log, prepare, published_stages, read_campaign_of, seed_of
 
 
 def open_to_drive(

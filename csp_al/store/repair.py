@@ -15,10 +15,10 @@ from pathlib import Path
 from csp_al.engine.attempt import read_outcome
 from csp_al.engine.tasks import read_result, read_task
 from csp_al.files import DamagedError, read_sealed
-from csp_al.store.run import FORMAT, PROVENANCE, SETTINGS, STAGES, log, places, published_after
+from csp_al.store.run_directory import FORMAT, PROVENANCE, SETTINGS, STAGES, log, places, published_after
 from csp_al.store.stages import UnconnectedError, follows, is_published, verify
 
-SHELF = "damaged"
+QUARANTINE = "damaged"
 """Folder of the run directory for what was damaged, and for what followed from it."""
 
 
@@ -35,7 +35,7 @@ def repair(run: Path) -> list[str]:
     found = [*_damage(run), *_damaged_tasks(run)]
     # what does not follow may follow again from a stage that is done again
     lost = [error.path for error in found if not isinstance(error, UnconnectedError)]
-    set_aside(run, SHELF, [place for path in lost if os.path.lexists(place := _stage_of(run, path) or path)])
+    set_aside(run, QUARANTINE, [place for path in lost if os.path.lexists(place := _stage_of(run, path) or path)])
     said = [f"{error.path.relative_to(run)}: {error.what}" for error in found]
     if said:
         log(run, "repaired", damage=said)
@@ -44,12 +44,12 @@ def repair(run: Path) -> list[str]:
 
 def repair_tasks(root: Path) -> None:
     """Set aside the damaged files of the tasks in this folder, and so have these calculations done again."""
-    set_aside(root, SHELF, [error.path for error in _damaged_tasks(root)])
+    set_aside(root, QUARANTINE, [error.path for error in _damaged_tasks(root)])
 
 
 def set_aside_from(run: Path, folder: Path) -> None:
     """Set aside a published stage and every later one."""
-    set_aside(run, SHELF, [folder, *published_after(run, folder)])
+    set_aside(run, QUARANTINE, [folder, *published_after(run, folder)])
 
 
 def set_aside(run: Path, shelf: str, paths: Iterable[Path]) -> None:

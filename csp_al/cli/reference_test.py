@@ -32,7 +32,7 @@ def try_reference(path: Path, machine: Machine) -> int:
     (atoms,) = structures.to_atoms()
     atoms.positions += np.random.default_rng(campaign.seed).uniform(-RATTLE, RATTLE, (len(atoms), 3))
     programs = ", ".join(f"{name} {version}" for name, version in reference.versions().items())
-    typer.echo(f"{reference.name}{f' ({programs})' if programs else ''}: a random {campaign.pool.formula}, shaken")
+    typer.echo(f"{reference.name}{f' ({programs})' if programs else ''}: a random {campaign.pool.formula}, perturbed")
     if mesh := reference.kpoints(atoms):
         typer.echo(f"k-points: {' x '.join(map(str, mesh))}")
     root = Path(tempfile.mkdtemp(prefix="csp-al-doctor-")) / "tasks"

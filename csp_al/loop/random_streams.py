@@ -1,4 +1,4 @@
-"""Where chance enters a cycle: its random streams, and how structures are shaken before they are labelled or relaxed.
+"""The random streams of a cycle, and how structures are perturbed before they are labelled or relaxed.
 
 Everything follows from the campaign's seed, the cycle, what it is for, and the candidate.
 """
@@ -8,20 +8,20 @@ from __future__ import annotations
 import numpy as np
 
 from csp_al.campaign import Campaign, resolve
-from csp_al.select.shake import faded, shake
+from csp_al.select.perturb import decayed, perturb
 from csp_al.structures import Structures
 
-DRAW, TRAIN, CLUSTER, SHAKE, FIRST_SHAKE, RESTART, EXPLORE = range(1, 8)
+DRAW, TRAIN, CLUSTER, PERTURB, FIRST_PERTURB, RESTART, EXPLORE = range(1, 8)
 """Random streams of a cycle; 0 is the pool's."""
 
 RELAXED_CLOSEST = 0.8
 """A relaxation may bring atoms to this share of the least distance that candidates are generated with."""
 
-SHAKEN_CLOSEST = 0.7
-"""Likewise, the shake before labelling: the potential is to learn what closer atoms cost."""
+PERTURBED_CLOSEST = 0.7
+"""Likewise, the noise before labelling: the potential is to learn what closer atoms cost."""
 
 RESTART_NOISE = 0.2
-"""Å, amplitude of the shake of first cells."""
+"""Å, amplitude of the noise on first cells."""
 
 
 def stream(campaign: Campaign, cycle: int, purpose: int, index: int = 0) -> np.random.Generator:
@@ -30,20 +30,20 @@ def stream(campaign: Campaign, cycle: int, purpose: int, index: int = 0) -> np.r
 
 
 def to_label(campaign: Campaign, structures: Structures, cycle: int, purpose: int) -> Structures:
-    """Structures as they are labelled: shaken, by less in every cycle; the random draw as the first choice."""
-    amplitude = faded(campaign.select.noise, campaign.select.noise_decay, cycle)
-    return _shaken(campaign, structures, amplitude, SHAKEN_CLOSEST, cycle, purpose)
+    """Structures as they are labelled: perturbed, by less in every cycle; the random draw as the first choice."""
+    amplitude = decayed(campaign.select.noise, campaign.select.noise_decay, cycle)
+    return _perturbed(campaign, structures, amplitude, PERTURBED_CLOSEST, cycle, purpose)
 
 
 def first_cells(campaign: Campaign, structures: Structures, cycle: int) -> Structures:
-    """Where relaxations begin anew: candidates as generated and, in every other cycle, shaken.
+    """Where relaxations begin anew: candidates as generated and, in every other cycle, perturbed.
 
-    From a random cell the way down branches, so that a shake is another draw of where a candidate comes to rest, and
+    From a random cell the way down branches, so that noise is another draw of where a candidate comes to rest, and
     costs no label. As generated, symmetric cells keep their symmetry.
     """
     if cycle % 2 == 0:
         return structures
-    return _shaken(campaign, structures, RESTART_NOISE, RELAXED_CLOSEST, cycle, RESTART)
+    return _perturbed(campaign, structures, RESTART_NOISE, RELAXED_CLOSEST, cycle, RESTART)
 
 
 def least_distances(campaign: Campaign, share: float) -> dict[str, float]:
@@ -52,8 +52,8 @@ def least_distances(campaign: Campaign, share: float) -> dict[str, float]:
     return {pair: share * min(distances[pair] for distances in of_pools) for pair in of_pools[0]}
 
 
-def _shaken(
+def _perturbed(
     campaign: Campaign, structures: Structures, amplitude: float, closest: float, cycle: int, purpose: int
 ) -> Structures:
     distances = least_distances(campaign, closest)
-    return shake(structures, amplitude, lambda index: stream(campaign, cycle, purpose, index), distances)
+    return perturb(structures, amplitude, lambda index: stream(campaign, cycle, purpose, index), distances)

@@ -23,7 +23,7 @@ from csp_al.files import DamagedError, OtherVersionError
 from csp_al.reference.sanity import not_finite
 from csp_al.report.tables import open_run
 from csp_al.store.changes import differences
-from csp_al.store.run import NoRunError, read_campaign_of
+from csp_al.store.run_directory import NoRunError, read_campaign_of
 from csp_al.structures import Floats
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """Labels of all sources as one set: judged, numbered, and enough to begin with.
 
-Whether they may be trusted, only the reference method can say (`csp_al.loop.elsewhere`).
+Whether they may be trusted, only the reference method can say (`csp_al.loop.imported`).
 
     labels, table = read_labels(campaign, folder)
 """
@@ -16,7 +16,7 @@ import pandas as pd
 
 from csp_al.campaign import AnyReference, Campaign, species_counts
 from csp_al.campaign.errors import Finding, Misfit
-from csp_al.loop.sources import Found, Source, read_source
+from csp_al.loop.label_files import Found, Source, read_source
 from csp_al.reference.sanity import why_insane
 from csp_al.structures import Labels, Structures
 

@@ -19,9 +19,9 @@ from csp_al.engine.tasks import label_task
 from csp_al.files import write_json
 from csp_al.hdf5 import load, save
 from csp_al.loop.drive import Drive
-from csp_al.loop.gathered import read_labels
+from csp_al.loop.label_set import read_labels
 from csp_al.loop.tasks import run_all
-from csp_al.store.run import cycle_folder, log
+from csp_al.store.run_directory import cycle_folder, log
 from csp_al.store.stages import file_of
 from csp_al.structures import Ints, Labels
 
@@ -39,7 +39,7 @@ class UntrustedLabelsError(Exception):
     """Labels from elsewhere are not what the reference method says; the message has both values and what to do."""
 
 
-def gather(drive: Drive) -> Labels | None:
+def import_labels(drive: Drive) -> Labels | None:
     """The labels from elsewhere, copied into the run directory; None if the campaign names none. Raises `Misfit`."""
     if not drive.campaign.labels:
         return None
@@ -55,7 +55,7 @@ def gather(drive: Drive) -> Labels | None:
     return load(file_of(drive.stage(_folder(drive), write), "labels.h5"), Labels)
 
 
-def trust(drive: Drive, given: Labels) -> Labels:
+def verify_imported(drive: Drive, given: Labels) -> Labels:
     """The labels from elsewhere as those of the first cycle. Raises `UntrustedLabelsError`.
 
     A label that was computed again keeps the values it came with, and has the cost and the evaluations of that.

@@ -1,4 +1,4 @@
-"""Structures shaken before they are labelled, so that the potentials see what lies off the minima."""
+"""Structures perturbed before they are labelled, so that the potentials see what lies off the minima."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ REDRAWS = 6
 """Tries with an amplitude halved each time; after the last the structure stays as it is."""
 
 
-def shake(
+def perturb(
     structures: Structures,
     amplitude: float,
     stream: Callable[[int], np.random.Generator],
@@ -26,25 +26,25 @@ def shake(
     come closer than ``min_distance`` (Å, by pair, as in a campaign file), the noise is drawn again at half the
     amplitude, `REDRAWS` times at most.
 
-    The noise is that of Hessmann et al., npj Comput. Mater. (2025), arXiv:2408.04073, with a = `faded` amplitude.
+    The noise is that of Hessmann et al., npj Comput. Mater. (2025), arXiv:2408.04073, with a = `decayed` amplitude.
     The strain is ours: without it every label would have nearly the stress of a relaxed cell, from which no potential
     learns what holds the cell together.
     """
     if amplitude == 0 or not len(structures):
         return structures
-    shaken = [
-        _shaken(atoms, amplitude, stream(int(identity)), min_distance)
+    perturbed = [
+        _perturbed(atoms, amplitude, stream(int(identity)), min_distance)
         for identity, atoms in zip(structures.ids, structures.to_atoms(), strict=True)
     ]
-    return Structures.from_atoms(shaken, structures.ids)
+    return Structures.from_atoms(perturbed, structures.ids)
 
 
-def faded(amplitude: float, decay: float, cycle: int) -> float:
+def decayed(amplitude: float, decay: float, cycle: int) -> float:
     """The amplitude (Å) in a cycle, counted from 0: amplitude x decay^cycle."""
     return amplitude * decay**cycle
 
 
-def _shaken(atoms: Atoms, amplitude: float, rng: np.random.Generator, min_distance: Mapping[str, float]) -> Atoms:
+def _perturbed(atoms: Atoms, amplitude: float, rng: np.random.Generator, min_distance: Mapping[str, float]) -> Atoms:
     for halvings in range(REDRAWS):
         trial = _moved(atoms, amplitude / 2**halvings, rng)
         if not too_close(trial, min_distance):

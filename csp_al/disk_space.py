@@ -16,7 +16,7 @@ MACHINE: Final = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.E
 """Errors that say that the machine is at fault, and that will pass or be mended."""
 
 
-def check_room(folder: Path, need: int = 0) -> None:
+def require_space(folder: Path, need: int = 0) -> None:
     """Raise OSError (ENOSPC) where less is free than what is needed (bytes) and the reserve."""
     free = shutil.disk_usage(folder).free
     if free < need + RESERVE:
@@ -24,6 +24,6 @@ def check_room(folder: Path, need: int = 0) -> None:
         raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}; {wanted}", str(folder))
 
 
-def is_the_machines(error: OSError) -> bool:
+def is_machine_failure(error: OSError) -> bool:
     """Whether the error is one of the machine, such as a full disk, and not of what was asked for."""
     return error.errno in MACHINE

@@ -37,7 +37,7 @@ def check(drive: Drive, picks: Picks) -> None:
         reference = build_reference(drive.campaign.reference)
         trials = [trial(atoms, reference.kpoints, drive.campaign.seed) for atoms in picks.structures.to_atoms()]
         found: list[Slope] = []
-        evaluations = doubts = 0
+        evaluations = wrong = 0
         for tried in [one for one in trials if one.tells_stress][:TRIES]:
             tasks = [label_task(moved, drive.campaign.reference) for moved in tried.structures]
             results = run(tasks[:1], folder)
@@ -46,13 +46,13 @@ def check(drive: Drive, picks: Picks) -> None:
             evaluations += sum(int(result["evaluations"]) for result in results[1:])  # the first is a label
             if all(result["status"] == "done" for result in results):
                 found = slopes(tried, results)
-                doubts += any(slope.wrong for slope in found)
-                if doubts != 1:  # what one candidate says is wrong, a second must say too
+                wrong += any(slope.wrong for slope in found)
+                if wrong != 1:  # what one candidate says is wrong, a second must say too
                     break
         refuse_wrong(found)
         for slope in found:
             if not slope.close:
-                drive.tell("doubt", text=str(slope))
+                drive.tell("warning", text=str(slope))
         write_json(folder / "check.json", {"evaluations": evaluations, "slopes": [asdict(slope) for slope in found]})
 
     drive.stage(drive.run / "check", write)
