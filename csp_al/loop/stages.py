@@ -215,7 +215,7 @@ def judge(drive: Drive, cycle: int, relaxed: Relaxed, table: pd.DataFrame, progr
 
 
 def select(drive: Drive, cycle: int, progress: Progress, ensemble: Ensemble, relaxed: Relaxed) -> Picks:
-    """The best-scored candidates of different clusters, a few `_explorers`, all perturbed; and what is predicted for them."""
+    """The best-scored candidates of different clusters, a few `_explorers`, all perturbed, with their predictions."""
 
     def write(folder: Path) -> None:
         per_cycle = drive.campaign.select.per_cycle

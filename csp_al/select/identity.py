@@ -94,8 +94,8 @@ def distinct(
 
     Two rows are duplicates if the matcher says so and their energies (eV/atom) differ by ``energy_tolerance`` at most
     from that of the lowest of their group, or, where ``sigmas`` tell the spread of predictions, by what is
-    `indistinguishable` up to `MERGED` tolerances. Rows whose energy is not finite are left out. Only what can still matter is compared:
-    nothing above the last group's energy plus the tolerance.
+    `indistinguishable` up to `MERGED` tolerances. Rows whose energy is not finite are left out. Only what can still
+    matter is compared: nothing above the last group's energy plus the tolerance.
     """
     sigmas = np.zeros(len(structures)) if sigmas is None else sigmas
     atoms = structures.to_atoms()
