@@ -1,9 +1,9 @@
 """Files that are whole or not there, and that say when they are no longer what was written.
 
-    write_sealed(Path("result.json"), {"format": 2, "energy": -1.0})
-    read_sealed(Path("result.json"), 2)
+    write_sealed(Path("result.json"), "result", {"energy": -1.0})
+    read_sealed(Path("result.json"), "result")
 
-A file is written aside, flushed to disk and renamed; a sealed one holds the checksum of its own content.
+A file is written aside, flushed to disk and renamed; a sealed one holds its format and the checksum of its own content.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
+
+from csp_al.formats import VERSIONS, Kind, readable, upgrade
 
 SEAL = "sha256"
 TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.tmp")
@@ -39,9 +41,11 @@ class DamagedError(Exception):
 class OtherVersionError(Exception):
     """A file was written by another version of csp_al; the message names it and says what to do."""
 
-    def __init__(self, path: Path, written: object, read: int) -> None:
+    def __init__(self, path: Path, written: object, kind: Kind) -> None:
+        known = readable(kind)
+        reads = f"{known[0]} to {known[-1]}" if len(known) > 1 else known[0]
         super().__init__(
-            f"{path}: format {written}, this version of csp_al reads {read}; go on with the version that wrote it, or "
+            f"{path}: format {written}, this version of csp_al reads {reads}; go on with the version that wrote it, or "
             "begin again under another name"
         )
 
@@ -144,24 +148,34 @@ def unseal(text: str | bytes) -> dict[str, Any]:
     return content
 
 
-def write_sealed(path: Path, content: Mapping[str, Any], indent: int | None = None) -> None:
-    """Write a JSON object with its own checksum, atomically; ``format`` is its version."""
-    write_atomically(path, seal(content, indent) + "\n")
+def write_sealed(path: Path, kind: Kind, content: Mapping[str, Any], indent: int | None = None) -> None:
+    """Write a JSON object in the newest format of its kind, with its own checksum, atomically."""
+    write_atomically(path, seal({"format": VERSIONS[kind], **content}, indent) + "\n")
 
 
-def read_sealed(path: Path, version: int) -> dict[str, Any]:
-    """What `write_sealed` wrote. Raises FileNotFoundError, DamagedError, and OtherVersionError for another format."""
+def read_sealed(path: Path, kind: Kind) -> dict[str, Any]:
+    """What `write_sealed` wrote, by this version or an older one whose format it knows.
+
+    Raises FileNotFoundError, DamagedError, and OtherVersionError for another format.
+    """
+    return upgrade(kind, *read_as_written(path, kind))
+
+
+def read_as_written(path: Path, kind: Kind) -> tuple[int, dict[str, Any]]:
+    """Version and content of a sealed file that is upgraded together with another. Raises as `read_sealed`."""
     with open_plain(path) as file:
         text = file.read()
     try:
         content = unseal(text)
     except ValueError as error:
-        if (written := _unsealed_format(text)) not in (None, version):
-            raise OtherVersionError(path, written, version) from error
+        written = _unsealed_format(text)
+        if written is not None and written not in readable(kind):
+            raise OtherVersionError(path, written, kind) from error
         raise DamagedError(path, str(error)) from error
-    if content.get("format") != version:
-        raise OtherVersionError(path, content.get("format"), version)
-    return content
+    version = content.pop("format", None)
+    if version not in readable(kind):
+        raise OtherVersionError(path, version, kind)
+    return version, content
 
 
 def _unsealed_format(text: bytes) -> int | None:

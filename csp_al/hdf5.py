@@ -14,9 +14,9 @@ import h5py
 import numpy as np
 
 from csp_al.files import DamagedError, OtherVersionError, open_plain
+from csp_al.formats import VERSIONS, readable, upgrade
 from csp_al.structures import PER_ATOM, Ints, Strings, Structures
 
-FORMAT: Final = 2
 TAILS: Final = {"positions": (3,), "forces": (3,), "cells": (3, 3), "stress": (3, 3)}
 """Shape of one row of an array; of those that are not named here a row is a number, of the features a vector."""
 
@@ -27,7 +27,7 @@ def save(path: Path, batch: Any) -> None:
     """Write a dataclass of arrays to HDF5, nested ones as groups. Raises OSError where there is no room."""
     # HDF5 itself ends in errors without a number, or in a crash, on a full disk
     with h5py.File(path.name, "w", driver="core", backing_store=False) as file:
-        file.attrs["format"] = FORMAT
+        file.attrs["format"] = VERSIONS["arrays"]
         _write(file, batch)
         file.flush()
         path.write_bytes(file.id.get_file_image())
@@ -42,9 +42,9 @@ def load(path: Path, kind: type[T]) -> T:
         content = file.read()
     try:
         with h5py.File(h5py.h5f.open_file_image(content)) as opened:
-            if (written := opened.attrs.get("format")) != FORMAT:
-                raise OtherVersionError(path, written, FORMAT)
-            batch = _read(opened, kind, len(content))
+            if (written := opened.attrs.get("format")) not in readable("arrays"):
+                raise OtherVersionError(path, written, "arrays")
+            batch = _read(upgrade("arrays", int(written), opened), kind, len(content))
         _check_shapes(batch)
     except _WrongError as error:
         raise DamagedError(path, str(error)) from error

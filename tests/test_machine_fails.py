@@ -121,10 +121,10 @@ def test_outcome_that_cannot_be_written_is_the_machines_failure_and_not_the_labe
     """As over quota, where there is room for a shorter file than the one that failed."""
     parent, write = os.getpid(), attempt.write_sealed
 
-    def over_quota(path: Path, content: dict[str, object], indent: int | None = None) -> None:
+    def over_quota(path: Path, kind: str, content: dict[str, object], indent: int | None = None) -> None:
         if os.getpid() != parent:
             raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT), str(path))
-        write(path, content, indent)
+        write(path, kind, content, indent)
 
     monkeypatch.setattr(attempt, "write_sealed", over_quota)
     root = tmp_path / "tasks"

@@ -62,7 +62,7 @@ def forge(folder: Path) -> None:
     """Write the checksums anew, as an author of a hostile stage would."""
     content = manifest(folder)
     content["files"] = {name: sha256(folder / name) for name in content["files"]}
-    write_sealed(folder / "manifest.json", content)
+    write_sealed(folder / "manifest.json", "manifest", content)
 
 
 def csp_al(*words: str):
@@ -99,10 +99,10 @@ def test_weights_of_other_shapes_or_of_another_potential_are_refused(tmp_path):
 
 
 def test_own_copy_of_a_calculator_runs_only_when_trusted(stranger, tmp_path):
-    settings = read_sealed(stranger / "resolved.json", 2)
+    settings = read_sealed(stranger / "resolved.json", "settings")
     settings["campaign"]["reference"]["calculator"] = "os.mkdir"
     settings["campaign"]["reference"]["parameters"] = {"path": str(tmp_path / "owned")}
-    write_sealed(stranger / "resolved.json", settings)
+    write_sealed(stranger / "resolved.json", "settings", settings)
     for verb in ("status", "results"):
         assert csp_al(verb, str(stranger)).exit_code == 0
     csp_al("export", str(stranger), "--format", "cif", "--to", str(tmp_path / "cif"))
@@ -118,9 +118,9 @@ def test_remedies_that_stand_in_a_run_directory_only_are_not_applied(tmp_path):
     name = create_task(root, label_task(bulk("Al"), EMT))
     evil = {"when": "killed", "say": "once more", "set": {"calculator": "os.mkdir", "parameters": {"path": str(owned)}}}
     (root / name / "attempt-1").mkdir()
-    outcome = {"format": 2, "status": "failed", "reason": "killed by SIGKILL", "remedies": [evil], "seconds": 0.0,
+    outcome = {"status": "failed", "reason": "killed by SIGKILL", "remedies": [evil], "seconds": 0.0,
                "cost": 0.0, "evaluations": 1, "values": None}  # fmt: skip
-    write_sealed(root / name / "attempt-1" / "outcome.json", outcome)
+    write_sealed(root / name / "attempt-1" / "outcome.json", "outcome", outcome)
     worker.run_task(root, name, Machine())
     assert read_result(root, name)["status"] == "done"
     assert not owned.exists()
@@ -164,7 +164,7 @@ def test_gpaw_keywords_that_write_files_need_trust(stranger):
 @pytest.mark.parametrize("name", ["../../secret", "/etc/passwd", "a/../../b", ""])
 def test_names_that_lead_out_of_a_stage_are_refused(stranger, name):
     folder = stranger / "pool"
-    write_sealed(folder / "manifest.json", manifest(folder) | {"files": {name: "0" * 64}})
+    write_sealed(folder / "manifest.json", "manifest", manifest(folder) | {"files": {name: "0" * 64}})
     with pytest.raises(DamagedError, match="leads out of the folder"):
         verify(folder)
     assert csp_al("status", str(stranger)).exit_code == 2
@@ -218,7 +218,7 @@ def test_file_that_was_not_published_with_its_stage_is_not_read(stranger):
     folder = stranger / "winners"
     content = manifest(folder)
     del content["files"]["results.json"]
-    write_sealed(folder / "manifest.json", content)
+    write_sealed(folder / "manifest.json", "manifest", content)
     refused = csp_al("results", str(stranger))
     assert refused.exit_code == 2
     assert "results.json: it was not published with its stage" in refused.output

@@ -25,11 +25,11 @@ from csp_al.benchmark.statistics import Runs
 from csp_al.benchmark.target import Target, lowest, target_of_file
 from csp_al.benchmark.trial import Trial, leaders_by_cycle, relaxed_in_the_end, trial_of
 from csp_al.campaign import Campaign
+from csp_al.formats import VERSIONS
 from csp_al.report.tables import Run, open_run
 from csp_al.store.repair import repair_tasks
 from csp_al.structures import Labels
 
-FORMAT = 1
 CONTROL, HINDSIGHT = "control", "hindsight"
 POINTS = 200
 """Evaluations at which success rates are given."""
@@ -119,7 +119,7 @@ def _result(
     campaign = benchmark.campaign
     sought = campaign.pools[-1]
     return {
-        "format": FORMAT,
+        "format": VERSIONS["benchmark"],
         "name": campaign.name,
         "formula": sought.formula,
         "candidates": int(runs[0].pool["searched"].sum()),

@@ -37,7 +37,6 @@ from csp_al.reference.sanity import too_close, why_insane
 
 LOOK: Final = 0.2  # s between two looks at a running attempt
 REAP: Final = 0.005  # s between two looks at one that has closed its end of the pipe
-FORMAT: Final = 2  # version of outcome.json
 OUTCOME: Final = "outcome.json"
 SCRATCH: Final = "scratch"  # folder of an attempt that does not outlive it
 
@@ -96,7 +95,7 @@ def read_outcome(directory: Path) -> dict[str, Any] | None:
     `relax`, or None). Raises DamagedError for a file that is not what was written.
     """
     try:
-        return read_sealed(directory / OUTCOME, FORMAT)
+        return read_sealed(directory / OUTCOME, "outcome")
     except FileNotFoundError:
         return None
 
@@ -275,4 +274,4 @@ def _judged(
 
 
 def _write_outcome(directory: Path, outcome: dict[str, Any]) -> None:
-    write_sealed(directory / OUTCOME, {"format": FORMAT} | outcome)
+    write_sealed(directory / OUTCOME, "outcome", outcome)

@@ -23,7 +23,6 @@ from csp_al.interfaces import Task
 if TYPE_CHECKING:
     from ase import Atoms
 
-FORMAT: Final = 2  # version of task.json and result.json
 LABEL: Final = "label"
 RELAX: Final = "relax"
 LIMITS: Final = ("time_limit", "max_force", "max_stress", "max_fail_fraction", "remedies")
@@ -35,7 +34,7 @@ PLACES: Final = ("pseudo_dir",)
 
 def label_task(atoms: Atoms, reference: AnyReference) -> Task:
     """A single point of these atoms."""
-    section = reference.model_dump(mode="json", exclude=set(PLACES))
+    section = {key: value for key, value in reference.written().items() if key not in PLACES}
     return Task(LABEL, {"structure": _structure(atoms), "reference": section})
 
 
@@ -69,18 +68,18 @@ def create_task(root: Path, task: Task) -> str:
     """
     name = task_id(task)
     path = root / name / "task.json"
-    content = {"format": FORMAT, "kind": task.kind, "inputs": task.inputs}
+    content = {"kind": task.kind, "inputs": task.inputs}
     if is_done(root, name) or _holds(path, content):
         return name
     make_directory(path.parent)
-    write_sealed(path, content)
+    write_sealed(path, "task", content)
     return name
 
 
 def read_task(root: Path, name: str) -> Task:
     """The task of this id. Raises FileNotFoundError if there is none, DamagedError for a file of another content."""
     path = root / name / "task.json"
-    content = read_sealed(path, FORMAT)
+    content = read_sealed(path, "task")
     task = Task(content["kind"], content["inputs"])
     if task_id(task) != name:
         raise DamagedError(path, "it asks for something else than its name says")
@@ -102,7 +101,7 @@ def read_result(root: Path, name: str) -> dict[str, Any] | None:
     """
     path = root / name / "result.json"
     try:
-        result = read_sealed(path, FORMAT)
+        result = read_sealed(path, "result")
     except FileNotFoundError:
         return None
     if result["id"] != name:
@@ -112,7 +111,7 @@ def read_result(root: Path, name: str) -> dict[str, Any] | None:
 
 def publish_result(folder: Path, result: dict[str, Any]) -> None:
     """Make this the result of the task in the folder, by one rename."""
-    write_sealed(folder / "result.json", {"format": FORMAT} | result)
+    write_sealed(folder / "result.json", "result", result)
 
 
 def tidy(root: Path) -> None:
@@ -125,7 +124,7 @@ def tidy(root: Path) -> None:
 
 def _holds(path: Path, content: dict[str, Any]) -> bool:
     try:
-        return read_sealed(path, FORMAT) == content
+        return read_sealed(path, "task") == content
     except (FileNotFoundError, DamagedError):
         return False
 

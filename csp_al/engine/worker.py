@@ -113,7 +113,7 @@ def _remedies(attempts: list[dict[str, Any]], rungs: Sequence[Remedy]) -> list[R
     if not failed:
         return []
     # only those of the ladder: what stands in a file of the run directory is not believed to be a remedy
-    known = {remedy.say: remedy for remedy in rungs if remedy.model_dump(mode="json") in failed[-1]["remedies"]}
+    known = {remedy.say: remedy for remedy in rungs if any(map(remedy.agrees_with, failed[-1]["remedies"]))}
     tried = [known[told["say"]] for told in failed[-1]["remedies"] if told.get("say") in known]
     another = next_remedy(rungs, tried, failed[-1]["reason"])
     return None if another is None else [*tried, another]

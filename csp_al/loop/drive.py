@@ -51,7 +51,7 @@ class Drive:
         where = {"cycle": _cycle_of(folder), "stage": folder.name}
         log(self.run, "stage started", **where)
         self.tell("stage", **where)
-        stage(folder, write, after)
+        stage(folder, write, after, [after.relative_to(self.run).as_posix()] if after else [])
         log(self.run, "stage finished", **where)
         return folder
 

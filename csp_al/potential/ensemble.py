@@ -21,7 +21,8 @@ from torch import Tensor
 from torch.func import functional_call, stack_module_state, vmap
 
 from csp_al.campaign.models import Potential
-from csp_al.files import DamagedError, open_plain, read_sealed, write_sealed
+from csp_al.files import DamagedError, open_plain, read_as_written, write_sealed
+from csp_al.formats import upgrade
 from csp_al.potential.architecture import Graph, Member
 from csp_al.potential.graphs import Edges, NeighbourLists, batches_by_edges, build_graph
 from csp_al.potential.repulsion import repel
@@ -42,7 +43,6 @@ NO_WEIGHTS = (
 )  # fmt: skip
 """What torch raises for a file that it did not write."""
 
-FORMAT = 3
 WEIGHTS, ABOUT = "weights.pt", "potential.json"
 State = dict[str, Tensor]
 
@@ -110,8 +110,7 @@ class Ensemble:
         content = BytesIO()
         torch.save({name: tensor.cpu() for name, tensor in self.state.items()}, content)
         (folder / WEIGHTS).write_bytes(content.getbuffer())
-        about = {"format": FORMAT, "potential": self.section.model_dump(mode="json")}
-        write_sealed(folder / ABOUT, about, indent=1)
+        write_sealed(folder / ABOUT, "weights", {"potential": self.section.written()}, indent=1)
 
 
 def load_ensemble(folder: Path, section: Potential, device: torch.device) -> Ensemble:
@@ -120,14 +119,14 @@ def load_ensemble(folder: Path, section: Potential, device: torch.device) -> Ens
     Raises OtherVersionError for another format, and DamagedError for another architecture, a pickle of something else,
     shapes that do not fit.
     """
-    about = read_sealed(folder / ABOUT, FORMAT)
-    if about["potential"] != section.model_dump(mode="json"):
+    version, written = read_as_written(folder / ABOUT, "weights")
+    about, state = upgrade("weights", version, (written, _tensors(folder / WEIGHTS, device)))
+    if not section.agrees_with(about["potential"]):
         raise DamagedError(folder / ABOUT, "another potential than the campaign's")
     member = skeleton(section, device)
     expected = {
         name: (section.members, *tensor.shape) for name, tensor in [*member.named_parameters(), *member.named_buffers()]
     }
-    state = _tensors(folder / WEIGHTS, device)
     found = {name: tuple(tensor.shape) for name, tensor in state.items()}
     if found != expected:
         wrong = sorted({name for name, _ in found.items() ^ expected.items()})

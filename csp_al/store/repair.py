@@ -15,7 +15,16 @@ from pathlib import Path
 from csp_al.engine.attempt import read_outcome
 from csp_al.engine.tasks import read_result, read_task
 from csp_al.files import DamagedError, read_sealed
-from csp_al.store.run_directory import FORMAT, PROVENANCE, SETTINGS, STAGES, log, places, published_after
+from csp_al.formats import Kind
+from csp_al.store.run_directory import (
+    PROVENANCE,
+    SETTINGS,
+    log,
+    places,
+    published_after,
+    published_stages,
+    stages_needed,
+)
 from csp_al.store.stages import UnconnectedError, follows, is_published, verify
 
 QUARANTINE = "damaged"
@@ -70,9 +79,10 @@ def _damage(run: Path) -> list[DamagedError]:
 
 
 def _damaged_files(run: Path) -> Iterator[DamagedError]:
-    for name in (SETTINGS, PROVENANCE):
+    kinds: dict[str, Kind] = {SETTINGS: "settings", PROVENANCE: "provenance"}
+    for name, kind in kinds.items():
         try:
-            read_sealed(run / name, FORMAT)
+            read_sealed(run / name, kind)
         except FileNotFoundError:
             yield DamagedError(run / name, "the file is missing")
         except DamagedError as error:
@@ -80,19 +90,18 @@ def _damaged_files(run: Path) -> Iterator[DamagedError]:
 
 
 def _damaged_stages(run: Path) -> Iterator[DamagedError]:
-    folders = [folder for _, _, folder in places(run)]
-    searched = [row for row, folder in enumerate(folders[:-1]) if is_published(folder)]  # the winners may lack any
-    before = None
-    for row, folder in enumerate(folders):
-        if is_published(folder):
-            try:
-                verify(folder)
-                follows(folder, before)
-            except DamagedError as error:
-                yield error
-            before = folder
-        elif folder.name in ("pool", *STAGES) and row < max(searched, default=-1):
-            yield DamagedError(folder, "the stage is missing")
+    before, missing = None, set()
+    for _, _, folder in published_stages(run):
+        try:
+            for needed in stages_needed(run, folder):
+                if not is_published(needed) and needed not in missing:
+                    missing.add(needed)
+                    yield DamagedError(needed, "the stage is missing")
+            verify(folder)
+            follows(folder, before)
+        except DamagedError as error:
+            yield error
+        before = folder
 
 
 def _damaged_tasks(run: Path) -> Iterator[DamagedError]:

@@ -26,10 +26,10 @@ from csp_al.campaign.models import Campaign
 from csp_al.files import DamagedError, read_sealed, write_atomically, write_sealed
 from csp_al.store.stages import is_published, manifest
 
-FORMAT = 2
 SETTINGS = "resolved.json"  # written last, so that a run directory that has it has begun
 PROVENANCE = "provenance.json"
 STAGES = ("label", "train", "relax", "rank", "verdict", "select")
+STAGES_OF_FORMAT_2 = ("label", "train", "relax", "rank", "verdict", "select")  # where no manifest tells needs
 FIRST, LAST = ("elsewhere", "pool", "check"), "winners"
 PACKAGES = ("csp_al", "ase", "gpaw", "gpaw-data", "matscipy", "numpy", "pymatgen", "pyxtal", "schnetpack",
             "scikit-learn", "scipy", "spglib", "torch")  # fmt: skip
@@ -53,16 +53,15 @@ def prepare(run: Path, campaign: Campaign, source: Path | None, programs: dict[s
     if not (run / PROVENANCE).exists():
         folder = (source or run / "campaign.yaml").parent.resolve()
         content = provenance() | {"programs": programs, "folder": str(folder), "seed": campaign.seed}
-        write_sealed(run / PROVENANCE, {"format": FORMAT} | content, indent=1)
-    resolved = {"format": FORMAT, "campaign": campaign.model_dump(mode="json")}
-    write_sealed(run / SETTINGS, resolved, indent=1)
+        write_sealed(run / PROVENANCE, "provenance", content, indent=1)
+    write_sealed(run / SETTINGS, "settings", {"campaign": campaign.written()}, indent=1)
 
 
 def read_campaign_of(run: Path) -> Campaign:
     """The campaign that a run directory belongs to, all defaults resolved. Raises NoRunError and DamagedError."""
     path = run / SETTINGS
     try:
-        return Campaign(**read_sealed(path, FORMAT)["campaign"])
+        return Campaign.recall(read_sealed(path, "settings")["campaign"])
     except FileNotFoundError as error:
         msg = f"{run}: no run directory (there is no {path.name}); 'csp-al run FILE' makes one, under runs/"
         raise NoRunError(msg) from error
@@ -91,7 +90,7 @@ def seed_of(run: Path) -> int | None:
 
 def _provenance(run: Path) -> dict[str, Any]:
     try:
-        return read_sealed(run / PROVENANCE, FORMAT)
+        return read_sealed(run / PROVENANCE, "provenance")
     except (FileNotFoundError, DamagedError):  # a driver refuses what is damaged, or mends it
         return {}
 
@@ -129,6 +128,19 @@ def places(run: Path) -> list[Place]:
     found: list[Place] = [(None, name, run / name) for name in FIRST]
     found += [(cycle, name, cycle_folder(run, cycle) / name) for cycle in cycles(run) for name in STAGES]
     return [*found, (None, LAST, run / LAST)]
+
+
+def stages_needed(run: Path, folder: Path) -> list[Path]:
+    """The stages that must be there as long as a published one is. Raises DamagedError."""
+    named = manifest(folder)["needs"]
+    if named is not None:
+        return [run / name for name in named]
+    if folder.parent == run:
+        return []
+    last, name = int(folder.parent.name.removeprefix("cycle-")), folder.name
+    before = [cycle_folder(run, cycle) / stage for cycle in range(last) for stage in STAGES_OF_FORMAT_2]
+    here = [folder.with_name(stage) for stage in STAGES_OF_FORMAT_2[: STAGES_OF_FORMAT_2.index(name)]]
+    return [run / "pool", *before, *here]
 
 
 def published_before(run: Path, folder: Path) -> Path | None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -20,15 +20,17 @@ from typing import Any
 from csp_al.files import DamagedError, digest, make_directory, read_sealed, sha256, sync_directory, write_sealed
 
 MANIFEST = "manifest.json"
-FORMAT = 2
 
 
 class UnconnectedError(DamagedError):
     """A published stage does not follow from the one before it."""
 
 
-def stage(folder: Path, write: Callable[[Path], None], after: Path | None) -> None:
-    """Publish a stage: ``write(partial folder)`` fills it, and it follows from the published stage ``after``."""
+def stage(folder: Path, write: Callable[[Path], None], after: Path | None, needs: Sequence[str] = ()) -> None:
+    """Publish a stage: ``write(partial folder)`` fills it, and it follows from the published stage ``after``.
+
+    ``needs`` names the stages that must be there as long as this one is, such as cycle-00/label.
+    """
     aside = partial(folder)
     if aside.exists():
         shutil.rmtree(aside)
@@ -39,13 +41,13 @@ def stage(folder: Path, write: Callable[[Path], None], after: Path | None) -> No
     for path in files:
         _flush(path)
     content = {
-        "format": FORMAT,
         "files": {path.relative_to(aside).as_posix(): sha256(path) for path in files},
         "after": _history(after),
+        "needs": list(needs),
         "seconds": round(time.monotonic() - started, 3),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    write_sealed(aside / MANIFEST, content, indent=1)
+    write_sealed(aside / MANIFEST, "manifest", content, indent=1)
     aside.rename(folder)
     sync_directory(folder.parent)
 
@@ -61,17 +63,19 @@ def partial(folder: Path) -> Path:
 
 
 def manifest(folder: Path) -> dict[str, Any]:
-    """Of a published stage: format, checksum of each file, digest of the stage before, seconds taken, when finished.
+    """Of a published stage: checksum of each file, digest of the stage before, needs, seconds taken, when finished.
 
     Raises DamagedError.
     """
     try:
-        content = read_sealed(folder / MANIFEST, FORMAT)
+        content = read_sealed(folder / MANIFEST, "manifest")
     except FileNotFoundError as error:
         raise DamagedError(folder / MANIFEST, "the file is missing") from error
-    if not isinstance(content.get("files"), dict) or not {"after", "seconds"} <= content.keys():
+    if not isinstance(content.get("files"), dict) or not {"after", "needs", "seconds"} <= content.keys():
         raise DamagedError(folder / MANIFEST, "not readable")
-    for name in content["files"]:
+    if not isinstance(content["needs"], list | None):
+        raise DamagedError(folder / MANIFEST, "not readable")
+    for name in (*content["files"], *(content["needs"] or ())):
         if not _is_inside(name):
             raise DamagedError(folder / MANIFEST, f"the name {name!r} leads out of the folder")
     return content
@@ -111,8 +115,8 @@ def _history(folder: Path | None) -> str | None:
     return digest({"files": content["files"], "after": content["after"]})
 
 
-def _is_inside(name: str) -> bool:
-    path = PurePosixPath(name)
+def _is_inside(name: object) -> bool:
+    path = PurePosixPath(name if isinstance(name, str) else "")
     return bool(path.parts) and not path.is_absolute() and ".." not in path.parts
 
 

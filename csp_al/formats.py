@@ -1,0 +1,61 @@
+"""The formats of the files that csp_al writes, and how the content of an older one becomes that of the next.
+
+Every kind of file counts its own versions. To change one: raise its number in `VERSIONS`, add to `UPGRADES` what makes
+content of the new version from that of the one before, and keep a run directory with the new one in ``tests/data``.
+
+    VERSIONS["manifest"]                # what is written
+    upgrade("manifest", 2, content)     # what is read
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, Literal, TypeVar
+
+Kind = Literal[
+    "settings", "provenance", "manifest", "task", "outcome", "result", "weights", "arrays", "control", "benchmark"
+]  # fmt: skip
+T = TypeVar("T")
+
+VERSIONS: Final[dict[Kind, int]] = {
+    "settings": 2,  # resolved.json
+    "provenance": 2,  # provenance.json
+    "manifest": 3,  # manifest.json of a stage
+    "task": 2,  # task.json
+    "outcome": 2,  # outcome.json of an attempt
+    "result": 2,  # result.json of a task
+    "weights": 3,  # potential.json, with weights.pt at its side
+    "arrays": 2,  # *.h5
+    "control": 1,  # control.json of a benchmark
+    "benchmark": 1,  # result.json of a benchmark
+}
+
+
+def _name_no_needs(manifest: dict[str, Any]) -> dict[str, Any]:
+    """A stage did not say which others it needs: None, for which `stages_needed` has the rule of then."""
+    return manifest | {"needs": None}
+
+
+UPGRADES: Final[dict[tuple[Kind, int], Callable[[Any], Any]]] = {
+    ("manifest", 2): _name_no_needs,
+}
+"""By kind and version: from the content of this version to that of the next.
+
+Content is a JSON object without its format; of weights the pair of the JSON object and the tensors by name; of arrays
+the opened HDF5 file.
+"""
+
+
+def readable(kind: Kind) -> range:
+    """The versions of a kind of file that can be read."""
+    oldest = VERSIONS[kind]
+    while (kind, oldest - 1) in UPGRADES:
+        oldest -= 1
+    return range(oldest, VERSIONS[kind] + 1)
+
+
+def upgrade(kind: Kind, version: int, content: T) -> T:
+    """Content of a version that is `readable` as that of the newest, one step after the other."""
+    for step in range(version, VERSIONS[kind]):
+        content = UPGRADES[kind, step](content)
+    return content
