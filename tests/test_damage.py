@@ -53,7 +53,7 @@ def go_on(run: Path, *, mend: bool = False, change: Callable[[str], str] = lambd
         told.extend(str(details[key]) for key in ("text", "stage") if key in details)
 
     with locked(run):
-        open_to_drive(run, campaign, source, {}, mend=mend, tell=told.append)
+        campaign = open_to_drive(run, campaign, source, {}, mend=mend, tell=told.append)
         engine = LocalEngine(run / "tasks", slots=1)
         try:
             search(Drive(campaign, run, source.parent, engine, torch.device("cpu"), tell, mend))

@@ -118,7 +118,7 @@ def _search(campaign: Campaign, start: Start, slots: int, programs: dict[str, st
     from csp_al.potential.devices import resolve_device
 
     directory, base = start.directory, start.base
-    open_to_drive(directory, campaign, start.source, programs, mend=start.repair, tell=panel.note)
+    campaign = open_to_drive(directory, campaign, start.source, programs, mend=start.repair, tell=panel.note)
     for program, version in programs.items():
         if (before := programs_of(directory).get(program)) != version:
             panel.note(f"Warning: {program} was {before} when this campaign began, and is {version} now")

@@ -1,15 +1,24 @@
 """A campaign file that changed since the run began: which changes keep what is there, and what must be done again.
 
-accept(run, read_campaign_of(run), campaign)
+    now, kept = keep_defaults(run, before, campaign)
+    accept(run, before, now)
+
+Where the defaults of csp_al are what changed, the run keeps those that it began with.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
+from csp_al.campaign.document import read_document
+from csp_al.campaign.errors import CampaignError
 from csp_al.campaign.models import Campaign
+from csp_al.campaign.section import Section
+from csp_al.engine.tasks import PLACES
 from csp_al.store.repair import set_aside
 from csp_al.store.run_directory import cycle_folder, cycles
 from csp_al.store.stages import is_published
@@ -26,24 +35,60 @@ FINISHING: Final = ("finish.crystals", "finish.fmax", "finish.max_steps")
 FREE: Final = ("reference.time_limit", "reference.max_fail_fraction", "reference.remedies")
 """Keys that change no result: when to give up."""
 
-ASIDE: Final = {"reference": {"pseudo_dir"}}
-"""Where something is; each machine has its own answer."""
+
+S = TypeVar("S", bound=Section)
 
 
 class ChangedError(Exception):
     """The campaign file is not the one that the run directory was made with; the message shows what differs."""
 
 
-def differences(before: Any, now: Any, where: str = "") -> dict[str, str]:
+def differences(before: Any, now: Any) -> dict[str, str]:
     """What differs between two sections as JSON, by key: what it was then, what it is now."""
+    return {key: f"{then!r} then, {value!r} now" for key, then, value in _differing(before, now)}
+
+
+def _differing(before: Any, now: Any, where: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Each key that differs, with both of its values."""
     if isinstance(before, dict) and isinstance(now, dict):
-        keys = [*before, *(key for key in now if key not in before)]
-        return {
-            place: words
-            for key in keys
-            for place, words in differences(before.get(key), now.get(key), f"{where}.{key}".lstrip(".")).items()
-        }
-    return {} if before == now else {where: f"{before!r} then, {now!r} now"}
+        for key in (*before, *(key for key in now if key not in before)):
+            yield from _differing(before.get(key), now.get(key), f"{where}.{key}".lstrip("."))
+    elif before != now:
+        yield where, before, now
+
+
+def keep_defaults(run: Path, before: Campaign, now: Campaign) -> tuple[Campaign, list[str]]:
+    """The campaign of a file, with the defaults that its run began with; those that are others now, in words.
+
+    A key that the run's own copy of the file gave, and the file gives no longer, goes back to the default of today.
+    """
+    given: Any = None
+    with suppress(CampaignError, OSError):
+        given = read_document(run / "campaign.yaml").value
+    campaign = _kept(before, now, given)
+    found = _differing(_as_json(campaign), _as_json(now))
+    return campaign, [f"{key} stays {old!r}, as this run began (the default is {new!r} now)" for key, old, new in found]
+
+
+def _kept(before: S, now: S, given: Any) -> S:
+    """The section ``before`` with the keys that ``now`` was given, or that were ``given`` before.
+
+    A default that is empty, or the place of something, is never kept: what a run directory holds there was given by
+    somebody, and may be code.
+    """
+    said = given if isinstance(given, Mapping) else {}
+    taken = {}
+    for key in type(now).model_fields:
+        old, new = getattr(before, key), getattr(now, key)
+        if isinstance(old, Section) and type(old) is type(new):
+            taken[key] = _kept(old, new, said.get(key))
+        elif key in now.model_fields_set or key in said or new in ({}, ()) or key in PLACES:
+            taken[key] = new
+    return before.model_copy(update=taken)
+
+
+def _as_json(campaign: Campaign) -> dict[str, Any]:
+    return campaign.model_dump(mode="json", exclude={"reference": set(PLACES)})
 
 
 def accept(run: Path, before: Campaign, now: Campaign) -> list[str]:
@@ -51,7 +96,7 @@ def accept(run: Path, before: Campaign, now: Campaign) -> list[str]:
 
     Where the change may let the search go on, its last verdict and the winners are set aside.
     """
-    found = differences(before.model_dump(mode="json", exclude=ASIDE), now.model_dump(mode="json", exclude=ASIDE))
+    found = differences(_as_json(before), _as_json(now))
     refused = {key: words for key, words in found.items() if _root(key) is None}
     if "stop.max_cycles" in found and now.stop.max_cycles < (decided := _decided(run)):
         refused["stop.max_cycles"] = f"{now.stop.max_cycles}, but {decided} cycles have been begun or decided on"

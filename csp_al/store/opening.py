@@ -1,7 +1,7 @@
 """What a driver does with a run directory before it goes on: it sees that all is as it was left, and whose it is.
 
     with locked(run):
-        open_to_drive(run, campaign, source, programs, mend=False, tell=print)
+        campaign = open_to_drive(run, campaign, source, programs, mend=False, tell=print)
 
 Nobody else may have the run directory meanwhile.
 """
@@ -15,7 +15,7 @@ from csp_al.campaign.document import read_document
 from csp_al.campaign.models import Campaign
 from csp_al.engine.tasks import tidy
 from csp_al.files import forget_temporaries
-from csp_al.store.changes import ChangedError, accept
+from csp_al.store.changes import ChangedError, accept, keep_defaults
 from csp_al.store.repair import refuse_damage, repair
 from csp_al.store.run_directory import PROVENANCE, SETTINGS, log, prepare, published_stages, read_campaign_of, seed_of
 
@@ -28,8 +28,10 @@ def open_to_drive(
     *,
     mend: bool,
     tell: Callable[[str], None],
-) -> None:
+) -> Campaign:
     """Make the run directory, or check that it is whole and this campaign's; ``mend`` sets aside what is damaged.
+
+    Returns the campaign to drive: where the run has begun, it has the defaults that the run began with.
 
     ``source`` is the campaign file, None where the run directory goes on with its own copy; ``programs`` are the
     versions of what the reference runs. Raises DamagedError and ChangedError.
@@ -43,16 +45,29 @@ def open_to_drive(
     elif begun:
         refuse_damage(run)
     if (run / SETTINGS).exists():
-        changes = accept(run, read_campaign_of(run), campaign)
-        for words in changes:
-            tell(f"Changed: {words}")
-        if changes:
-            log(run, "campaign changed", changes=changes)
-        elif (run / PROVENANCE).exists():
-            return
+        campaign, changed = _continue(run, campaign, tell)
+        if not changed and (run / PROVENANCE).exists():
+            return campaign
     elif begun and source is not None:
         _refuse_another_file(run, campaign, source)
     prepare(run, campaign, source, programs)
+    return campaign
+
+
+def _continue(run: Path, campaign: Campaign, tell: Callable[[str], None]) -> tuple[Campaign, bool]:
+    """The campaign with the defaults that its run began with, and whether it changed. Raises ChangedError."""
+    before = read_campaign_of(run)
+    campaign, kept = keep_defaults(run, before, campaign)
+    for words in kept:
+        tell(f"Kept: {words}")
+    if kept:
+        log(run, "defaults kept", kept=kept)
+    changes = accept(run, before, campaign)
+    for words in changes:
+        tell(f"Changed: {words}")
+    if changes:
+        log(run, "campaign changed", changes=changes)
+    return campaign, bool(changes)
 
 
 def _refuse_another_file(run: Path, campaign: Campaign, source: Path) -> None:
