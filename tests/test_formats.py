@@ -17,10 +17,12 @@ from pydantic.fields import FieldInfo
 from typer.testing import CliRunner
 
 from csp_al import formats
+from csp_al.benchmark.control import random_search
 from csp_al.campaign import Campaign, Section, read_campaign
 from csp_al.campaign.models import Budget, Finish, Pool, Potential, Relax, Select, Stop
 from csp_al.campaign.references import AseReference, EspressoReference, GpawReference
 from csp_al.cli import app
+from csp_al.engine.local import LocalEngine
 from csp_al.engine.tasks import label_task, task_id
 from csp_al.files import DamagedError, OtherVersionError, read_sealed, write_sealed
 from csp_al.hdf5 import load
@@ -286,3 +288,38 @@ def test_format_that_is_not_known_is_refused_in_one_line(tmp_path, version):
     with pytest.raises(OtherVersionError, match=r"manifest\.json: format .*, this version .* reads 2 to 3") as refused:
         read_sealed(path, "manifest")
     assert "\n" not in str(refused.value)
+
+
+# --- controls of a benchmark
+
+
+def control(campaign: Campaign, root: Path, engine: Callable[[Path], LocalEngine]) -> Labels:
+    return random_search(campaign, Path(), root, engine, lambda *_: None, size=2)
+
+
+def compute(folder: Path) -> LocalEngine:
+    return LocalEngine(folder, slots=1)
+
+
+def nothing(_: Path) -> LocalEngine:
+    raise AssertionError("nothing is to be computed")
+
+
+def test_control_is_found_by_a_version_with_more_keys_and_not_with_another_value_of_one(tmp_path, define):
+    file = DATA / "run-format-3" / "campaign.yaml"
+    before = control(read_campaign(file), tmp_path, compute)
+    define(AseReference, "later", 7)
+    campaign = read_campaign(file)
+    np.testing.assert_array_equal(control(campaign, tmp_path, nothing).energy, before.energy)
+    other = campaign.model_copy(update={"reference": campaign.reference.model_copy(update={"later": 8})})
+    with pytest.raises(AssertionError, match="nothing is to be computed"):
+        control(other, tmp_path, nothing)
+
+
+def test_control_that_does_not_say_what_it_is_of_is_found_by_its_digest(tmp_path):
+    campaign = read_campaign(DATA / "run-format-3" / "campaign.yaml")
+    before = control(campaign, tmp_path, compute)
+    (about,) = tmp_path.glob("*/control.json")
+    about.unlink()
+    np.testing.assert_array_equal(control(campaign, tmp_path, nothing).energy, before.energy)
+    assert about.is_file()

@@ -2,7 +2,7 @@
 
 Optimiser, tolerance and cells are those of a campaign's final relaxations, and every step is one reference evaluation.
 What came out is kept for each pool, by a digest of everything that it depends on, so that other settings of a campaign
-cost no control.
+cost no control. ``control.json`` says what the digest is of, so that a control is found by a version with more keys.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from csp_al.campaign import Campaign
+from csp_al.campaign import AnyReference, Campaign
 from csp_al.engine.local import LocalEngine
-from csp_al.engine.tasks import LIMITS, read_result, relax_task, task_id
-from csp_al.files import DamagedError, digest, make_directory
+from csp_al.engine.tasks import LIMITS, PLACES, read_result, relax_task, task_id
+from csp_al.files import DamagedError, digest, make_directory, read_sealed, write_sealed
 from csp_al.generate import generate_candidates, searched
 from csp_al.hdf5 import load, save
 from csp_al.interfaces import Task
@@ -28,7 +28,7 @@ from csp_al.store.repair import QUARANTINE, repair_tasks, set_aside
 from csp_al.store.stages import file_of, is_published, stage, verify
 from csp_al.structures import Floats, Labels, Structures
 
-NAME = "relaxed.h5"
+NAME, ABOUT = "relaxed.h5", "control.json"
 LOOK = 3.0
 """s between two looks at a pool that another benchmark is at."""
 Engines = Callable[[Path], LocalEngine]
@@ -56,11 +56,12 @@ def random_search(
     candidates, table = generate_candidates([*smaller, sought], campaign.seed, lambda *_: None, base)
     pool = candidates.take(searched(table))
     tasks = _tasks(pool, campaign)
-    limits = campaign.reference.model_dump(mode="json", include=set(LIMITS))
-    what = {"tasks": [task_id(task) for task in tasks], "limits": limits, "optimiser": OPTIMISER}
-    here = root / digest(what)[:20]
+    places = {key: None for key in PLACES if key in type(campaign.reference).model_fields}
+    reference = campaign.reference.model_copy(update=places)
+    here = _place(root, tasks, reference)
     folder = here / "relaxed"
     make_directory(here)
+    write_sealed(here / ABOUT, "control", _description(tasks) | {"reference": reference.written()}, indent=1)
     if mend:
         with suppress(InUseError), locked(here):
             _repair(folder)
@@ -73,6 +74,24 @@ def random_search(
     shutil.rmtree(here / "tasks", ignore_errors=True)  # a trajectory of every candidate, which nobody asks for again
     verify(folder)
     return load(file_of(folder, NAME), Labels)
+
+
+def _place(root: Path, tasks: Sequence[Task], reference: AnyReference) -> Path:
+    """Folder of the control of these tasks: one whose reference agrees with this one, or a new one."""
+    for path in sorted(root.glob(f"*/{ABOUT}")):
+        with suppress(DamagedError):  # it is written again when its control is asked for by the digest
+            about = read_sealed(path, "control")
+            if reference.agrees_with(about.pop("reference", None)) and about == _description(tasks):
+                return path.parent
+    limits = {key: value for key, value in reference.written().items() if key in LIMITS}
+    what = {"tasks": [task_id(task) for task in tasks], "limits": limits, "optimiser": OPTIMISER}
+    return root / digest(what)[:20]
+
+
+def _description(tasks: Sequence[Task]) -> dict[str, Any]:
+    """What a control depends on beside the reference."""
+    asked = [{key: value for key, value in task.inputs.items() if key != "reference"} for task in tasks]
+    return {"relaxations": digest(asked), "optimiser": OPTIMISER}
 
 
 def _repair(folder: Path) -> None:
