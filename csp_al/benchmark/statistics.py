@@ -117,17 +117,17 @@ def success_curve(runs: Runs, at: Floats) -> Floats:
         ends = [proportion(count, len(shares)) for count in counts.tolist()]
         return np.array([value, [end.low for end in ends], [end.high for end in ends]])
     drawn = np.array([shares[rows].mean(axis=0) for rows in _resamples(len(shares))])
-    return np.array([value, *np.quantile(drawn, _ends(), axis=0)])
+    return np.array([value, *np.quantile(drawn, _tail_quantiles(), axis=0)])
 
 
 def median_of(runs: Runs) -> Interval:
     """Median evaluations to success, infinite where half of the runs have none."""
-    return _resampled(len(runs.first), lambda rows: runs.of(rows).median)
+    return _bootstrap(len(runs.first), lambda rows: runs.of(rows).median)
 
 
 def expected_of(runs: Runs) -> Interval:
     """Expected evaluations to success with restarts, infinite where there was none."""
-    return _resampled(len(runs.first), lambda rows: runs.of(rows).expected)
+    return _bootstrap(len(runs.first), lambda rows: runs.of(rows).expected)
 
 
 def ratio_of_medians(control: Runs, ours: Runs) -> Interval:
@@ -145,19 +145,19 @@ def _ratio(control: Runs, ours: Runs, figure: Callable[[Runs], float], at_least:
 
     The value is that of the two figures, or a bound where the control's is infinite; 0 for what neither ever found.
     """
-    low = _resampled(len(ours.first), lambda rows: at_least(control.of(rows)) / figure(ours.of(rows)))
-    high = _resampled(len(ours.first), lambda rows: _over(figure(control.of(rows)), figure(ours.of(rows))))
+    low = _bootstrap(len(ours.first), lambda rows: at_least(control.of(rows)) / figure(ours.of(rows)))
+    high = _bootstrap(len(ours.first), lambda rows: _divide(figure(control.of(rows)), figure(ours.of(rows))))
     reached = bool(np.isfinite(figure(control)))
     return Interval(high.value if reached else low.value, low.low, high.high, bound=not reached)
 
 
-def _over(control: float, ours: float) -> float:
+def _divide(control: float, ours: float) -> float:
     return control / ours if np.isfinite(ours) else 0.0
 
 
-def _resampled(seeds: int, statistic: Callable[[Ints], float]) -> Interval:
+def _bootstrap(seeds: int, statistic: Callable[[Ints], float]) -> Interval:
     drawn = np.sort([statistic(rows) for rows in _resamples(seeds)])
-    low, high = (float(drawn[round(end * (len(drawn) - 1))]) for end in _ends())
+    low, high = (float(drawn[round(end * (len(drawn) - 1))]) for end in _tail_quantiles())
     return Interval(statistic(np.arange(seeds)), low, high)
 
 
@@ -166,5 +166,5 @@ def _resamples(seeds: int) -> Ints:
     return np.random.default_rng(0).integers(seeds, size=(RESAMPLES, seeds))
 
 
-def _ends() -> tuple[float, float]:
+def _tail_quantiles() -> tuple[float, float]:
     return (1 - LEVEL) / 2, (1 + LEVEL) / 2

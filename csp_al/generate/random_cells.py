@@ -36,7 +36,7 @@ def random_cell(constraints: Constraints, rng: np.random.Generator) -> Atoms:
         if cell is None:
             failures["no cell of such a volume within lengths and angles; widen these"] += 1
             continue
-        fill = push_apart if attempt % PUSH_EVERY == PUSH_EVERY - 1 else _one_by_one
+        fill = push_apart if attempt % PUSH_EVERY == PUSH_EVERY - 1 else _place_one_by_one
         try:
             fractional = fill(cell, kinds, distances, rng)
         except OverlapError as overlap:
@@ -70,7 +70,7 @@ def random_lattice(constraints: Constraints, volume: float, rng: np.random.Gener
     return cell
 
 
-def _one_by_one(cell: Floats, kinds: Ints, distances: Floats, rng: np.random.Generator) -> Floats:
+def _place_one_by_one(cell: Floats, kinds: Ints, distances: Floats, rng: np.random.Generator) -> Floats:
     """Fractional coordinates (N, 3) of atoms placed one after another, the largest while there is room."""
     order = np.argsort(-distances.diagonal()[kinds], kind="stable")
     fractional = np.empty((len(kinds), 3))
