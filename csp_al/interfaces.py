@@ -5,7 +5,6 @@ A room is replaced by anything that keeps its Protocol. Shapes and units are tho
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from csp_al.structures import Floats, Ints, Labels, Prediction, Relaxed, Strings, Structures
+from csp_al.structures import Labels, Prediction, Strings, Structures
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -37,17 +36,6 @@ STOP_REASONS: Final = (CONVERGED, UNCERTAIN, STALLED, OUT_OF_STEPS, TOO_CLOSE, V
 def trusted(reason: Strings) -> NDArray[np.bool_]:
     """Whether a relaxation that stopped for this reason ended within the range of sensible crystals, (n,)."""
     return ~np.isin(reason, UNTRUSTED)
-
-
-class Generator(Protocol):
-    """Makes one candidate from its own random stream; the same stream gives the same candidate."""
-
-    def __call__(self, rng: np.random.Generator) -> Atoms:
-        """A periodic candidate.
-
-        Raises `Unplaceable` after a bounded number of tries, with the constraint that could not be met.
-        """
-        ...
 
 
 class UnplaceableError(Exception):
@@ -102,30 +90,6 @@ class Ensemble(Protocol):
         ...
 
 
-class Relaxer(Protocol):
-    """Brings candidates to rest on an ensemble's mean energy surface, positions and cell together."""
-
-    def __call__(self, structures: Structures, ensemble: Ensemble, report: Callable[[int, int], None]) -> Relaxed:
-        """Relax all; ``report(done, all)`` is called now and then."""
-        ...
-
-
-class Scorer(Protocol):
-    """How promising each relaxed candidate is; low is good."""
-
-    def __call__(self, relaxed: Relaxed) -> Floats:
-        """Scores (n,), eV/atom."""
-        ...
-
-
-class Clusterer(Protocol):
-    """Groups candidates by their pooled representations."""
-
-    def __call__(self, features: Floats, rng: np.random.Generator) -> Ints:
-        """Cluster of each row of the features (n, d): (n,)."""
-        ...
-
-
 @dataclass(frozen=True)
 class Verdict:
     """Whether a campaign goes on, and why, in words."""
@@ -176,6 +140,6 @@ class Engine(Protocol):
 
 __all__ = [
     "CONVERGED", "NOT_FINITE", "OUT_OF_STEPS", "STALLED", "STOP_REASONS", "TOO_CLOSE", "UNCERTAIN", "UNTRUSTED",
-    "VOLUME", "Clusterer", "Engine", "Ensemble", "Generator", "Labels", "Reference", "ReferenceFailedError", "Relaxer",
-    "Scorer", "Task", "UnplaceableError", "Verdict", "trusted",
+    "VOLUME", "Engine", "Ensemble", "Labels", "Reference", "ReferenceFailedError", "Task", "UnplaceableError",
+    "Verdict", "trusted",
 ]  # fmt: skip

@@ -16,11 +16,11 @@ from ase.build import bulk
 from ase.io import write
 from typer.testing import CliRunner
 
-from csp_al import open_run
+from csp_al import objective, open_run
 from csp_al.benchmark import statistics
 from csp_al.benchmark.calibration import calibration
 from csp_al.benchmark.campaigns import CampaignFailedError, run_campaigns
-from csp_al.benchmark.control import energies_per_atom, random_search, relax_again
+from csp_al.benchmark.control import random_search, relax_again
 from csp_al.benchmark.statistics import Runs
 from csp_al.benchmark.target import Target, lowest, target_of_file
 from csp_al.benchmark.trial import evaluations_to, known_minima, leaders_by_cycle, relaxed_in_the_end, trial_of
@@ -246,7 +246,7 @@ def test_a_larger_pool_is_compared_with_random_search_on_its_first_candidates(ru
 
 
 def test_a_hit_is_as_low_as_the_target_and_the_same_crystal(control):
-    energies = energies_per_atom(control)
+    energies = objective.values(control.energy, control.structures)
     best = int(np.nanargmin(energies))
     target = Target(float(energies[best]), 0.01, "lowest")
     np.testing.assert_array_equal(target.hits(control), energies <= energies[best] + 0.01)
@@ -280,7 +280,7 @@ def test_a_target_that_is_none_is_named(run, tmp_path, name, atoms, message):
 
 
 def test_first_hit_counts_the_relaxations_before_it(control):
-    energies = energies_per_atom(control)
+    energies = objective.values(control.energy, control.structures)
     order = np.argsort(-energies[np.isfinite(energies)])
     downwards = control.usable.take(order)
     target = lowest_of(control)
@@ -290,13 +290,13 @@ def test_first_hit_counts_the_relaxations_before_it(control):
 
 
 def lowest_of(control):
-    return Target(float(np.nanmin(energies_per_atom(control))), 0.002, "lowest")
+    return Target(float(np.nanmin(objective.values(control.energy, control.structures))), 0.002, "lowest")
 
 
 def test_low_minima_are_different_crystals_within_a_tenth_of_an_ev(control):
     target = lowest_of(control)
     known = known_minima(control, target)
-    energies = energies_per_atom(known)
+    energies = objective.values(known.energy, known.structures)
     assert len(known) > 1
     assert energies.max() <= target.energy + 0.1
     atoms = known.structures.to_atoms()
@@ -435,7 +435,8 @@ def test_a_replayed_stop_rule_waits_for_cycles_in_a_row_that_change_nothing(run,
     assert stopped([first, last, last], once) is last
     assert stopped([last, last, first, last], twice) is None
     assert stopped([first, last, last, last], twice) is last
-    target = Target(energies_per_atom(last.cut(1).relaxed)[0], 0.01, "what led in the end")
+    relaxed = last.cut(1).relaxed
+    target = Target(objective.values(relaxed.energy, relaxed.structures)[0], 0.01, "what led in the end")
     found = stopping["row"]([[first, last, last], [first, last]], once, target).split(" | ")
     assert found[:2] == ["1", "1"]  # one of two stops, and has found it
     assert found[4] == "67%"  # it led in the first cycle too, after 8 labels of 24

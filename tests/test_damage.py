@@ -202,7 +202,7 @@ def test_verdict_that_comes_out_as_a_stop_in_a_repair_sets_aside_what_followed_i
     (run / "cycle-00" / "verdict" / "verdict.json").write_text("{}")
     go_on(run, mend=True, change=lambda text: f"{text}budget: {{hours: 1e-6}}\n")
     assert open_run(run).verdict().stop
-    assert " h used, as many as budget.hours allows" in open_run(run).summary["stop"]
+    assert " h used; budget.hours allows" in open_run(run).summary["stop"]
     assert not (run / "cycle-01" / "train").exists()
     assert (run / "damaged" / "002" / "cycle-01" / "train").is_dir()
     go_on(run)

@@ -159,7 +159,7 @@ def test_budget_counts_the_labels_that_the_campaign_asks_for(warm):
     own = opened.labels[opened.labels["id"] >= 0]
     assert len(own) == 6  # of 7, in threes
     assert set(own["cycle"]) == {1, 2}
-    assert opened.summary["stop"] == "6 labels asked for; the next 3 would exceed budget.labels, 7"
+    assert opened.summary["stop"] == "6 labels requested; 3 more would exceed budget.labels, 7"
     given = len(opened.labels) - 6
     assert opened.summary["labels"] == {"asked_for": 6, "from_elsewhere": given}
     evaluations = opened.summary["evaluations"]

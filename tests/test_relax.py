@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from ase import Atoms
 from ase.build import bulk
 from ase.calculators.calculator import Calculator, all_changes
 from ase.calculators.emt import EMT
-from ase.filters import FrechetCellFilter
+from ase.filters import FrechetCellFilter, UnitCellFilter
 from ase.neighborlist import neighbor_list
 from ase.optimize import LBFGS
 from emt_aluminium import emt_labels, in_double
@@ -22,9 +23,9 @@ from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.io.ase import AseAtomsAdaptor
 from scipy.optimize import LbfgsInvHessProduct
 
-from csp_al import open_run
+from csp_al import objective, open_run
 from csp_al.campaign.models import Potential, Relax
-from csp_al.hdf5 import load
+from csp_al.hdf5 import load, save
 from csp_al.interfaces import (
     CONVERGED,
     NOT_FINITE,
@@ -41,11 +42,12 @@ from csp_al.loop.stages import Picks, relaxation_limits
 from csp_al.potential.ensemble import load_ensemble, new_ensemble
 from csp_al.potential.training import train
 from csp_al.reference.classical import lennard_jones
-from csp_al.relax import lbfgs, relaxation
+from csp_al.reference.evaluate import relax as relax_by_reference
+from csp_al.relax import lbfgs, limits, relaxation
 from csp_al.relax.limits import Limits, broken_limit
 from csp_al.relax.relaxation import ENERGY_NOISE, relax, relax_pool
 from csp_al.store.run_directory import cycle_folder
-from csp_al.structures import Prediction, Relaxed, Structures, concatenate
+from csp_al.structures import Floats, Prediction, Relaxed, Structures, concatenate
 
 Change = Callable[[Structures, Prediction], Prediction]
 WIDE = Limits({(a, b): 0.8 for a in (10, 13, 29, 79) for b in (10, 13, 29, 79)}, (2.0, 100.0))
@@ -225,8 +227,62 @@ def test_the_gradient_is_the_derivative_along_every_coordinate_of_a_deformed_cry
     for coordinate in range(active.gradient.shape[1]):
         step = np.zeros_like(active.gradient)
         step[:, coordinate] = h
-        up, down = (stub.predict(relaxation._displaced(active, sign * step)[0]).energy for sign in (1, -1))
+        up, down = (stub.predict(relaxation._displace(active, sign * step)[0]).energy for sign in (1, -1))
         np.testing.assert_allclose(active.gradient[:, coordinate], (up - down) / (2 * h), atol=2e-5)
+
+
+PRESSURE = 0.5  # eV/Å^3
+
+
+def enthalpy(prediction: Prediction, structures: Structures) -> objective.Descent:
+    """Another objective: as `objective.descent` would have it under a pressure."""
+    energy = prediction.energy + PRESSURE * structures.volumes
+    return objective.Descent(energy, prediction.forces, prediction.stress + PRESSURE * np.eye(3))
+
+
+@pytest.mark.parametrize("minimised", [objective.descent, enthalpy])
+def test_forces_and_stress_are_the_slope_of_what_is_minimised(minimised):
+    structures, stub, h = lj_crystals(), lj_stub(), 1e-5
+
+    def energy(positions: Floats, cells: Floats) -> Floats:
+        moved = structures.moved(positions, cells)
+        return minimised(stub.predict(moved), moved).energy
+
+    slope = minimised(stub.predict(structures), structures)
+    for atom in range(len(structures.numbers)):
+        for axis in range(3):
+            step = np.zeros_like(structures.positions)
+            step[atom, axis] = h
+            up, down = (energy(structures.positions + sign * step, structures.cells) for sign in (1, -1))
+            row = structures.system[atom]
+            assert -slope.forces[atom, axis] == pytest.approx((up - down)[row] / (2 * h), abs=2e-5)
+    for i in range(3):
+        for j in range(3):
+            strain = np.zeros((3, 3))
+            strain[i, j] = h
+            up, down = (
+                energy(structures.positions @ deformed, structures.cells @ deformed)
+                for deformed in (np.eye(3) + strain, np.eye(3) - strain)
+            )
+            np.testing.assert_allclose(slope.stress[:, i, j] * structures.volumes, (up - down) / (2 * h), atol=2e-5)
+
+
+def test_relaxations_by_the_ensemble_and_by_the_reference_end_where_the_objective_is_lowest(monkeypatch, tmp_path):
+    starts = Structures.from_atoms([disturbed(bulk("Ne", "fcc", a=3.2, cubic=True), 5)])
+    free = relax(starts, lj_stub(), TIGHT, WIDE)
+    monkeypatch.setattr(objective, "descent", enthalpy)
+    monkeypatch.setattr(objective, "cell_filter", lambda atoms: UnitCellFilter(atoms, scalar_pressure=PRESSURE))
+    pressed = relax(starts, lj_stub(), TIGHT, WIDE)
+    assert (pressed.reason == CONVERGED).all()
+    assert pressed.structures.volumes[0] < 0.98 * free.structures.volumes[0]
+    np.testing.assert_allclose(pressed.prediction.stress[0], -PRESSURE * np.eye(3), atol=0.002)
+    by_hand = lj_stub().predict(pressed.structures)
+    np.testing.assert_allclose(pressed.prediction.energy, by_hand.energy)  # what is reported stays an energy
+    reference = SimpleNamespace(calculator=lambda *_: lennard_jones(**LJ), kpoints=lambda _: None)
+    result = relax_by_reference(reference, starts.to_atoms()[0], tmp_path, fmax=0.005, max_steps=300)
+    assert result["converged"]
+    assert np.linalg.det(result["cell"]) == pytest.approx(pressed.structures.volumes[0], rel=1e-3)
+    assert result["energy"] == pytest.approx(pressed.prediction.energy[0], abs=1e-2)
 
 
 # --- a pool
@@ -639,6 +695,19 @@ def test_a_member_that_breaks_stops_its_candidates_alone(trained):
     broken.state["energy_scale"][1] = torch.nan
     relaxed = relax(Structures.from_atoms([disturbed(bulk("Al"), 1)]), broken, TIGHT, WIDE)
     assert relaxed.reason.tolist() == [NOT_FINITE]
+
+
+def test_a_reason_of_any_length_is_kept_whole(monkeypatch, tmp_path):
+    long = "a reason in so many words that no array of short ones would hold it to its end"
+    monkeypatch.setattr(limits, "VOLUME", f"volume: {long}")
+    monkeypatch.setattr(relaxation.why, "OUT_OF_STEPS", f"steps: {long}")
+    starts = with_candidate(Atoms("Ne", cell=[0.7, 4, 5], pbc=True))
+    for most in (1, 2):
+        relaxed = relax(starts, lj_stub(), but(TIGHT, max_steps=most), WIDE)
+        expected = [f"volume: {long}" if identity == 99 else f"steps: {long}" for identity in starts.ids]
+        assert relaxed.reason.tolist() == expected
+    save(tmp_path / "relaxed.h5", relaxed)
+    assert load(tmp_path / "relaxed.h5", Relaxed).reason.tolist() == expected
 
 
 def test_a_cell_thin_as_a_needle_is_out_of_range_although_its_volume_is_not():

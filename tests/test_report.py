@@ -352,7 +352,7 @@ def test_status_of_a_run_interrupted_while_labelling(labelling, labels):
     assert now["reference_evaluations"] == CHECK + old.evaluations.sum() + sum(r["evaluations"] for r in fresh)
     assert now["best"]["by"] == "potential"
     assert now["stop"] == {"reason": None}
-    assert now["top_k"]["verdict"].startswith("goes on")
+    assert now["top_k"]["verdict"].startswith("continues: ")
     assert "3 pending" in describe(now)
 
 

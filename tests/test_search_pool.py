@@ -12,7 +12,7 @@ from csp_al.benchmark.target import Target
 from csp_al.benchmark.trial import leaders_by_cycle, relaxed_in_the_end, trial_of
 from csp_al.campaign import CampaignError, Pool, read_campaign
 from csp_al.engine.local import LocalEngine
-from csp_al.generate import generate_candidates, generate_pool, searched
+from csp_al.generate import generate_candidates, generate_pool, is_searched
 
 CAMPAIGN = """\
 name: larger
@@ -83,11 +83,11 @@ def test_a_benchmark_tells_evaluations_of_small_cells_apart(run, tmp_path):
 def test_larger_cells_have_random_streams_of_their_own():
     small, large = Pool(formula="Al2", size=5), Pool(formula="Al2", size=5)
     structures, table = generate_candidates([small, large], 1, quiet, Path())
-    assert searched(table).tolist() == [False] * 5 + [True] * 5
+    assert is_searched(table).tolist() == [False] * 5 + [True] * 5
     assert not np.allclose(structures.cells[:5], structures.cells[5:])
     alone, its_table = generate_pool(small, 1)
     np.testing.assert_array_equal(structures.take(range(5)).positions, alone.positions)
-    assert searched(its_table).all()
+    assert is_searched(its_table).all()
 
 
 @pytest.mark.parametrize(

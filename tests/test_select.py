@@ -18,12 +18,13 @@ from scipy.stats import chi2
 from csp_al import interfaces as why
 from csp_al.campaign.models import Budget, Stop
 from csp_al.geometry import shortest_distances
-from csp_al.interfaces import Clusterer, Verdict
 from csp_al.select import (
+    Judged,
+    Rules,
     Spent,
     Top,
     basins,
-    decayed,
+    decay_amplitude,
     distinct,
     k_means,
     perturb,
@@ -226,11 +227,6 @@ def test_rows_that_are_not_finite_are_nowhere_and_disturb_nobody():
     assert len(set(found.tolist())) == 4
 
 
-def test_k_means_with_its_k_is_a_clusterer():
-    clusterer: Clusterer = partial(k_means, clusters=2)
-    assert clusterer(np.eye(2), np.random.default_rng(0)).tolist() == [0, 1]
-
-
 # identity
 
 
@@ -334,8 +330,8 @@ def test_distinct_compares_only_what_can_still_matter(monkeypatch):
     from csp_al.select import identity
 
     reduced = []
-    original = identity._reduced
-    monkeypatch.setattr(identity, "_reduced", lambda atoms: reduced.append(1) or original(atoms))
+    original = identity._reduce
+    monkeypatch.setattr(identity, "_reduce", lambda atoms: reduced.append(1) or original(atoms))
     structures = Structures.from_atoms([diamond(5.3 + 0.001 * i) for i in range(50)])
     assert distinct(structures, np.linspace(-4.6, -3.6, 50), 0.03, 2) == [[0, 1], [2, 3]]
     assert len(reduced) == 4
@@ -579,8 +575,8 @@ def test_atoms_move_by_uniform_noise_and_the_cell_by_a_symmetric_strain():
 
 
 def test_the_amplitude_fades_with_the_cycles():
-    assert decayed(0.4, 0.6, 0) == 0.4
-    assert decayed(0.4, 0.6, 3) == pytest.approx(0.4 * 0.6**3)
+    assert decay_amplitude(0.4, 0.6, 0) == 0.4
+    assert decay_amplitude(0.4, 0.6, 3) == pytest.approx(0.4 * 0.6**3)
 
 
 def test_each_structure_is_shaken_by_its_own_stream():
@@ -623,18 +619,15 @@ def top(atoms, energies, ids=None, sigma=0.0):
     return Top(Structures.from_atoms(atoms, ids), np.array(energies), np.full(len(energies), sigma))
 
 
-def before(stable):
-    return Verdict(stop=False, reason="", stable_cycles=stable, top=[], energies=[], unseen=0.0)
-
-
 def counts_table(counts, reason=why.CONVERGED):
     basin = np.repeat(np.arange(len(counts)), counts)
     return pd.DataFrame({"basin": basin, "reason": reason, "trusted": True})
 
 
 def judge(now, then, stable=0, cycle=3, labels=100, hours=0.0, rules=RULES, budget=BUDGET, per_cycle=50):
-    earlier = None if then is None else before(stable)
-    return verdict(cycle, now, earlier, then, counts_table([3, 1]), Spent(labels, hours), rules, budget, per_cycle)
+    before = None if then is None else Judged(then, stable)
+    spent = Spent(cycle + 1, labels, hours)
+    return verdict(now, before, counts_table([3, 1]), spent, Rules(rules, budget, per_cycle))
 
 
 THREE = (diamond, lonsdaleite, simple_cubic)
@@ -646,12 +639,12 @@ def test_the_same_crystals_with_the_same_energies_stop_the_search_after_patience
     now = top([disguised(make(), rng) for make in THREE], [-4.618, -4.615, -4.005], ids=[9, 8, 7])
     once = judge(now, then, stable=0)
     assert (once.stop, once.stable_cycles) == (False, 1)
-    assert once.reason == "goes on: unchanged in 1 of the 2 cycles in a row that are asked for"
+    assert once.reason == "continues: unchanged for 1 cycle; stop.patience asks for 2 in a row"
     twice = judge(now, then, stable=1)
     assert (twice.stop, twice.stable_cycles) == (True, 2)
     assert twice.reason == (
-        "the lowest 3 crystals did not change in 2 cycles, nor did energies, but for what all moved by, by more than "
-        "10 meV/atom or the spread of the ensemble"
+        "the lowest 3 crystals stayed the same for 2 cycles; their energies, after subtracting the shift common to "
+        "all, changed by no more than 10 meV/atom or the spread of the ensemble"
     )
     assert twice.top == [9, 8, 7]
     assert twice.energies == [-4.618, -4.615, -4.005]
@@ -663,7 +656,7 @@ def test_an_energy_that_moves_either_way_is_a_change(shift):
     atoms = [make() for make in THREE]
     result = judge(top(atoms, [-4.62 + shift, -4.5, -4.0]), top(atoms, [-4.62, -4.5, -4.0]), stable=1)
     assert (result.stop, result.stable_cycles) == (False, 0)
-    assert result.reason == "goes on: 1 of their energies moved by up to 20 meV/atom"
+    assert result.reason == "continues: 1 of their energies changed by up to 20 meV/atom"
 
 
 @pytest.mark.parametrize(
@@ -721,7 +714,9 @@ def test_another_crystal_is_a_change_even_with_the_same_energy():
     now = top([lonsdaleite(), simple_cubic()], [-4.62, -4.0])
     result = judge(now, then, stable=1)
     assert (result.stop, result.stable_cycles) == (False, 0)
-    assert result.reason == "goes on: 1 of the lowest 2 crystals is new; 1 of the earlier lowest 2 is gone"
+    assert (
+        result.reason == "continues: 1 new among the lowest 2 crystals; 1 lost from the lowest 2 of the previous cycle"
+    )
 
 
 def test_crystals_that_change_places_within_the_tolerance_are_no_change():
@@ -750,7 +745,7 @@ def test_there_is_nothing_to_compare_with_in_the_first_cycle_or_without_crystals
     now = top([diamond()], [-4.62])
     first = judge(now, None, cycle=0)
     assert (first.stop, first.stable_cycles) == (False, 0)
-    assert "no earlier ranking" in first.reason
+    assert "no previous ranking" in first.reason
     nothing = top([], [])
     assert judge(nothing, nothing, stable=5).stable_cycles == 0
     assert judge(now, nothing, stable=5).stable_cycles == 0
@@ -759,9 +754,9 @@ def test_there_is_nothing_to_compare_with_in_the_first_cycle_or_without_crystals
 @pytest.mark.parametrize(
     ("spent", "reason"),
     [
-        ({"cycle": 14}, "all cycles done that stop.max_cycles allows, 15"),
-        ({"labels": 951}, "951 labels asked for; the next 50 would exceed budget.labels, 1000"),
-        ({"hours": 2.5, "budget": Budget(hours=2)}, "2.5 h used, as many as budget.hours allows (2 h)"),
+        ({"cycle": 14}, "15 cycles done, the most that stop.max_cycles allows"),
+        ({"labels": 951}, "951 labels requested; 50 more would exceed budget.labels, 1000"),
+        ({"hours": 2.5, "budget": Budget(hours=2)}, "2.5 h used; budget.hours allows 2 h"),
     ],
 )
 def test_a_campaign_ends_when_it_has_used_what_it_may(spent, reason):

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from csp_al import objective
 from csp_al.benchmark import statistics
 from csp_al.benchmark.calibration import calibration
 from csp_al.benchmark.campaigns import run_campaigns
@@ -87,7 +88,7 @@ def _given_target(benchmark: Benchmark, target: Path | float | None) -> Target |
     tolerance = benchmark.campaign.stop.tolerance
     if isinstance(target, Path):
         return target_of_file(target, benchmark.campaign, benchmark.directory / HINDSIGHT, benchmark.engine)
-    return None if target is None else Target(target, tolerance, "the energy that was given")
+    return None if target is None else Target(target, tolerance, f"the {objective.NAME} that was given")
 
 
 def _leaders(benchmark: Benchmark, run: Run) -> dict[int, Labels]:

@@ -18,7 +18,7 @@ from csp_al.campaign import AnyReference, Campaign
 from csp_al.engine.local import LocalEngine
 from csp_al.engine.tasks import LIMITS, PLACES, read_result, relax_task, task_id
 from csp_al.files import DamagedError, digest, make_directory, read_sealed, write_sealed
-from csp_al.generate import generate_candidates, searched
+from csp_al.generate import generate_candidates, is_searched
 from csp_al.hdf5 import load, save
 from csp_al.interfaces import Task
 from csp_al.loop.tasks import labels_of, run_all
@@ -26,7 +26,7 @@ from csp_al.reference.evaluate import OPTIMISER
 from csp_al.store.lock import InUseError, locked
 from csp_al.store.repair import QUARANTINE, repair_tasks, set_aside
 from csp_al.store.stages import file_of, is_published, stage, verify
-from csp_al.structures import Floats, Labels, Structures
+from csp_al.structures import Labels, Structures
 
 NAME, ABOUT = "relaxed.h5", "control.json"
 LOOK = 3.0
@@ -54,7 +54,7 @@ def random_search(
     *smaller, sought = campaign.pools
     sought = sought.model_copy(update={"size": min(size or sought.size, sought.size)})
     candidates, table = generate_candidates([*smaller, sought], campaign.seed, lambda *_: None, base)
-    pool = candidates.take(searched(table))
+    pool = candidates.take(is_searched(table))
     tasks = _tasks(pool, campaign)
     places = {key: None for key in PLACES if key in type(campaign.reference).model_fields}
     reference = campaign.reference.model_copy(update=places)
@@ -115,11 +115,6 @@ def relax_again(
     missing = [task for task, result in zip(tasks, found, strict=True) if result is None]
     fresh = iter(_run(root, missing, engine, report))
     return _relaxed(structures, [result or next(fresh) for result in found])
-
-
-def energies_per_atom(labels: Labels) -> Floats:
-    """eV/atom, (n,); NaN where there is no result."""
-    return labels.energy / labels.structures.counts
 
 
 def _tasks(structures: Structures, campaign: Campaign) -> list[Task]:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from csp_al.benchmark.control import Engines, energies_per_atom, relax_again
+from csp_al import objective
+from csp_al.benchmark.control import Engines, relax_again
 from csp_al.campaign import Campaign
-from csp_al.campaign.models import same_composition
 from csp_al.select.identity import same_structure
 from csp_al.structures import Labels, Structures
 
@@ -30,7 +30,7 @@ class Target:
 
     def hits(self, labels: Labels) -> NDArray[np.bool_]:
         """Which relaxed structures are the target, (n,): as low, or lower; and the same crystal where there is one."""
-        low = energies_per_atom(labels) <= self.energy + self.tolerance
+        low = objective.values(labels.energy, labels.structures) <= self.energy + self.tolerance
         if self.crystal is not None:
             atoms = labels.structures.to_atoms()
             rows = np.flatnonzero(low)
@@ -45,16 +45,16 @@ def target_of_file(path: Path, campaign: Campaign, root: Path, engine: Engines) 
     labels = relax_again(Structures.from_atoms([atoms]), campaign, root, root, engine, lambda *_: None)
     if labels.status[0] != "done":
         raise ValueError(f"{path}: the reference could not relax it: {labels.reason[0]}")
-    energy = float(energies_per_atom(labels)[0])
+    energy = float(objective.values(labels.energy, labels.structures)[0])
     return Target(energy, campaign.stop.tolerance, f"the crystal of {path.name}", labels.structures.to_atoms()[0])
 
 
 def lowest(campaign: Campaign, found: list[Labels]) -> Target:
     """The lowest energy of all that was relaxed by the reference. Raises ValueError if nothing was."""
-    energies = np.concatenate([energies_per_atom(labels) for labels in found])
+    energies = np.concatenate([objective.values(labels.energy, labels.structures) for labels in found])
     if not np.isfinite(energies).any():
         raise ValueError("nothing could be relaxed by the reference, neither for a campaign nor for the control")
-    return Target(float(np.nanmin(energies)), campaign.stop.tolerance, "the lowest energy that was found")
+    return Target(float(np.nanmin(energies)), campaign.stop.tolerance, f"the lowest {objective.NAME} that was found")
 
 
 def _read(path: Path) -> Atoms:
@@ -69,5 +69,5 @@ def _read(path: Path) -> Atoms:
 
 def _refuse_another_composition(atoms: Atoms, campaign: Campaign, path: Path) -> None:
     theirs, ours = atoms.get_chemical_formula(), campaign.pool.formula
-    if not same_composition(theirs, ours) or not atoms.pbc.all():
+    if not objective.comparable(theirs, ours) or not atoms.pbc.all():
         raise ValueError(f"{path}: {theirs} is no periodic crystal of {ours}")

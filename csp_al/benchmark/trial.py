@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from csp_al import objective
 from csp_al.benchmark.campaigns import why_no_result
-from csp_al.benchmark.control import Engines, Report, energies_per_atom, relax_again
+from csp_al.benchmark.control import Engines, Report, relax_again
 from csp_al.benchmark.target import Target
 from csp_al.engine.tasks import read_result
 from csp_al.report.tables import Run
@@ -102,29 +103,29 @@ def trial_of(run: Run, leaders: dict[int, Labels], final: Labels | None, control
     return Trial(
         seed=run.campaign.seed,
         first_hit=NEVER if final is None else float(spent[max(hits)] + evaluations_to(final, target)),
-        evaluations=_evaluations_of_tasks(run.path) if final is None else run.reference_evaluations,
+        evaluations=_count_task_evaluations(run.path) if final is None else run.reference_evaluations,
         early_cycle=early,
         early_hit=float(min(hits.values(), default=NEVER)),
         cycles=len(hits),
-        small=_small(run),
+        small=_count_small_evaluations(run),
         labels=labels,
         late_labels=0 if early is None else labels - int(asked[early]),
         minima=len(known),
-        minima_found=0 if final is None or not len(known) else _matched(known, final, target),
+        minima_found=0 if final is None or not len(known) else _count_matched(known, final, target),
         ended=final is not None,
         reason=last.reason if final is not None and last else why_no_result(run.path),
         seconds=seconds_spent(run.path),
     )
 
 
-def _small(run: Run) -> int:
+def _count_small_evaluations(run: Run) -> int:
     """Evaluations of candidates that are not searched: their labels, and the check, which is made on the first ones."""
     searched = run.pool.set_index("id")["searched"]
     small = run.labels[run.labels["id"].isin(searched.index[~searched])]
     return int(small["evaluations"].sum()) + (run.check_evaluations if len(small) else 0)
 
 
-def _evaluations_of_tasks(run: Path) -> int:
+def _count_task_evaluations(run: Path) -> int:
     """Of all tasks, those of stages included that were never published."""
     results = [read_result(run / "tasks", path.parent.name) for path in (run / "tasks").glob("*/result.json")]
     return sum(int(result["evaluations"]) for result in results if result is not None)
@@ -138,14 +139,14 @@ def evaluations_to(labels: Labels, target: Target) -> float:
 
 def known_minima(control: Labels, target: Target) -> Labels:
     """The different crystals within `LOW` of the target among these relaxed structures, lowest first."""
-    energies = energies_per_atom(control)
+    energies = objective.values(control.energy, control.structures)
     low = np.flatnonzero(energies <= target.energy + LOW)
     groups = distinct(control.structures.take(low), energies[low], target.tolerance, len(low))
     return control.take(low[[group[0] for group in groups]])
 
 
-def _matched(known: Labels, found: Labels, target: Target) -> int:
+def _count_matched(known: Labels, found: Labels, target: Target) -> int:
     """How many of the known crystals are among those that were found, by structure and energy."""
     ours = found.usable
-    here, there = energies_per_atom(known), energies_per_atom(ours)
+    here, there = (objective.values(labels.energy, labels.structures) for labels in (known, ours))
     return len(pairs_of_same(known.structures, ours.structures, here, there, target.tolerance))

@@ -10,9 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from csp_al import objective
 from csp_al.campaign.constraints import conflicts, distance_key, min_distances
 from csp_al.campaign.errors import Finding, KeyPath, shown
-from csp_al.campaign.models import Budget, Pool, Potential, Select, same_composition
+from csp_al.campaign.models import Budget, Pool, Potential, Select
 from csp_al.campaign.references import AseReference
 from csp_al.campaign.section import Section
 
@@ -56,8 +57,8 @@ def _of_search_pool(found: Finding) -> Finding:
 
 
 def _composition(pool: Pool, larger: Pool) -> Iterator[Finding]:
-    """Energies per atom are compared between the pools."""
-    if not same_composition(pool.formula, larger.formula):
+    """Candidates are compared between the pools."""
+    if not objective.comparable(pool.formula, larger.formula):
         message = f"{larger.formula} is of another composition than pool.formula, {pool.formula}; take a multiple of it"
         yield Finding(("search_pool", "formula"), message)
 

@@ -210,12 +210,6 @@ def species_counts(formula: str) -> dict[str, int]:
     return counts
 
 
-def same_composition(one: str, other: str) -> bool:
-    """Whether two formulas have their species in the same ratio, as Si8 and Si46."""
-    counts, others = (Formula(formula).reduce()[0].count() for formula in (one, other))
-    return bool(counts == others)
-
-
 def species_pairs(formula: str) -> list[str]:
     """The pairs of species of a formula, each once, in its order: Al-Al, Al-O, O-O."""
     return ["-".join(pair) for pair in combinations_with_replacement(species_counts(formula), 2)]

@@ -12,6 +12,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from csp_al import objective
 from csp_al.benchmark.campaigns import CampaignFailedError
 from csp_al.benchmark.comparison import CONTROL, Benchmark, compare
 from csp_al.benchmark.figure import draw
@@ -90,7 +91,8 @@ def print_result(result: dict[str, Any]) -> None:
     target = result["target"]
     title = (
         f"{result['name']}: {result['candidates']} candidates of {result['formula']}, {len(result['seeds'])} seeds\n"
-        f"Looked for: {target['words']}, {target['energy']:.4f} eV/atom within {1000 * target['tolerance']:g} meV/atom"
+        f"Looked for: {target['words']}, {objective.show(target['energy'])} "
+        f"within {objective.show_difference(target['tolerance'])}"
     )
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     for heading in ("", "found", "success", "median to first hit", "expected with restarts", "time of one (s)"):
@@ -164,7 +166,7 @@ def _minima(minima: dict[str, Any], most: int) -> list[str]:
     if not minima["known"]:
         return []
     known, found, share = minima["known"], minima["found"], minima["share"]
-    low = f"Of {known} minima within {LOW:g} eV/atom of it that random search found"
+    low = f"Of {known} minima within {LOW:g} {objective.UNIT} of it that random search found"
     ours = f"campaigns, which report {most} crystals each at most, found {found} ({share:.0%})"
     return [f"{low}, {ours}, with {minima['evaluations_share']:.1%} of its evaluations."]
 

@@ -13,6 +13,7 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from csp_al import objective
 from csp_al.campaign.errors import printable_lines
 from csp_al.campaign.models import Campaign
 
@@ -97,7 +98,7 @@ _COLUMNS = {
     "cycle": "cycle",
     "labels": "labels",
     "failed": "failed",
-    "best": "best E (eV/atom)",
+    "best": f"best E ({objective.UNIT})",
     "energy_error": "E error (meV/atom)",
     "force_error": "F error (eV/Å)",
     "stable": "stable cycles",

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from csp_al import objective
 from csp_al.campaign.errors import printable
 
 WIDTH_OF_FILES = 120
@@ -17,8 +18,9 @@ WIDTH_OF_FILES = 120
 
 def results_table(rows: list[dict[str, Any]]) -> None:
     """Print the ranked structures, the best first."""
+    unit = objective.UNIT
     table = Table(
-        title="Distinct structures by reference energy (eV/atom, meV/atom above the best, Å^3/atom)",
+        title=f"Distinct structures by reference {objective.NAME} ({unit}, m{unit} above the best, Å^3/atom)",
         title_justify="left",
         box=SIMPLE_HEAD,
         padding=0,

@@ -1,5 +1,5 @@
 """Candidates: random cells, symmetric cells, seeds from files."""
 
-from csp_al.generate.pool import generate_candidates, generate_pool, searched
+from csp_al.generate.pool import generate_candidates, generate_pool, is_searched
 
-__all__ = ["generate_candidates", "generate_pool", "searched"]
+__all__ = ["generate_candidates", "generate_pool", "is_searched"]

@@ -91,7 +91,7 @@ def generate_candidates(
     return structures, table
 
 
-def searched(table: pd.DataFrame) -> NDArray[np.bool_]:
+def is_searched(table: pd.DataFrame) -> NDArray[np.bool_]:
     """Which candidates of a table of `generate_candidates` are searched, (n,); the others are labelled alone."""
     return table["searched"].to_numpy(bool) if "searched" in table else np.ones(len(table), dtype=bool)
 

@@ -10,8 +10,8 @@ from ase import Atoms
 from ase.formula import Formula
 from ase.io import read
 
+from csp_al import objective
 from csp_al.campaign.constraints import Constraints
-from csp_al.campaign.models import same_composition
 from csp_al.geometry import too_close
 
 
@@ -50,7 +50,7 @@ def _checked(atoms: Atoms, source: str, constraints: Constraints) -> Atoms:
 def _what_is_wrong(atoms: Atoms, constraints: Constraints) -> str:
     wanted = Formula.from_dict(constraints.counts).reduce()[0]
     found = atoms.symbols.formula
-    if len(atoms) == 0 or not same_composition(str(found), str(wanted)):
+    if len(atoms) == 0 or not objective.comparable(str(found), str(wanted)):
         return f"composition {found or 'empty'}, this pool takes multiples of {wanted} only"
     if not (np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell.array).all()):
         return "positions or cell not finite"

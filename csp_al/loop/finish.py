@@ -12,6 +12,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write as write_atoms
 from ase.stress import full_3x3_to_voigt_6_stress
 
+from csp_al import objective
 from csp_al.campaign import Campaign
 from csp_al.engine.tasks import atoms_of, relax_task
 from csp_al.files import write_json
@@ -99,7 +100,7 @@ def _ranked(
     """A row for each distinct crystal, lowest energy first, and the candidates that came to be the same."""
     candidates = list(done)
     structures = Structures.from_atoms([atoms_of(result) for result in done.values()], candidates)
-    energies = np.array([result["energy"] for result in done.values()]) / structures.counts
+    energies = objective.values(np.array([result["energy"] for result in done.values()]), structures)
     groups = distinct(structures, energies, drive.campaign.stop.tolerance, len(candidates))
     reached = times_reached(progress.table["basin"].to_numpy())
     rows = []

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from ase.units import GPa
 
+from csp_al import objective
 from csp_al.engine.tasks import label_task
 from csp_al.files import write_json
 from csp_al.hdf5 import load, save
@@ -86,11 +87,11 @@ def verify_imported(drive: Drive, given: Labels) -> Labels:
 
 def rows_to_check(labels: Labels, table: pd.DataFrame) -> Ints:
     """Of each source whose settings are not known: the label of lowest energy per atom, and the one in the middle."""
-    per_atom = labels.energy / labels.structures.counts
+    values = objective.values(labels.energy, labels.structures)
     chosen: list[int] = []
     for source in table.loc[~table["known"], "source"].unique():
         rows = np.flatnonzero((table["source"] == source).to_numpy() & (labels.status == "done"))
-        ascending = rows[np.argsort(per_atom[rows], kind="stable")]
+        ascending = rows[np.argsort(values[rows], kind="stable")]
         chosen += dict.fromkeys([*ascending[:1].tolist(), *ascending[len(ascending) // 2 :][:1].tolist()])
     return np.array(chosen, dtype=np.int64)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from csp_al.campaign import Campaign, resolve
-from csp_al.select.perturb import decayed, perturb
+from csp_al.select.perturb import decay_amplitude, perturb
 from csp_al.structures import Structures
 
 DRAW, TRAIN, CLUSTER, PERTURB, FIRST_PERTURB, RESTART, EXPLORE = range(1, 8)
@@ -31,7 +31,7 @@ def stream(campaign: Campaign, cycle: int, purpose: int, index: int = 0) -> np.r
 
 def to_label(campaign: Campaign, structures: Structures, cycle: int, purpose: int) -> Structures:
     """Structures as they are labelled: perturbed, by less in every cycle; the random draw as the first choice."""
-    amplitude = decayed(campaign.select.noise, campaign.select.noise_decay, cycle)
+    amplitude = decay_amplitude(campaign.select.noise, campaign.select.noise_decay, cycle)
     return _perturbed(campaign, structures, amplitude, PERTURBED_CLOSEST, cycle, purpose)
 
 

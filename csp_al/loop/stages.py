@@ -17,7 +17,7 @@ from ase.data import atomic_numbers
 from csp_al.campaign import Campaign, resolve
 from csp_al.engine.tasks import label_task
 from csp_al.files import write_json
-from csp_al.generate import generate_candidates, searched
+from csp_al.generate import generate_candidates, is_searched
 from csp_al.hdf5 import load, save
 from csp_al.interfaces import Verdict
 from csp_al.loop.drive import Drive
@@ -44,7 +44,7 @@ from csp_al.select.pick import pick
 from csp_al.select.ranking import rank as ranked
 from csp_al.select.ranking import representatives, rows_of
 from csp_al.select.score import score
-from csp_al.select.stopping import Spent, Top, top_of, verdict
+from csp_al.select.stopping import Judged, Rules, Spent, Top, top_of, verdict
 from csp_al.select.walk_forward import walk_forward
 from csp_al.store.run_directory import cycle_folder, log, seconds_spent
 from csp_al.store.stages import file_of
@@ -86,6 +86,11 @@ class Progress:
     verdict: Verdict | None = None
 
     @property
+    def judged(self) -> Judged | None:
+        """The last cycle as it was judged; None in the first."""
+        return None if self.top is None or self.verdict is None else Judged(self.top, self.verdict.stable_cycles)
+
+    @property
     def all_labels(self) -> Labels:
         """Every label so far, failed ones and those from elsewhere included."""
         return concatenate(self.labels)
@@ -107,7 +112,7 @@ def generate(drive: Drive) -> Progress:
 
     folder = drive.stage(drive.run / "pool", write)
     structures = load(file_of(folder, "structures.h5"), Structures)
-    return Progress(structures, structures.ids[searched(pd.read_csv(file_of(folder, "table.csv")))])
+    return Progress(structures, structures.ids[is_searched(pd.read_csv(file_of(folder, "table.csv")))])
 
 
 def draw(drive: Drive, progress: Progress) -> Picks:
@@ -189,18 +194,15 @@ def rank(drive: Drive, cycle: int, relaxed: Relaxed) -> pd.DataFrame:
 
 def judge(drive: Drive, cycle: int, relaxed: Relaxed, table: pd.DataFrame, progress: Progress) -> Verdict:
     """Whether the leading crystals are still changing; ``progress`` moves on to this cycle."""
-    rules = drive.campaign.stop
+    campaign, rules = drive.campaign, drive.campaign.stop
     folder = cycle_folder(drive.run, cycle) / "verdict"
 
     def write(partial: Path) -> None:
         sought = table[table["id"].isin(progress.searched)]
         leaders = representatives(sought, relaxed.structures, rules.top_k, rules.tolerance)
         top = top_of(relaxed, leaders["id"])
-        spent = Spent(len(progress.all_labels.asked_for), seconds_spent(drive.run, folder) / 3600)
-        per_cycle = drive.campaign.select.per_cycle
-        said = verdict(
-            cycle, top, progress.verdict, progress.top, sought, spent, rules, drive.campaign.budget, per_cycle
-        )
+        spent = Spent(cycle + 1, len(progress.all_labels.asked_for), seconds_spent(drive.run, folder) / 3600)
+        said = verdict(top, progress.judged, sought, spent, Rules(rules, campaign.budget, campaign.select.per_cycle))
         write_json(partial / "verdict.json", asdict(said))
 
     drive.stage(folder, write)

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
-from ase.filters import UnitCellFilter
 from ase.optimize import BFGS
 from ase.stress import full_3x3_to_voigt_6_stress
 
+from csp_al import objective
 from csp_al.files import seal, unseal
 from csp_al.interfaces import Reference, ReferenceFailedError
 from csp_al.reference.sanity import not_finite
@@ -64,7 +64,7 @@ def relax(reference: Reference, atoms: Atoms, directory: Path, *, fmax: float, m
     moving = atoms.copy()
     recorder = Recorder(_make(reference, atoms, directory), directory)
     moving.calc = recorder
-    optimizer = BFGS(UnitCellFilter(moving), logfile=str(directory / "optimizer.log"))
+    optimizer = BFGS(objective.cell_filter(moving), logfile=str(directory / "optimizer.log"))
     try:
         converged = bool(optimizer.run(fmax=fmax, steps=max_steps))
     except ReferenceFailedError:

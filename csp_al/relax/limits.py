@@ -28,15 +28,11 @@ class Limits:
 
 def broken_limit(structures: Structures, limits: Limits) -> Strings:
     """The reason why each structure must not be relaxed further, (n,); empty where there is none."""
-    reasons = np.full(len(structures), "", dtype="U30")
     per_atom = structures.volumes / structures.counts
     least, most = limits.volume_per_atom
     bad = ~((per_atom >= least) & (per_atom <= most)) | (_heights(structures) < THINNEST)
-    reasons[bad] = VOLUME
-    for row in np.flatnonzero(~bad):
-        if _too_close(structures, int(row), limits.distances):
-            reasons[row] = TOO_CLOSE
-    return reasons
+    close = np.array([not bad[row] and _too_close(structures, row, limits.distances) for row in range(len(bad))], bool)
+    return np.where(bad, VOLUME, np.where(close, TOO_CLOSE, ""))
 
 
 def _heights(structures: Structures) -> Floats:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import csp_al.interfaces as why
+from csp_al import objective
 from csp_al.campaign.models import Relax
 from csp_al.interfaces import Ensemble
 from csp_al.relax import lbfgs
@@ -56,7 +57,7 @@ def relax(
     active: _Active | None = None
     finished: list[tuple[Ints, Relaxed]] = []
     while len(waiting) or active is not None:
-        entering = _entering(active, structures.counts[waiting], section.batch_atoms)
+        entering = _count_entering(active, structures.counts[waiting], section.batch_atoms)
         if entering:
             rows, waiting = waiting[:entering], waiting[entering:]
             entered = _enter(rows, structures.take(rows), ensemble, section, limits, width)
@@ -97,7 +98,8 @@ def relax_pool(
 def _lowest_of_each(relaxed: Relaxed) -> Relaxed:
     """Of all relaxations of each candidate the lowest that can be trusted, else the first, in the order of the ids."""
     ids = relaxed.structures.ids
-    energy = np.where(why.trusted(relaxed.reason), relaxed.prediction.energy, np.inf)
+    energy = objective.descent(relaxed.prediction, relaxed.structures).energy
+    energy = np.where(why.trusted(relaxed.reason), energy, np.inf)
     rows = np.lexsort((energy, ids))
     _, first = np.unique(ids[rows], return_index=True)
     return take(relaxed, rows[first], relaxed.structures)
@@ -128,7 +130,7 @@ class _Active:
         return len(self.rows)
 
 
-def _entering(active: _Active | None, counts: Ints, capacity: int) -> int:
+def _count_entering(active: _Active | None, counts: Ints, capacity: int) -> int:
     """How many waiting candidates may enter now: none while the batch is nearly full, at least one if it is empty."""
     occupied = 0 if active is None else len(active.current.numbers)
     if not len(counts) or occupied > (1 - REFILL) * capacity:
@@ -144,7 +146,7 @@ def _enter(
     prediction = _predict_within(structures, outside == "", ensemble)
     deformation = np.broadcast_to(np.eye(3), structures.cells.shape).copy()
     n = len(rows)
-    reason = _first_of(
+    reason = _first_reason(
         outside,
         _not_finite(prediction, structures),
         _disagreement(structures, prediction, section),
@@ -161,7 +163,7 @@ def _enter(
         memory=lbfgs.empty(n, 3 * width + 9),
         reach=np.full(n, LONGEST_STEP),
         idle=np.zeros(n, np.int64),
-        lowest=prediction.energy,
+        lowest=objective.descent(prediction, structures).energy,
         steps=np.ones(n, np.int64),
         reason=reason,
     )
@@ -187,15 +189,16 @@ def _retire(active: _Active | None, finished: list[tuple[Ints, Relaxed]]) -> _Ac
 
 def _step(active: _Active, ensemble: Ensemble, section: Relax, limits: Limits) -> _Active:
     """One evaluation of every active candidate: a step is taken where the energy falls, and else shortened."""
-    step = _limited(lbfgs.direction(active.memory, active.gradient), active.reach)
-    trial, deformation = _displaced(active, step)
+    step = _limit(lbfgs.direction(active.memory, active.gradient), active.reach)
+    trial, deformation = _displace(active, step)
     reason = broken_limit(trial, limits)
     trial = choose(reason == "", trial, active.current, trial)
     prediction = ensemble.predict(trial)
-    reason = _first_of(reason, _not_finite(prediction, trial), _disagreement(trial, prediction, section))
+    reason = _first_reason(reason, _not_finite(prediction, trial), _disagreement(trial, prediction, section))
 
     noise = ENERGY_NOISE * trial.counts
-    taken = (reason == "") & (prediction.energy <= active.lowest + noise)
+    energy = objective.descent(prediction, trial).energy
+    taken = (reason == "") & (energy <= active.lowest + noise)
     current = choose(taken, trial, active.current, trial)
     prediction = choose(taken, prediction, active.prediction, trial)
     deformation = np.where(taken[:, None, None], deformation, active.deformation)
@@ -204,7 +207,7 @@ def _step(active: _Active, ensemble: Ensemble, section: Relax, limits: Limits) -
     memory = lbfgs.remember(active.memory, step * taken[:, None], gradient - active.gradient)
     length = _longest(step)
     reach = np.where(taken, np.minimum(1.5 * active.reach, LONGEST_STEP), 0.3 * length)
-    falls = taken & (prediction.energy < active.lowest - noise)
+    falls = taken & (energy < active.lowest - noise)
     idle = np.where(falls, 0, active.idle + 1)
     steps = active.steps + 1
     return replace(
@@ -216,9 +219,9 @@ def _step(active: _Active, ensemble: Ensemble, section: Relax, limits: Limits) -
         memory=lbfgs.forget(memory, ~taken),
         reach=reach,
         idle=idle,
-        lowest=np.where(falls, prediction.energy, active.lowest),
+        lowest=np.where(falls, energy, active.lowest),
         steps=steps,
-        reason=_first_of(
+        reason=_first_reason(
             reason,
             _at_rest(current, prediction, section),
             np.where((reach < SHORTEST_STEP) | (idle >= section.energy_patience), why.STALLED, ""),
@@ -228,9 +231,10 @@ def _step(active: _Active, ensemble: Ensemble, section: Relax, limits: Limits) -
 
 
 def _gradient(structures: Structures, prediction: Prediction, deformation: Floats, width: int) -> Floats:
-    """Derivative of the energy by (u, scaled F), padded to (b, 3 width + 9), eV/Å."""
-    slope = -np.einsum("ni,nji->nj", prediction.forces, deformation[structures.system])
-    virial = prediction.stress * structures.volumes[:, None, None]
+    """Derivative of what is minimised by (u, scaled F), padded to (b, 3 width + 9), eV/Å."""
+    descent = objective.descent(prediction, structures)
+    slope = -np.einsum("ni,nji->nj", descent.forces, deformation[structures.system])
+    virial = descent.stress * structures.volumes[:, None, None]
     cell = np.linalg.solve(np.swapaxes(deformation, 1, 2), virial) / _cell_scale(structures)[:, None, None]
     padded = np.zeros((len(structures), width, 3))
     padded[structures.system, _places(structures)] = slope
@@ -238,7 +242,7 @@ def _gradient(structures: Structures, prediction: Prediction, deformation: Float
     return np.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0)
 
 
-def _displaced(active: _Active, step: Floats) -> tuple[Structures, Floats]:
+def _displace(active: _Active, step: Floats) -> tuple[Structures, Floats]:
     """Where a step (b, d) leads: the structures there and their deformation."""
     structures = active.current
     deformation = active.deformation + step[:, -9:].reshape(-1, 3, 3) / _cell_scale(structures)[:, None, None]
@@ -265,14 +269,15 @@ def _longest(step: Floats) -> Floats:
     return longest
 
 
-def _limited(step: Floats, reach: Floats) -> Floats:
+def _limit(step: Floats, reach: Floats) -> Floats:
     return step * np.minimum(1.0, reach / np.maximum(_longest(step), 1e-12))[:, None]
 
 
 def _at_rest(structures: Structures, prediction: Prediction, section: Relax) -> Strings:
     """Converged: forces, and the virial per atom, as ASE's cell filters ask for it."""
-    force = structures.largest(np.linalg.norm(prediction.forces, axis=1))
-    virial = np.linalg.norm(prediction.stress, axis=2).max(axis=1) * structures.volumes / structures.counts
+    descent = objective.descent(prediction, structures)
+    force = structures.largest(np.linalg.norm(descent.forces, axis=1))
+    virial = np.linalg.norm(descent.stress, axis=2).max(axis=1) * structures.volumes / structures.counts
     return np.where((force < section.fmax) & (virial < section.fmax), why.CONVERGED, "")
 
 
@@ -290,9 +295,9 @@ def _not_finite(prediction: Prediction, structures: Structures) -> Strings:
     return np.where(finite, "", why.NOT_FINITE)
 
 
-def _first_of(*reasons: Strings) -> Strings:
-    """The first reason given for each candidate."""
-    first = reasons[0].astype("U30")
+def _first_reason(*reasons: Strings) -> Strings:
+    """The first reason given for each candidate, of any length."""
+    first = reasons[0]
     for later in reasons[1:]:
         first = np.where(first == "", later, first)
     return first

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from csp_al.select.cluster import standardised
+from csp_al.select.cluster import standardise
 from csp_al.select.ranking import rows_of
 from csp_al.structures import Floats, Relaxed
 
@@ -24,13 +24,13 @@ def projected(ranking: pd.DataFrame, relaxed: Relaxed) -> pd.DataFrame:
 
 
 def principal_components(features: Floats) -> tuple[Floats, Floats]:
-    """The first two principal components (n, 2) of standardised features (n, d), and their shares of the variance (2,).
+    """The first two principal components (n, 2) of standardise features (n, d), and their shares of the variance (2,).
 
     The sign is such that the largest value of a component is positive. Fewer than two directions leave zeros.
     """
     if not len(features):
         return np.zeros((0, 2)), np.zeros(2)
-    u, values, _ = np.linalg.svd(standardised(features), full_matrices=False)
+    u, values, _ = np.linalg.svd(standardise(features), full_matrices=False)
     found = min(2, len(values))
     points, shares = np.zeros((len(features), 2)), np.zeros(2)
     points[:, :found] = (u * values)[:, :found]

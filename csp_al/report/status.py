@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from csp_al import objective
 from csp_al.engine.tasks import is_id, read_result
 from csp_al.files import open_plain
 from csp_al.report.plan import duration, mean_cycle, schedule
@@ -92,7 +93,7 @@ def describe(status: dict[str, Any]) -> str:
     ]
     if best:
         how = "by the reference" if best["by"] == "reference" else "predicted"
-        lines.append(f"best        {best['energy_per_atom']:.4f} eV/atom {how}, candidate {best['id']}")
+        lines.append(f"best        {objective.show(best['energy_per_atom'])} {how}, candidate {best['id']}")
     if top:
         lines.append(
             f"top {len(top['ids']):<8}unchanged in {top['stable_cycles']} of {top['patience']} cycles; "

@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 from ase.units import GPa
 
+from csp_al import objective
 from csp_al.campaign.models import Campaign
 from csp_al.files import DamagedError
 from csp_al.hdf5 import load
@@ -266,14 +267,13 @@ class Run:
     def _labels_of(self, cycle: int) -> pd.DataFrame:
         folder = self.published("label")[cycle]
         labels, listed = load(self._file(folder, "labels.h5"), Labels), self._csv(folder, "labels.csv")
-        counts = labels.structures.counts
         table = {
             "cycle": labels.cycle,
             "id": labels.structures.ids,
             "task": listed["task"].to_numpy(),
             "status": labels.status,
             "reason": labels.reason,
-            "energy_per_atom": labels.energy / counts,
+            "energy_per_atom": objective.values(labels.energy, labels.structures),
             "max_force": labels.structures.largest(np.linalg.norm(labels.forces, axis=1)),
             "max_stress_gpa": np.abs(labels.stress).max(axis=(1, 2)) / GPa,
             "cost_s": labels.cost,
@@ -283,8 +283,8 @@ class Run:
         predicted = cycle_folder(self.path, cycle - 1) / "select" / "predicted.h5"
         if cycle > 0:
             guess = load(self._file(predicted.parent, predicted.name), Prediction)
-            table["predicted_energy_per_atom"] = guess.energy / counts
-            table["predicted_sigma_per_atom"] = guess.energy_sigma / counts
+            table["predicted_energy_per_atom"] = objective.values(guess.energy, labels.structures)
+            table["predicted_sigma_per_atom"] = objective.sigmas(guess.energy_sigma, labels.structures)
         return pd.DataFrame(table)
 
     def _cycle(self, cycle: int, labels: pd.DataFrame) -> dict[str, Any]:

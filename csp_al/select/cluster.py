@@ -22,19 +22,18 @@ def k_means(features: Floats, rng: np.random.Generator, clusters: int) -> Ints:
     """Cluster of each row of the features (n, d): (n,), numbered from 0 in the order of their first rows.
 
     Where there are fewer different rows than clusters, each of them is a cluster. Rows that are not finite belong to
-    `NOWHERE`. With `functools.partial` this is a `csp_al.interfaces.Clusterer`; the same generator state gives the
-    same clusters, on any number of cores.
+    `NOWHERE`. The same generator state gives the same clusters, on any number of cores.
     """
     members = np.full(len(features), NOWHERE, dtype=np.int64)
     finite = np.isfinite(features).all(axis=1)
     if finite.any():
-        rows, which = np.unique(np.round(standardised(features[finite]), DECIMALS), axis=0, return_inverse=True)
+        rows, which = np.unique(np.round(standardise(features[finite]), DECIMALS), axis=0, return_inverse=True)
         groups = np.arange(len(rows)) if len(rows) <= clusters else _k_means(rows, which, rng, clusters)
-        members[finite] = _in_order_of_appearance(groups[which.ravel()])
+        members[finite] = _number_by_appearance(groups[which.ravel()])
     return members
 
 
-def standardised(features: Floats, least_spread: float = 0.0) -> Floats:
+def standardise(features: Floats, least_spread: float = 0.0) -> Floats:
     """Columns (n, d) with mean 0 and standard deviation 1; constant ones are 0.
 
     A column whose deviation is below ``least_spread`` is divided by that instead.
@@ -57,7 +56,7 @@ def _k_means(rows: Floats, which: Ints, rng: np.random.Generator, clusters: int)
     return labels
 
 
-def _in_order_of_appearance(groups: Ints) -> Ints:
+def _number_by_appearance(groups: Ints) -> Ints:
     _, first, which = np.unique(groups, return_index=True, return_inverse=True)
     order: Ints = np.argsort(np.argsort(first))[which.ravel()]
     return order

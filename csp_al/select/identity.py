@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from ase import Atoms
 
+from csp_al import objective
 from csp_al.interfaces import trusted
-from csp_al.select.cluster import standardised
+from csp_al.select.cluster import standardise
 from csp_al.structures import Floats, Ints, Relaxed, Structures
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ would be torn apart by its own noise. Different crystals spread wider than that.
 
 EXCUSED = 10
 """Tolerances that two predicted energies of one crystal may differ by at most, however large the ensemble's spread;
-and what all leading crystals may move by together."""
+and the largest shift common to all leading crystals that is subtracted."""
 
 MERGED = 3
 """Tolerances, at most, within which two candidates of one cycle are one crystal: a distortion that the matcher does not
@@ -73,11 +74,11 @@ def same_structure(a: Atoms, b: Atoms) -> bool:
     Mirror images are the same. Volumes per atom may differ by `VOLUMES`. Ask for equal energies as well where they
     are known.
     """
-    return _match(_reduced(a), _reduced(b))
+    return _match(_reduce(a), _reduce(b))
 
 
-def indistinguishable(sigmas: Floats, others: Floats | float, tolerance: float, most: int = EXCUSED) -> Floats:
-    """How far two predicted energies may be apart and count as the same, eV/atom.
+def widen_tolerance(tolerance: float, sigmas: Floats, others: Floats | float, most: int = EXCUSED) -> Floats:
+    """How far two predicted energies may be apart and count as the same, eV/atom, for their sigmas.
 
     The tolerance, or the joint spread of the predictions where that is larger, but never more than ``most``
     tolerances. A spread that is not finite excuses nothing.
@@ -93,13 +94,13 @@ def distinct(
     """Rows of the lowest ``most`` different crystals, lowest first, each with the rows of its duplicates after it.
 
     Two rows are duplicates if the matcher says so and their energies (eV/atom) differ by ``energy_tolerance`` at most
-    from that of the lowest of their group, or, where ``sigmas`` tell the spread of predictions, by what is
-    `indistinguishable` up to `MERGED` tolerances. Rows whose energy is not finite are left out. Only what can still
-    matter is compared: nothing above the last group's energy plus the tolerance.
+    from that of the lowest of their group, or, where ``sigmas`` tell the spread of predictions, by what
+    `widen_tolerance` allows up to `MERGED` tolerances. Rows whose energy is not finite are left out. Only what can
+    still matter is compared: nothing above the last group's energy plus the tolerance.
     """
     sigmas = np.zeros(len(structures)) if sigmas is None else sigmas
     atoms = structures.to_atoms()
-    reduced = cache(lambda row: _reduced(atoms[row]))
+    reduced = cache(lambda row: _reduce(atoms[row]))
     groups: list[list[int]] = []
     for row in np.argsort(energies_per_atom, kind="stable").tolist():
         if not np.isfinite(energies_per_atom[row]):
@@ -108,7 +109,7 @@ def distinct(
         if len(groups) >= most and energies_per_atom[row] - last > energy_tolerance:
             break
         firsts = [group[0] for group in groups]
-        same = indistinguishable(sigmas[firsts], sigmas[row], energy_tolerance, MERGED)
+        same = widen_tolerance(energy_tolerance, sigmas[firsts], sigmas[row], MERGED)
         above = energies_per_atom[row] - energies_per_atom[firsts]
         near = [group for group, is_near in zip(groups, above <= same, strict=True) if is_near]
         home = next((group for group in near if _match(reduced(group[0]), reduced(row))), None)
@@ -126,7 +127,7 @@ def pairs_of_same(
 
     Energies may differ by ``window``, in their own unit.
     """
-    reduced_a, reduced_b = ([_reduced(atoms) for atoms in batch.to_atoms()] for batch in (a, b))
+    reduced_a, reduced_b = ([_reduce(atoms) for atoms in batch.to_atoms()] for batch in (a, b))
     pairs: list[tuple[int, int]] = []
     free = set(range(len(b)))
     for i, one in enumerate(reduced_a):
@@ -146,8 +147,8 @@ def basins(relaxed: Relaxed) -> Ints:
     of identity. Going up in energy, each candidate joins the nearest basin (in features) whose lowest member is
     within `BASIN_ENERGY`, `BASIN_VOLUME` and `BASIN_FEATURES`, or else opens a new one.
     """
-    counts, prediction = relaxed.structures.counts, relaxed.prediction
-    energies, volumes = prediction.energy / counts, relaxed.structures.volumes / counts
+    structures, prediction = relaxed.structures, relaxed.prediction
+    energies, volumes = objective.values(prediction.energy, structures), structures.volumes / structures.counts
     usable = trusted(relaxed.reason) & np.isfinite(energies)
     usable &= np.isfinite(prediction.features).all(axis=1)
     rows = np.flatnonzero(usable)
@@ -155,8 +156,8 @@ def basins(relaxed: Relaxed) -> Ints:
     found = np.full(len(relaxed), UNKNOWN, dtype=np.int64)
     if len(rows):
         features = prediction.features[rows]
-        features = standardised(features, LEAST_SPREAD * float(np.sqrt(np.mean(features**2))))
-        found[rows] = _grouped(energies[rows], volumes[rows], features)
+        features = standardise(features, LEAST_SPREAD * float(np.sqrt(np.mean(features**2))))
+        found[rows] = _group(energies[rows], volumes[rows], features)
     return found
 
 
@@ -166,7 +167,7 @@ def times_reached(basin: Ints) -> Ints:
     return np.where(basin == UNKNOWN, 0, counts[basin])
 
 
-def _grouped(energies: Floats, volumes: Floats, features: Floats) -> Ints:
+def _group(energies: Floats, volumes: Floats, features: Floats) -> Ints:
     """Basin of each row (n,), for energies that ascend."""
     basin = np.zeros(len(energies), dtype=np.int64)
     founders = np.zeros(0, dtype=np.int64)
@@ -191,13 +192,13 @@ def _match(a: Structure, b: Structure) -> bool:
 
 
 def _matcher(sites: float) -> StructureMatcher:
-    """It tries larger cells, for where `_reduced` overlooked that one of the two is a larger cell of the other."""
+    """It tries larger cells, for where `_reduce` overlooked that one of the two is a larger cell of the other."""
     from pymatgen.analysis.structure_matcher import StructureMatcher
 
     return StructureMatcher(ltol=LENGTHS, stol=sites, angle_tol=ANGLES, scale=True, attempt_supercell=True)
 
 
-def _reduced(atoms: Atoms) -> Structure:
+def _reduce(atoms: Atoms) -> Structure:
     """The primitive cell with short vectors, once for each structure and not once for each comparison.
 
     Short vectors first: in long, skewed ones pymatgen overlooks the primitive cell of every other crystal whose atoms

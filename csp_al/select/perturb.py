@@ -26,33 +26,33 @@ def perturb(
     come closer than ``min_distance`` (Å, by pair, as in a campaign file), the noise is drawn again at half the
     amplitude, `REDRAWS` times at most.
 
-    The noise is that of Hessmann et al., npj Comput. Mater. (2025), arXiv:2408.04073, with a = `decayed` amplitude.
+    The noise is that of Hessmann et al., npj Comput. Mater. (2025), arXiv:2408.04073, with a of `decay_amplitude`.
     The strain is ours: without it every label would have nearly the stress of a relaxed cell, from which no potential
     learns what holds the cell together.
     """
     if amplitude == 0 or not len(structures):
         return structures
     perturbed = [
-        _perturbed(atoms, amplitude, stream(int(identity)), min_distance)
+        _perturb(atoms, amplitude, stream(int(identity)), min_distance)
         for identity, atoms in zip(structures.ids, structures.to_atoms(), strict=True)
     ]
     return Structures.from_atoms(perturbed, structures.ids)
 
 
-def decayed(amplitude: float, decay: float, cycle: int) -> float:
+def decay_amplitude(amplitude: float, decay: float, cycle: int) -> float:
     """The amplitude (Å) in a cycle, counted from 0: amplitude x decay^cycle."""
     return amplitude * decay**cycle
 
 
-def _perturbed(atoms: Atoms, amplitude: float, rng: np.random.Generator, min_distance: Mapping[str, float]) -> Atoms:
+def _perturb(atoms: Atoms, amplitude: float, rng: np.random.Generator, min_distance: Mapping[str, float]) -> Atoms:
     for halvings in range(REDRAWS):
-        trial = _moved(atoms, amplitude / 2**halvings, rng)
+        trial = _strain_and_rattle(atoms, amplitude / 2**halvings, rng)
         if not too_close(trial, min_distance):
             return trial
     return atoms
 
 
-def _moved(atoms: Atoms, amplitude: float, rng: np.random.Generator) -> Atoms:
+def _strain_and_rattle(atoms: Atoms, amplitude: float, rng: np.random.Generator) -> Atoms:
     """Symmetric strain up to a / (mean length of the cell's vectors) in each component, then noise on the atoms."""
     strain = rng.uniform(-1, 1, (3, 3)) * amplitude / atoms.cell.lengths().mean()
     upper = np.triu(strain)

@@ -28,7 +28,7 @@ def pick(table: pd.DataFrame, structures: Structures, history: Structures, per_c
     before they were perturbed, under the ids of their candidates (an id may be there several times).
     """
     rows = rows_of(structures, table["id"].to_numpy())
-    known = np.array([_known(structures, history, int(row)) for row in rows], dtype=bool)
+    known = np.array([_is_labelled(structures, history, int(row)) for row in rows], dtype=bool)
     basins = table["basin"].where(table["basin"] != UNKNOWN)
     labelled = basins.isin(basins[known].dropna())
     open_to_all = table[np.isfinite(table["score"]) & ~known]
@@ -67,7 +67,7 @@ def _stretch(cell: Floats, other: Floats) -> Floats:
     return unrotated
 
 
-def _known(structures: Structures, history: Structures, row: int) -> bool:
+def _is_labelled(structures: Structures, history: Structures, row: int) -> bool:
     atoms = slice(structures.ptr[row], structures.ptr[row + 1])
     return any(
         same_geometry(

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from csp_al import objective
 from csp_al.interfaces import trusted
 from csp_al.select.identity import basins, distinct
 from csp_al.structures import Floats, Ints, Relaxed, Structures
@@ -24,16 +25,15 @@ def rank(relaxed: Relaxed, scores: Floats, clusters: Ints) -> pd.DataFrame:
     volume out of range, or with numbers that are not finite.
     """
     structures, prediction = relaxed.structures, relaxed.prediction
-    counts = structures.counts
     table = pd.DataFrame(
         {
             "id": structures.ids,
-            "energy_per_atom": prediction.energy / counts,
-            "sigma_per_atom": prediction.energy_sigma / counts,
+            "energy_per_atom": objective.values(prediction.energy, structures),
+            "sigma_per_atom": objective.sigmas(prediction.energy_sigma, structures),
             "score": scores,
             "max_force": structures.largest(np.linalg.norm(prediction.forces, axis=1)),
             "max_force_sigma": structures.largest(prediction.forces_sigma),
-            "volume_per_atom": structures.volumes / counts,
+            "volume_per_atom": structures.volumes / structures.counts,
             "cluster": clusters,
             "basin": basins(relaxed),
             "reason": relaxed.reason,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from csp_al import objective
 from csp_al.structures import Floats, Relaxed
 
 
@@ -15,5 +16,5 @@ def score(relaxed: Relaxed, force_weight: float) -> Floats:
     """
     prediction, structures = relaxed.prediction, relaxed.structures
     force = structures.largest(np.linalg.norm(prediction.forces, axis=1))
-    scores = prediction.energy / structures.counts - force_weight * force
+    scores = objective.values(prediction.energy, structures) - force_weight * force
     return np.where(np.isfinite(scores), scores, np.inf)
