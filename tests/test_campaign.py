@@ -98,7 +98,7 @@ def test_the_shipped_campaigns_are_those_of_the_readme():
         ("name: alumina", "name: a\nformula: Al", "2:1: formula: unknown key, did you mean pool.formula?"),
         ("name: alumina", "name: a\n3: 4", "2:1: [3]: unknown key; allowed: name, seed, pool, "),
         ("name: alumina\n", "", "1:1: name: missing"),
-        ("name: alumina", "name: a b", '1:7: name: "a b" does not fit (of the run directory: letters, digits'),
+        ("name: alumina", "name: a b", '1:7: name: "a b" does not fit (name of the run directory: letters, digits'),
         ("name: alumina", f"name: {'a' * 101}", "1:7: name: "),
         ("  formula: Al4O6\n", "  size: 3\n", "2:1: pool.formula: missing (atoms per cell"),
         ("Al4O6", "Sj8", "3:12: pool.formula: 'Sj8': no element is called Sj, did you mean Si?"),

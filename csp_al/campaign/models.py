@@ -25,16 +25,16 @@ class Pool(Section):
     size: Count = Field(1000, description="number of candidates")
     min_distance: dict[str, Positive] = Field(
         default_factory=dict,
-        description="Å, for each pair of species, e.g. {Si-Si: 1.6}; the others: 0.7 x the sum of their covalent radii",
+        description="Å, for each pair of species, e.g. {Si-Si: 1.6}; pairs not given: 0.7 x the sum of covalent radii",
     )
-    volume_per_atom: Range | None = Field(None, description="Å^3, [least, most]; null: from covalent radii")
-    lengths: Range | None = Field(None, description="Å, [least, most] length of a cell vector; null: from the volume")
-    angles: Range = Field((45, 135), description="degrees, [least, most] angle between cell vectors")
+    volume_per_atom: Range | None = Field(None, description="Å^3, [minimum, maximum]; null: from covalent radii")
+    lengths: Range | None = Field(None, description="Å, [minimum, maximum] length of a cell vector; null: from volume")
+    angles: Range = Field((45, 135), description="degrees, [minimum, maximum] angle between cell vectors")
     symmetric_fraction: Fraction = Field(
-        0.5, description="share of candidates with a random space group (PyXtal), the rest P1"
+        0.5, description="fraction of candidates with a random space group (PyXtal); the others are P1"
     )
-    seeds: tuple[str, ...] = Field((), description="structure files whose structures join the pool as candidates")
-    max_attempts: Count = Field(1000, description="tries for one candidate before it is given up")
+    seeds: tuple[str, ...] = Field((), description="structure files; all their structures are added to the pool")
+    max_attempts: Count = Field(1000, description="attempts to generate one candidate before giving up")
 
     @field_validator("formula")
     @classmethod
@@ -72,34 +72,37 @@ class Potential(Section):
     """The ensemble and how it is trained."""
 
     kind: Literal["schnet", "painn", "so3net"] = Field("schnet", description="representation, from schnetpack")
-    members: Annotated[int, Field(strict=True, ge=2)] = Field(5, description="potentials in the ensemble")
-    features: Count = Field(64, description="width of the representation")
-    interactions: Count = Field(3, description="interaction blocks")
+    members: Annotated[int, Field(strict=True, ge=2)] = Field(5, description="number of potentials in the ensemble")
+    features: Count = Field(64, description="number of features of each atom")
+    interactions: Count = Field(3, description="number of interaction blocks")
     cutoff: Positive = Field(6.0, description="Å")
-    radial: Count = Field(20, description="radial basis functions")
-    learning_rate: Positive = Field(5e-3, description="of AdamW, at its highest")
+    radial: Count = Field(20, description="number of radial basis functions")
+    learning_rate: Positive = Field(5e-3, description="maximum learning rate of AdamW")
     batch_size: Count = Field(16, description="structures in one training step")
-    steps: Count = Field(3000, description="training steps at most, in each cycle, rounded up to whole epochs")
-    patience: Count = Field(1000, description="steps without a better validation loss before training stops")
+    steps: Count = Field(3000, description="maximum number of training steps in each cycle, rounded up to whole epochs")
+    patience: Count = Field(1000, description="training stops after this many steps without a lower validation loss")
     energy_weight: Positive = Field(1.0, description="weight in the loss of the squared energy error, (eV/atom)^2")
     force_weight: Positive = Field(1.0, description="weight of the mean squared force error, (eV/Å)^2")
     stress_weight: Positive = Field(10.0, description="weight of the mean squared stress error, (eV/Å^3)^2")
     warm_start: bool = Field(
         False,
         strict=True,
-        description="train on from the weights of the cycle before (a fresh start generalises better)",
+        description="start training from the weights of the previous cycle (a fresh start generalises better)",
     )
 
 
 class Relax(Section):
     """Relaxation of the pool by the ensemble mean."""
 
-    fmax: Positive = Field(0.05, description="eV/Å, converged below; for the cell: virial per atom, as in ASE")
-    max_steps: Count = Field(300, description="steps of one relaxation at most")
-    uncertainty: Positive = Field(3.0, description="stop when the largest sigma_F exceeds so many times max F")
-    uncertainty_floor: Positive = Field(0.25, description="eV/Å, a sigma_F below this stops nothing")
-    energy_patience: Count = Field(20, description="stop when the energy has not fallen for so many steps")
-    batch_atoms: Count = Field(20_000, description="atoms relaxed side by side")
+    fmax: Positive = Field(0.05, description="eV/Å, converged when all forces, and the virial per atom, are below")
+    max_steps: Count = Field(300, description="maximum number of steps of one relaxation")
+    uncertainty: Positive = Field(
+        3.0,
+        description="stop when the largest uncertainty of a force exceeds this multiple of the largest force",
+    )
+    uncertainty_floor: Positive = Field(0.25, description="eV/Å, smaller uncertainties never stop a relaxation")
+    energy_patience: Count = Field(20, description="stop after this many steps without a lower energy")
+    batch_atoms: Count = Field(20_000, description="number of atoms in one batch of relaxations")
 
 
 class Select(Section):
@@ -107,13 +110,13 @@ class Select(Section):
 
     per_cycle: Count = Field(
         10,
-        description="labels asked for in each cycle, one in five of them for a random candidate; fewer save labels, "
-        "more save training",
+        description="number of labels in each cycle, one in five of them for a random candidate; small "
+        "values need fewer labels in all, large ones less training",
     )
-    force_weight: Annotated[Number, Field(ge=0)] = Field(0.1, description="Å, w_F in L = E/atom - w_F max|F|")
-    clusters: Count | None = Field(None, description="k of k-means; null: twice per_cycle")
-    noise: Annotated[Number, Field(ge=0)] = Field(0.1, description="Å, amplitude of the noise before labelling")
-    noise_decay: Fraction = Field(0.6, description="factor on the amplitude in each cycle")
+    force_weight: Annotated[Number, Field(ge=0)] = Field(0.1, description="Å, w_F in the score E/atom - w_F max|F|")
+    clusters: Count | None = Field(None, description="number of k-means clusters; null: 2 x per_cycle")
+    noise: Annotated[Number, Field(ge=0)] = Field(0.1, description="Å, maximum random displacement before labelling")
+    noise_decay: Fraction = Field(0.6, description="the noise is multiplied by this in each cycle")
 
     @property
     def groups(self) -> int:
@@ -124,50 +127,51 @@ class Select(Section):
 class Stop(Section):
     """When the search is over."""
 
-    top_k: Count = Field(3, description="lowest crystals that must stay the same")
+    top_k: Count = Field(3, description="number of lowest crystals (the leaders) that must stay the same")
     tolerance: Positive = Field(
-        0.01, description="eV/atom, an energy that moves less, but for what all move by, is the same"
+        0.01, description="eV/atom. Smaller changes, after subtracting the shift common to all leaders, are ignored"
     )
-    patience: Count = Field(2, description="cycles in a row without a change")
-    max_cycles: Count = Field(80, description="cycles at most")
+    patience: Count = Field(2, description="number of consecutive cycles without a change after which the search stops")
+    max_cycles: Count = Field(80, description="maximum number of cycles")
 
 
 class Finish(Section):
     """Relaxation of the winners by the reference method."""
 
     crystals: Count | None = Field(
-        None, description="lowest crystals that are relaxed; null, or fewer than stop.top_k: as many as that"
+        None, description="number of lowest crystals to relax; null, or fewer than stop.top_k: stop.top_k"
     )
-    fmax: Positive = Field(0.05, description="eV/Å")
-    max_steps: Count = Field(200, description="steps of one winner at most")
+    fmax: Positive = Field(0.05, description="eV/Å, as relax.fmax")
+    max_steps: Count = Field(200, description="maximum number of steps of one relaxation")
 
 
 class Budget(Section):
     """What the campaign may cost."""
 
     labels: Count = Field(
-        1500, description="single points in the cycles; labels from elsewhere and the final relaxations are told apart"
+        1500, description="maximum number of labels; imported labels and the final relaxations do not count"
     )
-    hours: Positive | None = Field(None, description="h, wall time of the cycles; null: no limit")
+    hours: Positive | None = Field(None, description="h, maximum wall time of the cycles; null: no limit")
 
 
 class Campaign(Section):
     """A campaign file."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)] = Field(
-        description="of the run directory: letters, digits, . _ -"
+        description="name of the run directory: letters, digits, . _ -"
     )
-    seed: Annotated[int, Field(strict=True, ge=0)] = Field(1, description="everything random follows from it")
+    seed: Annotated[int, Field(strict=True, ge=0)] = Field(1, description="seed of all random numbers")
     pool: Pool
     search_pool: Pool | None = Field(
         None,
-        description="the same keys, for larger cells of the same composition: these are searched then, and the first "
-        "labels are drawn from the smaller ones of pool, where a label costs less",
+        description="larger cells of the same composition, with the keys of pool. If given, only these are searched; "
+        "the first labels are drawn from the smaller cells of pool, which cost less to label",
     )
     labels: tuple[str, ...] = Field(
         (),
-        description="labels from elsewhere, by the same reference, to begin with instead of a random draw: run "
-        "directories, files that ASE reads (extxyz, databases, outputs), folders of pw.x and VASP outputs",
+        description="imported labels, computed with the same reference settings, that replace the random draw of the "
+        "first cycle: run directories, files that ASE reads (extxyz, databases, outputs), folders of pw.x and VASP "
+        "outputs",
     )
     reference: AnyReference
     potential: Potential = Field(default_factory=Potential)
