@@ -5,6 +5,7 @@ A room is replaced by anything that keeps its Protocol. Shapes and units are tho
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -18,7 +19,10 @@ if TYPE_CHECKING:
     from ase import Atoms
     from ase.calculators.calculator import BaseCalculator
 
-    from csp_al.campaign.references import AnyReference
+    from csp_al.campaign.constraints import Constraints
+    from csp_al.campaign.machine import Machine
+    from csp_al.campaign.references import AnyReference, ReferenceSection, Remedy
+    from csp_al.campaign.sources import SourceSection
 
 CONVERGED: Final = "converged"
 UNCERTAIN: Final = "uncertain"
@@ -82,6 +86,49 @@ class Reference(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class ReferenceKind:
+    """A kind of reference: all that others need to know of it. `csp_al.kinds` finds it by its name.
+
+    The functions take the section of a campaign file, which is of ``section``.
+    """
+
+    section: type[ReferenceSection]
+    build: Callable[[Any, Sequence[str], Machine, Path], Reference]
+    """From section, species, machine, and the folder that file names are relative to; imports and checks nothing."""
+    prepare: Callable[[Any], None] = lambda _: None
+    """Import what a calculation will need, so that processes forked from this one start at once; raises nothing."""
+    foreign_code: Callable[[Any], str] = lambda section: f"reference.kind: {section.kind}"
+    """What of a section would run its author's code, or write files of the author's choice; empty if nothing does.
+
+    Of kinds that are not ours nobody asks: they are code of their authors as a whole.
+    """
+    ladder: tuple[Remedy, ...] = ()
+    """What is tried again when a calculation fails."""
+    places: tuple[str, ...] = ()
+    """Keys of the section that say where something is here, None by default. No result depends on them.
+
+    The machine file has keys of the same names, which hold where the section's are None.
+    """
+    bytes_per_task: int = 20_000
+    """Of a label's directory with all its output, seen for cells of 4 to 16 atoms."""
+    core_seconds: Callable[[Any, int], tuple[tuple[float, float], str]] | None = None
+    """Of one single point of so many atoms, least and most, and in words what that rests on; None: not known."""
+
+
+@dataclass(frozen=True)
+class SourceKind:
+    """A kind of source of candidates. `csp_al.kinds` finds it by its name."""
+
+    section: type[SourceSection]
+    make: Callable[[Any, Constraints, np.random.Generator], Atoms]
+    """A periodic candidate that keeps the constraints, from its own section and random stream: the same stream gives
+    the same candidate. ``info["asked_group"]`` may tell the space group that was aimed at, ``info["note"]`` a word.
+
+    Raises `UnplaceableError` after a bounded number of tries, with the constraint that could not be met.
+    """
+
+
 class Ensemble(Protocol):
     """Trained potentials that are asked together."""
 
@@ -140,6 +187,6 @@ class Engine(Protocol):
 
 __all__ = [
     "CONVERGED", "NOT_FINITE", "OUT_OF_STEPS", "STALLED", "STOP_REASONS", "TOO_CLOSE", "UNCERTAIN", "UNTRUSTED",
-    "VOLUME", "Engine", "Ensemble", "Labels", "Reference", "ReferenceFailedError", "Task", "UnplaceableError",
-    "Verdict", "trusted",
+    "VOLUME", "Engine", "Ensemble", "Labels", "Reference", "ReferenceFailedError", "ReferenceKind", "SourceKind",
+    "Task", "UnplaceableError", "Verdict", "trusted",
 ]  # fmt: skip

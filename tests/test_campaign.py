@@ -25,12 +25,12 @@ from csp_al.campaign import (
     min_distances,
     open_campaign,
     read_campaign,
-    reference_kinds,
     species_counts,
     species_pairs,
 )
 from csp_al.campaign.models import Select
 from csp_al.cli import app
+from csp_al.kinds import REFERENCES, names
 
 CAMPAIGNS = sorted((Path(__file__).parents[1] / "campaigns").glob("*.yaml"))
 
@@ -397,7 +397,7 @@ def doubled(text: bytes, line: int, before: int) -> bytes:
     return b"\n".join([*lines[:before], lines[line % len(lines)], *lines[before:]])
 
 
-@pytest.mark.parametrize("reference", list(reference_kinds()))
+@pytest.mark.parametrize("reference", names(REFERENCES))
 def test_the_template_reads_back_as_the_defaults_and_shows_each_of_them(tmp_path, reference):
     text = campaign_template("si8", "Si8", reference)
     campaign = read_campaign(write(tmp_path, text))

@@ -18,14 +18,15 @@ from ase.calculators.emt import EMT
 
 from csp_al import claim
 from csp_al.campaign.machine import Machine
-from csp_al.campaign.references import AseReference, GpawReference, Remedy
+from csp_al.campaign.references import Remedy
 from csp_al.engine import attempt, worker
 from csp_al.engine.local import MOST_DEATHS, LocalEngine
 from csp_al.engine.tasks import create_task, is_done, label_task, read_result, relax_task, task_id
 from csp_al.engine.wait import run_tasks
 from csp_al.files import sha256, write_atomically
-from csp_al.reference.ase_calculator import AseCalculator
+from csp_al.reference.ase_calculator import AseCalculator, AseReference
 from csp_al.reference.classical import lennard_jones, tersoff
+from csp_al.reference.gpaw import GpawReference
 
 ODD = '''
 import os, signal, subprocess, sys, time

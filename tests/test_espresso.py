@@ -23,14 +23,17 @@ from ase.units import Ry
 from csp_al import claim
 from csp_al.campaign import CampaignError, open_campaign
 from csp_al.campaign.machine import Machine
-from csp_al.campaign.references import EspressoReference, GpawReference
 from csp_al.cli.checks import checked_campaign, reference_of
 from csp_al.engine import worker
 from csp_al.engine.tasks import create_task, label_task, read_result, relax_task, task_id
 from csp_al.interfaces import ReferenceFailedError
 from csp_al.reference.children import THREADS, one_thread_each
+from csp_al.reference.espresso import LADDER as ESPRESSO
+from csp_al.reference.espresso import EspressoReference
 from csp_al.reference.evaluate import single_point
-from csp_al.reference.ladder import ESPRESSO, GPAW, in_force
+from csp_al.reference.gpaw import LADDER as GPAW
+from csp_al.reference.gpaw import GpawReference
+from csp_al.reference.ladder import in_force
 from csp_al.reference.pw_output import results_in, why_no_result
 from csp_al.reference.references import build_reference
 

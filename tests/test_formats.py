@@ -20,13 +20,15 @@ from csp_al import formats
 from csp_al.benchmark.control import random_search
 from csp_al.campaign import Campaign, Section, read_campaign
 from csp_al.campaign.models import Budget, Finish, Pool, Potential, Relax, Select, Stop
-from csp_al.campaign.references import AseReference, EspressoReference, GpawReference
 from csp_al.cli import app
 from csp_al.engine.local import LocalEngine
 from csp_al.engine.tasks import label_task, task_id
 from csp_al.files import DamagedError, OtherVersionError, read_sealed, write_sealed
 from csp_al.hdf5 import load
 from csp_al.potential.ensemble import load_ensemble
+from csp_al.reference.ase_calculator import AseReference
+from csp_al.reference.espresso import EspressoReference
+from csp_al.reference.gpaw import GpawReference
 from csp_al.report.tables import open_run
 from csp_al.store import run_directory
 from csp_al.store.changes import ChangedError

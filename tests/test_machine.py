@@ -5,10 +5,10 @@ from ase.build import bulk
 
 from csp_al.campaign import CampaignError
 from csp_al.campaign.machine import Machine, machine_folder, read_machine
-from csp_al.campaign.references import AseReference
 from csp_al.engine.local import LocalEngine
 from csp_al.engine.tasks import create_task, label_task, read_result
 from csp_al.engine.wait import run_tasks
+from csp_al.reference.ase_calculator import AseReference
 
 
 @pytest.fixture

@@ -20,10 +20,10 @@ from typer.testing import CliRunner
 
 from csp_al import claim
 from csp_al.campaign.machine import Machine
-from csp_al.campaign.references import AseReference
 from csp_al.cli import app
 from csp_al.engine import attempt, worker
 from csp_al.engine.tasks import create_task, label_task, read_result
+from csp_al.reference.ase_calculator import AseReference
 from csp_al.store.lock import LOCK, InUseError, holder, locked
 
 CAMPAIGN = """

@@ -16,16 +16,18 @@ from ase.optimize import BFGS
 from ase.units import Bohr, GPa, Hartree
 from scipy.special import erfc
 
-from csp_al.campaign import AseReference, CampaignError, GpawReference
+from csp_al.campaign import CampaignError
 from csp_al.campaign.machine import Machine
 from csp_al.cli.checks import checked_campaign
 from csp_al.interfaces import ReferenceFailedError
-from csp_al.reference.ase_calculator import find_callable
+from csp_al.reference.ase_calculator import AseReference, find_callable
 from csp_al.reference.classical import ionic, lennard_jones, many_body, tersoff
 from csp_al.reference.evaluate import TRAJECTORY, relax, single_point
-from csp_al.reference.gpaw import pulay_energy
+from csp_al.reference.gpaw import LADDER as GPAW
+from csp_al.reference.gpaw import GpawReference
+from csp_al.reference.gpaw_calculators import pulay_energy
 from csp_al.reference.kpoints import monkhorst_pack
-from csp_al.reference.ladder import GPAW, in_force
+from csp_al.reference.ladder import in_force
 from csp_al.reference.references import build_reference
 from csp_al.reference.sanity import why_insane
 

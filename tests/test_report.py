@@ -23,12 +23,14 @@ from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
 import csp_al
-from csp_al.campaign import AseReference, Budget, Campaign, GpawReference, Pool, Select, Stop, read_campaign
+from csp_al.campaign import Budget, Campaign, Pool, Select, Stop, read_campaign
 from csp_al.cli.tables import results_table
 from csp_al.engine.tasks import read_result
 from csp_al.files import DamagedError
 from csp_al.hdf5 import load
 from csp_al.potential.devices import available_devices, describe_device, resolve_device
+from csp_al.reference.ase_calculator import AseReference
+from csp_al.reference.gpaw import GpawReference
 from csp_al.report import columns, doctor, figures
 from csp_al.report.export import export
 from csp_al.report.plan import describe_plan, plan, schedule

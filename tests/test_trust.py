@@ -20,7 +20,6 @@ from typer.testing import CliRunner
 
 from csp_al.campaign.machine import Machine
 from csp_al.campaign.models import Potential
-from csp_al.campaign.references import AseReference, EspressoReference
 from csp_al.cli import app
 from csp_al.cli.trust import UntrustedError, refuse_code, refuse_links
 from csp_al.engine import worker
@@ -30,6 +29,8 @@ from csp_al.engine.wait import run_tasks
 from csp_al.files import DamagedError, OtherVersionError, read_sealed, sha256, write_sealed
 from csp_al.hdf5 import load, save
 from csp_al.potential.ensemble import load_ensemble, new_ensemble
+from csp_al.reference.ase_calculator import AseReference
+from csp_al.reference.espresso import EspressoReference
 from csp_al.report.figures import learning_curves, parity, pool_map
 from csp_al.report.tables import open_run
 from csp_al.store.run_directory import read_campaign_of

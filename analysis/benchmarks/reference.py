@@ -26,12 +26,13 @@ from ase.build import bulk
 from ase.spacegroup import crystal
 
 from csp_al.campaign.models import Pool, species_counts
-from csp_al.campaign.references import EspressoReference, GpawReference
 from csp_al.engine.local import LocalEngine
 from csp_al.engine.tasks import create_task, label_task, read_result
 from csp_al.engine.wait import run_tasks
 from csp_al.generate import generate_pool
+from csp_al.reference.espresso import EspressoReference
 from csp_al.reference.evaluate import relax
+from csp_al.reference.gpaw import GpawReference
 from csp_al.reference.references import build_reference
 
 CORUNDUM = {"a": 4.805, "c": 13.116}

@@ -16,13 +16,14 @@ from typing import Any
 
 from csp_al.campaign import AnyReference, Campaign
 from csp_al.engine.local import LocalEngine
-from csp_al.engine.tasks import LIMITS, PLACES, read_result, relax_task, task_id
+from csp_al.engine.tasks import LIMITS, read_result, relax_task, task_id
 from csp_al.files import DamagedError, digest, make_directory, read_sealed, write_sealed
 from csp_al.generate import generate_candidates, is_searched
 from csp_al.hdf5 import load, save
 from csp_al.interfaces import Task
 from csp_al.loop.tasks import labels_of, run_all
 from csp_al.reference.evaluate import OPTIMISER
+from csp_al.reference.references import places
 from csp_al.store.lock import InUseError, locked
 from csp_al.store.repair import QUARANTINE, repair_tasks, set_aside
 from csp_al.store.stages import file_of, is_published, stage, verify
@@ -56,8 +57,7 @@ def random_search(
     candidates, table = generate_candidates([*smaller, sought], campaign.seed, lambda *_: None, base)
     pool = candidates.take(is_searched(table))
     tasks = _tasks(pool, campaign)
-    places = {key: None for key in PLACES if key in type(campaign.reference).model_fields}
-    reference = campaign.reference.model_copy(update=places)
+    reference = campaign.reference.model_copy(update=dict.fromkeys(places(campaign.reference)))
     here = _place(root, tasks, reference)
     folder = here / "relaxed"
     make_directory(here)

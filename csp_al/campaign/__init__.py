@@ -15,13 +15,14 @@ from csp_al.campaign.models import (
     species_pairs,
 )
 from csp_al.campaign.read import CampaignFile, open_campaign, read_campaign
-from csp_al.campaign.references import AnyReference, AseReference, GpawReference, ReferenceSection
+from csp_al.campaign.references import AnyReference, ReferenceSection
 from csp_al.campaign.section import Section
-from csp_al.campaign.template import campaign_schema, campaign_template, reference_kinds
+from csp_al.campaign.sources import SourceSection
+from csp_al.campaign.template import campaign_schema, campaign_template
 
 __all__ = [
-    "AnyReference", "AseReference", "Budget", "Campaign", "CampaignError", "CampaignFile", "Constraints", "Finish",
-    "GpawReference", "KeyPath", "Location", "Pool", "Potential", "Problem", "ReferenceSection", "Relax", "Section",
-    "Select", "Stop", "campaign_schema", "campaign_template", "conflicts", "min_distances", "open_campaign",
-    "read_campaign", "reference_kinds", "resolve", "species_counts", "species_pairs",
+    "AnyReference", "Budget", "Campaign", "CampaignError", "CampaignFile", "Constraints", "Finish", "KeyPath",
+    "Location", "Pool", "Potential", "Problem", "ReferenceSection", "Relax", "Section", "Select", "SourceSection",
+    "Stop", "campaign_schema", "campaign_template", "conflicts", "min_distances", "open_campaign", "read_campaign",
+    "resolve", "species_counts", "species_pairs",
 ]  # fmt: skip

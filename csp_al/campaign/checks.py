@@ -14,7 +14,7 @@ from csp_al import objective
 from csp_al.campaign.constraints import conflicts, distance_key, min_distances
 from csp_al.campaign.errors import Finding, KeyPath, shown
 from csp_al.campaign.models import Budget, Pool, Potential, Select
-from csp_al.campaign.references import AseReference
+from csp_al.campaign.references import ReferenceSection
 from csp_al.campaign.section import Section
 
 LEAST_LABELS = 2
@@ -34,8 +34,8 @@ def check(values: dict[str, Any], folder: Path) -> Iterator[Finding]:
             yield from _composition(pool, larger)
         if isinstance(potential, Potential):
             yield from (_of_search_pool(found) for found in _sight(larger, potential))
-    if isinstance(reference, AseReference):
-        yield from _import_path(reference)
+    if isinstance(reference, ReferenceSection):
+        yield from (replace(found, key=("reference", *found.key)) for found in reference.senseless())
     if isinstance(pool, Pool) and isinstance(potential, Potential):
         yield from _sight(pool, potential)
     if isinstance(pool, Pool) and isinstance(select, Select):
@@ -77,14 +77,6 @@ def _labels(names: tuple[str, ...], folder: Path) -> Iterator[Finding]:
         elif not _exists(folder / name):
             message = f"there is no file or folder {folder / name}; the path is relative to the campaign file"
             yield Finding(("labels", row), message)
-
-
-def _import_path(reference: AseReference) -> Iterator[Finding]:
-    """Whether it leads anywhere is for the reference to say."""
-    names = reference.calculator.split(".")
-    if len(names) < 2 or not all(name.isidentifier() for name in names):
-        message = f"{shown(reference.calculator)!r} is no import path; write module.name, e.g. ase.calculators.emt.EMT"
-        yield Finding(("reference", "calculator"), message)
 
 
 def _sight(pool: Pool, potential: Potential) -> Iterator[Finding]:

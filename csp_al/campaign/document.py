@@ -28,7 +28,7 @@ from ruamel.yaml.events import (
 from ruamel.yaml.reader import ReaderError
 
 from csp_al.campaign.errors import CampaignError, Finding, KeyPath, Location, Problem, shown
-from csp_al.campaign.spelling import did_you_mean
+from csp_al.spelling import did_you_mean
 
 MAX_BYTES = 2**20
 MAX_DEPTH = 20

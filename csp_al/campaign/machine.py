@@ -99,7 +99,7 @@ def _read(path: Path) -> Machine:
     try:
         machine = Machine.model_validate(document.value or {})
     except ValidationError as error:
-        problems = (document.problem(finding) for finding in findings(error, Machine))
+        problems = (document.problem(finding) for finding in findings(error, document.value, Machine))
         raise CampaignError([*document.problems, *problems]) from None
     if document.problems:
         raise CampaignError(document.problems)

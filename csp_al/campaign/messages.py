@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, get_args, get_origin
+from types import NoneType, UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -12,7 +13,10 @@ from pydantic_core import ErrorDetails
 
 from csp_al.campaign.errors import Finding, KeyPath, Misfit, dotted, shown
 from csp_al.campaign.models import Campaign
-from csp_al.campaign.spelling import did_you_mean
+from csp_al.campaign.open_section import OfKind
+from csp_al.campaign.section import Section
+from csp_al.kinds import OURS
+from csp_al.spelling import did_you_mean
 
 _EXPECTED = {  # by the beginning of pydantic's name of the error; the field's description follows
     "int_": "a whole number is expected, not {value}",
@@ -32,11 +36,11 @@ _EXPECTED = {  # by the beginning of pydantic's name of the error; the field's d
 }
 
 
-def findings(error: ValidationError, root: type[BaseModel] = Campaign) -> Iterator[Finding]:
-    """Every error of the validation of a campaign, or of another section, in plain words."""
+def findings(error: ValidationError, value: Any, root: type[BaseModel] = Campaign) -> Iterator[Finding]:
+    """Every error of the validation of a value as a campaign, or as another section, in plain words."""
     for details in error.errors(include_url=False):
         cause = details.get("ctx", {}).get("error")
-        place = _follow(details["loc"], root)
+        place = _follow(details["loc"], value, root)
         if isinstance(cause, Misfit):
             yield from (Finding((*place.key, *f.key), f.message, f.at_key) for f in cause.findings)
         else:
@@ -57,20 +61,19 @@ class _Place:
         return f" ({self.field.description})" if self.field and self.field.description else ""
 
 
-def _follow(loc: tuple[int | str, ...], section: type[BaseModel]) -> _Place:
-    """Pydantic's location without the tags of unions, which are no keys of the file."""
+def _follow(loc: tuple[int | str, ...], value: Any, section: type[BaseModel]) -> _Place:
+    """The place of an error that pydantic found at this location in a value."""
     key: KeyPath = ()
     while loc:
         field = section.model_fields.get(str(loc[0]))
-        key, loc = (*key, loc[0]), loc[1:]
-        inner: Any = field.annotation if field else None
-        if field and loc and _choices(field):
-            inner, loc = _choices(field)[str(loc[0])], loc[1:]
-        elif loc and (entry := _entry(inner)):
-            inner, key, loc = entry, (*key, loc[0]), loc[1:]
-        if not loc or not _is_section(inner):
+        inner = _annotation(field) if field else None
+        key, value, loc = (*key, loc[0]), _part(value, loc[0]), loc[1:]
+        if loc and (entry := _entry(inner)):
+            inner, key, value, loc = entry, (*key, loc[0]), _part(value, loc[0]), loc[1:]
+        found = _section(inner, value)
+        if not loc or found is None:
             return _Place((*key, *loc), section, field)
-        section = inner
+        section = found
     return _Place(key, section, None)
 
 
@@ -92,9 +95,8 @@ def _finding(details: ErrorDetails, place: _Place) -> Finding:  # noqa: PLR0911 
             return Finding(key[:-1], "a key here must be text", at_key=True)
         case "literal_error":
             allowed = [str(choice) for choice in get_args(place.field.annotation)] if place.field else []
-            return Finding(key, _unknown_word(value, allowed))
-        case "union_tag_invalid" | "union_tag_not_found":
-            return _unknown_kind(key, place.field, value)
+            hint = did_you_mean(value, allowed) if isinstance(value, str) else ""
+            return Finding(key, f"unknown word {shown(value)}{hint or '; allowed: ' + ', '.join(allowed)}")
     plain = next((text for start, text in _EXPECTED.items() if kind.startswith(start)), details["msg"])
     quoted = f'"{shown(value)}"' if isinstance(value, str) else shown(value)
     return Finding(key, f"{plain.format_map({**context, 'value': quoted})}{place.meaning}")
@@ -110,38 +112,61 @@ def _unknown_key(key: KeyPath, section: type[BaseModel]) -> str:
     return f"unknown key{hint or '; allowed: ' + ', '.join(known)}"
 
 
-def _unknown_kind(key: KeyPath, field: FieldInfo | None, value: Any) -> Finding:
-    allowed = list(_choices(field)) if field else []
-    if "kind" not in value:
-        return Finding((*key, "kind"), f"missing; allowed: {', '.join(allowed)}")
-    return Finding((*key, "kind"), _unknown_word(value["kind"], allowed))
+def _section(annotation: Any, value: Any = None) -> type[BaseModel] | None:
+    """The section that a value of this annotation is; None if it is none."""
+    plain, marks = _unwrapped(annotation)
+    if not (isinstance(plain, type) and issubclass(plain, BaseModel)):
+        return None
+    mark = next((mark for mark in marks if isinstance(mark, OfKind)), None)
+    if mark is None or not issubclass(plain, Section):
+        return plain
+    try:
+        return mark.section(value, plain)
+    except Misfit:
+        return plain
 
 
-def _unknown_word(value: Any, allowed: list[str]) -> str:
-    hint = did_you_mean(value, allowed) if isinstance(value, str) else ""
-    return f"unknown word {shown(value)}{hint or '; allowed: ' + ', '.join(allowed)}"
+def _entry(annotation: Any) -> Any:
+    """The annotation of each entry of a list of sections; None if it is no such list."""
+    plain, _ = _unwrapped(annotation)
+    entries = get_args(plain)[:1] if get_origin(plain) is tuple else ()
+    return next((entry for entry in entries if _section(entry)), None)
 
 
-def _choices(field: FieldInfo) -> dict[str, type[BaseModel]]:
-    """The sections that a field may hold, by their kind; none if it is no union."""
-    if not field.discriminator:
-        return {}
-    return {get_args(section.model_fields["kind"].annotation)[0]: section for section in get_args(field.annotation)}
+def _annotation(field: FieldInfo) -> Any:
+    """As it was written, with what pydantic has taken out of it."""
+    whole: Any = Annotated[field.annotation, *field.metadata, None]
+    return whole
 
 
-def _entry(kind: Any) -> type[BaseModel] | None:
-    """The section that each entry of a list is, if the list is one of sections."""
-    entries = get_args(kind)[:1] if get_origin(kind) is tuple else ()
-    return next((entry for entry in entries if _is_section(entry)), None)
+def _unwrapped(annotation: Any) -> tuple[Any, tuple[Any, ...]]:
+    """An annotation without its metadata and without None, and the metadata."""
+    plain, *marks = get_args(annotation) if get_origin(annotation) is Annotated else (annotation,)
+    if get_origin(plain) in (Union, UnionType):
+        some = [choice for choice in get_args(plain) if choice is not NoneType]
+        plain = some[0] if len(some) == 1 else plain
+    return plain, tuple(marks)
 
 
-def _is_section(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, BaseModel)
+def _part(value: Any, key: int | str) -> Any:
+    try:
+        return value[key]
+    except (LookupError, TypeError):
+        return None
 
 
 def _all_keys() -> Iterator[KeyPath]:
     for name, field in Campaign.model_fields.items():
         yield (name,)
-        for section in [field.annotation, *_choices(field).values()]:
-            if _is_section(section):
-                yield from ((name, inner) for inner in section.model_fields)  # type: ignore[union-attr]
+        if isinstance(field.annotation, type):  # keys of what is optional are those of another section again
+            inner = [key for section in _sections(field) for key in section.model_fields]
+            yield from ((name, key) for key in dict.fromkeys(inner))
+
+
+def _sections(field: FieldInfo) -> Iterator[type[BaseModel]]:
+    """The sections that a field may hold, of the kinds that are ours."""
+    annotation = _annotation(field)
+    _, marks = _unwrapped(annotation)
+    mark = next((mark for mark in marks if isinstance(mark, OfKind)), None)
+    values = [{"kind": kind} for kind in OURS[mark.group]] if mark else [None]
+    yield from (section for value in values if (section := _section(annotation, value)))

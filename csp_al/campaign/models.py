@@ -15,7 +15,12 @@ from pydantic import Field, field_validator, model_validator
 from csp_al.campaign.errors import Finding, Misfit, shown
 from csp_al.campaign.references import AnyReference
 from csp_al.campaign.section import Count, Fraction, Number, Positive, Range, Section
-from csp_al.campaign.spelling import is_element, meant_formula, nearest_element
+from csp_al.campaign.sources import AnySource
+from csp_al.kinds import REFERENCES, SOURCES
+from csp_al.spelling import is_element, meant_formula, nearest_element
+
+SLACK = 1e-9
+"""By which shares may add up to more than 1: they are not exact."""
 
 
 class Pool(Section):
@@ -33,6 +38,9 @@ class Pool(Section):
     symmetric_fraction: Fraction = Field(
         0.5, description="fraction of candidates with a random space group (PyXtal); the others are P1"
     )
+    sources: tuple[AnySource, ...] = Field(
+        (), description="further sources of candidates, e.g. {kind: NAME, share: 0.2}, each with keys of its own"
+    )
     seeds: tuple[str, ...] = Field((), description="structure files; all their structures are added to the pool")
     max_attempts: Count = Field(1000, description="attempts to generate one candidate before giving up")
 
@@ -48,6 +56,14 @@ class Pool(Section):
         if value is not None and value[0] > value[1]:
             msg = f"the least value, {value[0]:g}, is above the most, {value[1]:g}; swap them"
             raise ValueError(msg)
+        return value
+
+    @field_validator("sources")
+    @classmethod
+    def _shares_are_parts(cls, value: tuple[AnySource, ...]) -> tuple[AnySource, ...]:
+        total = sum(source.share for source in value)
+        if total > 1 + SLACK:
+            raise Misfit([Finding((len(value) - 1, "share"), f"the shares add up to {total:g}, above 1; lower them")])
         return value
 
     @model_validator(mode="after")
@@ -185,6 +201,12 @@ class Campaign(Section):
     def pools(self) -> list[Pool]:
         """Of all candidates, those that are searched last."""
         return [self.pool] if self.search_pool is None else [self.pool, self.search_pool]
+
+    @property
+    def kinds(self) -> list[tuple[str, str]]:
+        """Group and name of each kind that the campaign asks for."""
+        sources = [(SOURCES, source.kind) for pool in self.pools for source in pool.sources]
+        return [(REFERENCES, self.reference.kind), *sources]
 
     @property
     def winners(self) -> int:

@@ -70,7 +70,7 @@ def open_campaign(path: Path) -> CampaignFile:
 
 def _problems(document: Document, error: ValidationError) -> Iterator[Problem]:
     """What pydantic and the checks found, except at the keys that could not be read."""
-    for finding in (*findings(error), *_senseless(document)):
+    for finding in (*findings(error, document.value), *_senseless(document)):
         if not any(finding.key[:depth] in document.unread for depth in range(1, len(finding.key) + 1)):
             yield document.problem(finding)
 
@@ -83,7 +83,7 @@ def _sound_values(value: dict[str, Any]) -> dict[str, Any]:
     """The values that are valid in themselves, so that an error in one section does not hide those of the others."""
     sound: dict[str, Any] = {}
     for name, field in Campaign.model_fields.items():
-        annotation: Any = Annotated[field.annotation, field]  # with its discriminator
+        annotation: Any = Annotated[field.annotation, field]  # with what tells its kinds apart
         adapter: TypeAdapter[Any] = TypeAdapter(annotation)
         with suppress(ValidationError):
             sound[name] = (

@@ -10,7 +10,7 @@ as long as they stand at their defaults.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Final, Self
 
 from pydantic import (
@@ -34,7 +34,10 @@ Range = tuple[Positive, Positive]
 Fraction = Annotated[Number, Field(ge=0, le=1)]
 
 AS_WRITTEN: Final = "as written"
-"""Context in which sections are read from a run directory, and written to one."""
+"""Key of the context in which sections are read from a run directory, and written to one."""
+
+Trust = bool | Collection[tuple[str, str]]
+"""Whether kinds that are not ours may be imported: all, none, or these, by group and name."""
 
 
 class Section(BaseModel):
@@ -46,13 +49,13 @@ class Section(BaseModel):
     """Keys that were not known to the version that wrote this section."""
 
     @classmethod
-    def recall(cls, content: Mapping[str, Any]) -> Self:
+    def recall(cls, content: Mapping[str, Any], trust: Trust = False) -> Self:
         """The section that a run directory holds, which knows what it did not say. Raises ValidationError."""
-        return cls.model_validate(content, context=AS_WRITTEN)
+        return cls.model_validate(content, context={AS_WRITTEN: True, "trust": trust})
 
     def written(self) -> dict[str, Any]:
         """The section as JSON, without what was not known when it was first written and stands at its default."""
-        return self.model_dump(mode="json", context=AS_WRITTEN)
+        return self.model_dump(mode="json", context={AS_WRITTEN: True})
 
     def agrees_with(self, content: Any) -> bool:
         """Whether JSON of this version or an earlier one says the same; a key that it lacks counts as its default."""
@@ -64,14 +67,14 @@ class Section(BaseModel):
 
     @model_validator(mode="after")
     def _remember(self, info: ValidationInfo) -> Self:
-        if info.context == AS_WRITTEN:
+        if info.context and AS_WRITTEN in info.context:
             self._unknown = frozenset(type(self).model_fields) - self.model_fields_set
         return self
 
     @model_serializer(mode="wrap")
     def _leave_out_unknown(self, dump: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
         content: dict[str, Any] = dump(self)
-        if info.context != AS_WRITTEN:
+        if not info.context or AS_WRITTEN not in info.context:
             return content
         return {key: value for key, value in content.items() if key not in self._unknown or not self._is_default(key)}
 

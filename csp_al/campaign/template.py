@@ -11,11 +11,13 @@ from typing import Any, get_args
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from csp_al.campaign.errors import shown
+from csp_al.campaign.errors import Misfit, shown
 from csp_al.campaign.messages import findings
 from csp_al.campaign.models import Campaign
-from csp_al.campaign.references import AnyReference
+from csp_al.campaign.open_section import marker_of
+from csp_al.campaign.references import ReferenceSection
 from csp_al.campaign.section import Section
+from csp_al.kinds import REFERENCES, names
 
 WIDTH = 116  # columns of the file
 MOST_INDENT = 34  # column in which comments begin at the latest
@@ -34,20 +36,24 @@ def campaign_template(name: str, formula: str, reference: str) -> str:
 
     Raises ValueError, in plain words, for a name, formula or reference that no campaign can have.
     """
-    kinds = reference_kinds()
+    kinds = names(REFERENCES)
     if reference not in kinds:
         raise ValueError(f"no reference is called {shown(reference)!r}; allowed: {', '.join(kinds)}")
-    needed = _needed(kinds[reference]) | {"kind": reference}
     try:
-        campaign = Campaign.model_validate({"name": name, "pool": {"formula": formula}, "reference": needed})
+        needed = _needed(_section_of_reference(reference)) | {"kind": reference}
+    except Misfit as misfit:
+        raise ValueError(f"reference.{misfit}") from misfit
+    given = {"name": name, "pool": {"formula": formula}, "reference": needed}
+    try:
+        campaign = Campaign.model_validate(given)
     except ValidationError as error:
-        raise ValueError("; ".join(map(str, findings(error)))) from None
+        raise ValueError("; ".join(map(str, findings(error, given)))) from None
     scalars: list[tuple[str, Any, FieldInfo]] = []
     sections: list[str] = []
     for field_name, field in Campaign.model_fields.items():
         value = getattr(campaign, field_name)
         if isinstance(value, Section):
-            sections.append(_section(field_name, value))
+            sections.append(_section(field_name, value, field))
         else:
             scalars.append((field_name, value, field))
     return "\n".join([HEADER, *_lines(scalars, ""), *sections])
@@ -58,10 +64,10 @@ def campaign_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Campaign.model_json_schema()}
 
 
-def reference_kinds() -> dict[str, type[Section]]:
-    """The sections that describe a reference method, by their kind."""
-    sections = get_args(get_args(AnyReference)[0])
-    return {get_args(section.model_fields["kind"].annotation)[0]: section for section in sections}
+def _section_of_reference(kind: str) -> type[Section]:
+    mark = marker_of(Campaign.model_fields["reference"])
+    assert mark is not None
+    return mark.section({"kind": kind}, ReferenceSection)
 
 
 def _needed(section: type[Section]) -> dict[str, Any]:
@@ -70,10 +76,10 @@ def _needed(section: type[Section]) -> dict[str, Any]:
     return {name: field.examples[0] for name, field in needed.items() if field.examples}
 
 
-def _section(name: str, section: Section) -> str:
+def _section(name: str, section: Section, field: FieldInfo) -> str:
     fields = type(section).model_fields
-    order = sorted(fields, key=lambda field: field != "kind")  # the kind first, then as in the models
-    rows = [(field, getattr(section, field), fields[field]) for field in order]
+    order = sorted(fields, key=lambda key: key != "kind")  # the kind first, then as in the models
+    rows = [(key, getattr(section, key), _described(key, fields[key], field)) for key in order]
     title = (type(section).__doc__ or "").strip()
     return "\n".join(["", f"# {title}", f"{name}:", *_lines(rows, "  ")])
 
@@ -82,8 +88,8 @@ def _lines(rows: list[tuple[str, Any, FieldInfo]], indent: str) -> Iterator[str]
     """Keys and values with their comments below one another."""
     settings = [f"{indent}{name}: {_yaml(value)}" for name, value, _ in rows]
     column = min(max(map(len, settings)) + 2, MOST_INDENT)
-    for setting, (name, _, field) in zip(settings, rows, strict=True):
-        comments = textwrap.wrap(_comment(name, field), WIDTH - column - 2)
+    for setting, (_, _, field) in zip(settings, rows, strict=True):
+        comments = textwrap.wrap(field.description or "", WIDTH - column - 2)
         if len(setting) + 2 > column:
             yield from (f"{' ' * len(indent)}# {line}" for line in comments)
             yield setting
@@ -92,13 +98,14 @@ def _lines(rows: list[tuple[str, Any, FieldInfo]], indent: str) -> Iterator[str]
             yield f"{setting if row == 0 else '':<{column}}# {line}".rstrip(" #")
 
 
-def _comment(name: str, field: FieldInfo) -> str:
-    described = field.description or ""
-    if name != "kind":
-        return described
-    kinds = get_args(field.annotation)
-    allowed = kinds if len(kinds) > 1 else tuple(reference_kinds())
-    return "; ".join(part for part in (described, f"one of: {', '.join(allowed)}") if part)
+def _described(key: str, inner: FieldInfo, field: FieldInfo) -> FieldInfo:
+    """The field of a section's key; that of a kind tells all that there are."""
+    if key != "kind":
+        return inner
+    mark = marker_of(field)
+    kinds = names(mark.group) if mark else get_args(inner.annotation)
+    parts = (inner.description, f"one of: {', '.join(kinds)}")
+    return FieldInfo(annotation=inner.annotation, description="; ".join(part for part in parts if part))
 
 
 def _yaml(value: Any) -> str:

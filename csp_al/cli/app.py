@@ -37,14 +37,6 @@ Trust = Annotated[
 Device = Annotated[str, typer.Option(help="where the potentials run: auto, cpu, cuda, cuda:1, mps")]
 
 
-class ReferenceKind(StrEnum):
-    """Kinds of reference that `init` writes."""
-
-    GPAW = "gpaw"
-    ESPRESSO = "espresso"
-    ASE = "ase"
-
-
 class What(StrEnum):
     """What `export` writes."""
 
@@ -58,12 +50,12 @@ class What(StrEnum):
 def init(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="file to write, e.g. si8.yaml")],
     formula: Annotated[str, typer.Option(help="atoms per cell, e.g. Si8 or Al4O6")],
-    reference: Annotated[ReferenceKind, typer.Option(help="reference method")] = ReferenceKind.GPAW,
+    reference: Annotated[str, typer.Option(help="gpaw, espresso, ase, or a kind of an installed package")] = "gpaw",
 ) -> None:
     """Write a commented campaign file with every default shown."""
     from csp_al.campaign import campaign_template
 
-    text = campaign_template(path.stem, formula, reference.value)
+    text = campaign_template(path.stem, formula, reference)
     try:
         with path.open("x", encoding="utf-8") as file:
             file.write(text)
@@ -141,9 +133,9 @@ def resume(
     from csp_al.store.run_directory import folder_of_campaign, read_campaign_of
 
     here = read_machine(machine)
-    campaign = read_campaign_of(directory)
     if not trust:
-        refuse_code(campaign, directory)
+        refuse_code(read_campaign_of(directory), directory)
+    campaign = read_campaign_of(directory, trust=True)
     base = folder_of_campaign(directory)
     campaign = checked_again(campaign, here, base)
     raise typer.Exit(drive(campaign, Start(None, base, directory, here, slots, device, repair, trust)))
@@ -286,6 +278,7 @@ def benchmark(
 
 
 @app.command()
+@in_words
 def schema() -> None:
     """Print the JSON schema of the campaign file, for editors."""
     from csp_al.campaign import campaign_schema

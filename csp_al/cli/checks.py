@@ -9,8 +9,8 @@ import typer
 from csp_al.campaign import Campaign, CampaignError, CampaignFile, open_campaign, species_counts
 from csp_al.campaign.errors import Finding, Misfit
 from csp_al.campaign.machine import Machine
-from csp_al.campaign.references import EspressoReference
 from csp_al.interfaces import Reference
+from csp_al.reference.references import build_reference, places
 
 
 def checked_campaign(path: Path, machine: Machine) -> CampaignFile:
@@ -34,9 +34,9 @@ def checked_campaign(path: Path, machine: Machine) -> CampaignFile:
 def checked_again(campaign: Campaign, machine: Machine, base: Path) -> Campaign:
     """The campaign of a run directory, if its reference can still run here. Raises ValueError with what lacks."""
     section = campaign.reference
-    if isinstance(section, EspressoReference) and not (base / Path(section.pseudo_dir or ".").expanduser()).is_dir():
-        # it was seen from a folder that is gone; checksums tell whether another one holds the same
-        campaign = campaign.model_copy(update={"reference": section.model_copy(update={"pseudo_dir": None})})
+    # seen from a folder that is gone; checksums tell whether another place holds the same
+    gone = {key: None for key, place in _places(campaign, base).items() if not place.exists()}
+    campaign = campaign.model_copy(update={"reference": section.model_copy(update=gone)})
     wrong = reference_of(campaign, machine, base).check()
     if wrong:
         raise ValueError("\n".join(f"{campaign.name}: reference.{key}: {message}" for key, message in wrong))
@@ -45,17 +45,19 @@ def checked_again(campaign: Campaign, machine: Machine, base: Path) -> Campaign:
 
 def for_workers(machine: Machine, campaign: Campaign, base: Path) -> Machine:
     """The machine as workers are told of it: no file name depends on where they are."""
-    section = campaign.reference
-    folder = Path(machine.pseudo_dir).expanduser() if machine.pseudo_dir else None
-    if isinstance(section, EspressoReference) and section.pseudo_dir is not None:
-        folder = base / Path(section.pseudo_dir).expanduser()
-    return machine.model_copy(update={"pseudo_dir": folder and str(folder.resolve())})
+    folders = {"pseudo_dir": Path(machine.pseudo_dir).expanduser()} if machine.pseudo_dir else {}
+    folders |= _places(campaign, base)
+    return machine.model_copy(update={key: str(folder.resolve()) for key, folder in folders.items()})
+
+
+def _places(campaign: Campaign, base: Path) -> dict[str, Path]:
+    """Where things are that the reference section names, by key."""
+    named = {key: getattr(campaign.reference, key) for key in places(campaign.reference)}
+    return {key: base / Path(place).expanduser() for key, place in named.items() if place is not None}
 
 
 def reference_of(campaign: Campaign, machine: Machine, base: Path) -> Reference:
     """The reference method of a campaign here."""
-    from csp_al.reference.references import build_reference
-
     return build_reference(campaign.reference, list(species_counts(campaign.pool.formula)), machine, base)
 
 

@@ -1,7 +1,7 @@
 """What a run directory could do to whoever continues it, and that it does not unless they say so.
 
 To look at a run directory (`status`, `results`, `export`, `open_run`) runs nothing of it. To continue one with its own
-settings may: the calculator is code that its author chose.
+settings may: a calculator, or a kind that is not ours, is code that its author chose.
 """
 
 from __future__ import annotations
@@ -12,14 +12,12 @@ from pathlib import Path
 from typing import Final
 
 from csp_al.campaign.models import Campaign
-from csp_al.campaign.references import AnyReference, AseReference, GpawReference
+from csp_al.kinds import POTENTIALS, REFERENCES, SOURCES, is_ours
+from csp_al.reference.references import reference_kind
 from csp_al.store.run_directory import SETTINGS
 
-PLAIN: Final = {
-    "basis", "charge", "convergence", "eigensolver", "hund", "magmoms", "maxiter", "mixer", "mode", "nbands",
-    "occupations", "poissonsolver", "random", "setups", "soc", "spinpol", "symmetry", "xc",
-}  # fmt: skip
-"""Keywords of GPAW that neither write a file nor read one."""
+PLACE: Final = {REFERENCES: "reference.kind", SOURCES: "pool.sources.kind", POTENTIALS: "potential.kind"}
+"""Where a campaign file names a kind."""
 
 
 class UntrustedError(Exception):
@@ -28,7 +26,7 @@ class UntrustedError(Exception):
 
 def refuse_code(campaign: Campaign, run: Path) -> None:
     """Raise UntrustedError if continuing the run with its own copy of the settings could run its author's code."""
-    found = _code(campaign.reference)
+    found = _code(campaign)
     if found:
         msg = (
             f"{run}: its copy of the campaign file has {found}, which this command would run. Continue with the "
@@ -54,17 +52,15 @@ def how_to_continue(campaign: Campaign, run: Path) -> str:
     """What a driver that ended before its time tells its user."""
     if not (run / SETTINGS).exists():
         return "Nothing has begun yet"
-    return f"Nothing is lost. Continue with: csp-al resume {run}{' --trust' * bool(_code(campaign.reference))}"
+    return f"Nothing is lost. Continue with: csp-al resume {run}{' --trust' * bool(_code(campaign))}"
 
 
-def _code(reference: AnyReference) -> str:
-    if isinstance(reference, AseReference):
-        return f"reference.calculator: {reference.calculator}"
-    if not isinstance(reference, GpawReference):
-        return ""
-    settings = [reference.parameters, *(remedy.set.get("parameters", {}) for remedy in reference.remedies)]
-    keys = sorted({key for parameters in settings for key in parameters} - PLAIN)
-    return f"reference.parameters.{keys[0]}" if keys else ""
+def _code(campaign: Campaign) -> str:
+    """The first key whose value is code that its author chose, as is every kind that is not ours; empty if none is."""
+    for group, name in campaign.kinds:
+        if not is_ours(group, name):
+            return f"{PLACE[group]}: {name}"
+    return reference_kind(campaign.reference).foreign_code(campaign.reference)
 
 
 def _found_in(run: Path) -> Iterator[Path]:

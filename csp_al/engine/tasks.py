@@ -19,6 +19,7 @@ from csp_al import claim
 from csp_al.campaign.references import AnyReference
 from csp_al.files import DamagedError, digest, forget_temporaries, make_directory, read_sealed, write_sealed
 from csp_al.interfaces import Task
+from csp_al.reference.references import places
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -28,13 +29,11 @@ RELAX: Final = "relax"
 LIMITS: Final = ("time_limit", "max_force", "max_stress", "max_fail_fraction", "remedies")
 """Keys of the reference section that say when to give up; they change no result and are no part of the id."""
 
-PLACES: Final = ("pseudo_dir",)
-"""Keys of the reference section that say where something is: no task tells them, each machine has its own."""
-
 
 def label_task(atoms: Atoms, reference: AnyReference) -> Task:
-    """A single point of these atoms."""
-    section = {key: value for key, value in reference.written().items() if key not in PLACES}
+    """A single point of these atoms. No task tells where things are: each machine has its own places."""
+    aside = places(reference)
+    section = {key: value for key, value in reference.written().items() if key not in aside}
     return Task(LABEL, {"structure": _structure(atoms), "reference": section})
 
 

@@ -37,7 +37,7 @@ from csp_al.engine.tasks import is_done, publish_result, read_task
 from csp_al.files import DamagedError, OtherVersionError, forget_temporaries
 from csp_al.interfaces import Task
 from csp_al.reference.ladder import ladder, next_remedy
-from csp_al.reference.references import import_reference
+from csp_al.reference.references import reference_kind
 
 NO_ROOM: Final = r"^disk full|No space left on device|quota exceeded"
 LEAST_FREE: Final = 10_000_000
@@ -68,7 +68,7 @@ def _climb(task: Task, folder: Path, mine: Path, machine: Machine) -> None:
     """Attempt after attempt, each with one more remedy of the ladder, until there is a result to publish."""
     started = _now()
     section = reference_section(task)
-    import_reference(section)
+    reference_kind(section).prepare(section)
     rungs = ladder(section)
     while (verdict := _verdict(attempts := _attempts(folder, rungs), rungs)) is None:
         directory = directory_of(folder, len(attempts) + 1)

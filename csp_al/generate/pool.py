@@ -21,8 +21,10 @@ from numpy.typing import NDArray
 
 from csp_al.campaign.constraints import Constraints, conflicts, resolve
 from csp_al.campaign.models import Pool
+from csp_al.campaign.sources import SourceSection
 from csp_al.generate.random_cells import random_cell
 from csp_al.generate.seeds import read_seeds
+from csp_al.generate.sources import allot, candidate_of
 from csp_al.interfaces import UnplaceableError
 from csp_al.structures import Ints, Structures, concatenate
 
@@ -34,12 +36,21 @@ CHUNK = 20
 
 @dataclass(frozen=True)
 class Candidate:
-    """A structure, where it is from ("random", "symmetric", "seed"), the group asked for, and what there is to say."""
+    """A structure, where it is from ("seed", or a kind of source), the group asked for, and what there is to say."""
 
     atoms: Atoms
     origin: str
     asked_group: int | None = None
     note: str = ""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """The candidate of an index, and how it is to be made: by a source, or else with a space group or without."""
+
+    index: int
+    source: SourceSection | None
+    symmetric: bool
 
 
 def generate_pool(
@@ -54,8 +65,8 @@ def generate_pool(
 
     Candidate i follows from ``default_rng([seed, 0, 0, i])`` alone, whatever the number of worker processes;
     ``report(done, all)`` is called now and then. The names of seeds are relative to the folder. Columns of the table,
-    a row for each structure: id, origin (random, symmetric, seed), asked_group (number, missing where none was),
-    space_group and space_group_number (spglib, `SYMPREC`), n_atoms, volume_per_atom (Å^3), note.
+    a row for each structure: id, origin (seed, or a kind of source such as random), asked_group (number, missing where
+    none was), space_group and space_group_number (spglib, `SYMPREC`), n_atoms, volume_per_atom (Å^3), note.
 
     Raises UnplaceableError, which names the candidate and the constraint, and ValueError for unfit seeds.
     """
@@ -64,9 +75,9 @@ def generate_pool(
         raise UnplaceableError("; ".join(map(str, impossible)))
     constraints = resolve(pool)
     seeds = [Candidate(atoms, "seed", note=atoms.info["seed"]) for atoms in read_seeds(pool.seeds, constraints, folder)]
-    make = partial(_candidates, constraints, pool.symmetric_fraction, seed)
-    end = first + pool.size
-    chunks = [range(start, min(start + CHUNK, end)) for start in range(first, end, CHUNK)]
+    make = partial(_candidates, constraints, seed)
+    turns = _turns(pool, first)
+    chunks = [turns[start : start + CHUNK] for start in range(0, pool.size, CHUNK)]
     made: dict[int, list[Candidate]] = {}
     for start, candidates in _each(make, chunks, workers):
         made[start] = candidates
@@ -101,17 +112,29 @@ def is_symmetric(index: int, fraction: float) -> bool:
     return floor((index + 1) * fraction + 1e-9) > floor(index * fraction + 1e-9)
 
 
+def _turns(pool: Pool, first: int) -> list[Turn]:
+    """The turn of each generated candidate; space groups are spread over those that no source makes."""
+    turns, others = [], first
+    for index, choice in enumerate(allot([source.share for source in pool.sources], pool.size), start=first):
+        if choice is None:
+            turns.append(Turn(index, None, is_symmetric(others, pool.symmetric_fraction)))
+            others += 1
+        else:
+            turns.append(Turn(index, pool.sources[choice], symmetric=False))
+    return turns
+
+
 def _each(
-    make: Callable[[range], list[Candidate]], chunks: list[range], workers: int
+    make: Callable[[list[Turn]], list[Candidate]], chunks: list[list[Turn]], workers: int
 ) -> Iterator[tuple[int, list[Candidate]]]:
     """Each chunk's start and candidates, as they come."""
     if workers <= 1 or len(chunks) <= 1:
         for chunk in chunks:
-            yield chunk.start, make(chunk)
+            yield chunk[0].index, make(chunk)
         return
     # spawn: a fork of a process that has threads, torch's for instance, may hang
     with ProcessPoolExecutor(min(workers, len(chunks)), mp_context=get_context("spawn")) as executor:
-        starts: dict[Future[list[Candidate]], int] = {executor.submit(make, chunk): chunk.start for chunk in chunks}
+        starts: dict[Future[list[Candidate]], int] = {executor.submit(make, chunk): chunk[0].index for chunk in chunks}
         try:
             for future in as_completed(starts):
                 yield starts[future], future.result()
@@ -120,27 +143,41 @@ def _each(
             raise
 
 
-def _candidates(constraints: Constraints, fraction: float, seed: int, indices: range) -> list[Candidate]:
-    return [_candidate(constraints, is_symmetric(index, fraction), seed, index) for index in indices]
+def _candidates(constraints: Constraints, seed: int, turns: list[Turn]) -> list[Candidate]:
+    candidates = []
+    for turn in turns:
+        rng = np.random.default_rng([seed, 0, 0, turn.index])
+        try:
+            made = _made if turn.source is None else _made_by_source
+            candidates.append(made(turn, constraints, rng))
+        except UnplaceableError as error:
+            msg = f"candidate {turn.index}: {error}"
+            raise UnplaceableError(msg) from error
+    return candidates
 
 
-def _candidate(constraints: Constraints, symmetric: bool, seed: int, index: int) -> Candidate:  # noqa: FBT001
-    rng = np.random.default_rng([seed, 0, 0, index])
+def _made(turn: Turn, constraints: Constraints, rng: np.random.Generator) -> Candidate:
+    note = ""
+    if turn.symmetric:
+        from csp_al.generate.symmetric_cells import symmetric_cell
+
+        try:
+            atoms = symmetric_cell(constraints, rng)
+        except UnplaceableError as error:
+            note = f"P1 instead of symmetric: {error}"
+        else:
+            return Candidate(atoms, "symmetric", atoms.info["asked_group"])
+    return Candidate(random_cell(constraints, rng), "random", note=note)
+
+
+def _made_by_source(turn: Turn, constraints: Constraints, rng: np.random.Generator) -> Candidate:
+    assert turn.source is not None
     try:
-        note = ""
-        if symmetric:
-            from csp_al.generate.symmetric_cells import symmetric_cell
-
-            try:
-                atoms = symmetric_cell(constraints, rng)
-            except UnplaceableError as error:
-                note = f"P1 instead of symmetric: {error}"
-            else:
-                return Candidate(atoms, "symmetric", atoms.info["asked_group"])
-        return Candidate(random_cell(constraints, rng), "random", note=note)
-    except UnplaceableError as error:
-        msg = f"candidate {index}: {error}"
-        raise UnplaceableError(msg) from error
+        atoms = candidate_of(turn.source, constraints, rng)
+    except ValueError as error:
+        msg = f"candidate {turn.index}: {error}"
+        raise ValueError(msg) from error
+    return Candidate(atoms, turn.source.kind, atoms.info.get("asked_group"), str(atoms.info.get("note", "")))
 
 
 def _table(candidates: list[Candidate], ids: Ints) -> pd.DataFrame:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Final, Literal
 
 import numpy as np
 from ase import Atoms
 from ase.geometry import cellpar_to_cell
 
 from csp_al.campaign.constraints import Constraints
+from csp_al.campaign.sources import SourceSection
 from csp_al.generate.placement import OverlapError, place, push_apart
 from csp_al.geometry import distance_matrix, pair_name
-from csp_al.interfaces import UnplaceableError
+from csp_al.interfaces import SourceKind, UnplaceableError
 from csp_al.structures import Floats, Ints
 
 LATTICES = 64
@@ -81,3 +83,12 @@ def _place_one_by_one(cell: Floats, kinds: Ints, distances: Floats, rng: np.rand
 def _explain(constraints: Constraints, overlap: OverlapError) -> str:
     pair = pair_name(*(constraints.species[kind] for kind in overlap.pair))
     return f"min_distance {pair} {constraints.min_distance[pair]:g} Å leaves no room; lower it or raise volume_per_atom"
+
+
+class RandomSource(SourceSection):
+    """P1 cells, as the rest of the pool has them."""
+
+    kind: Literal["random"]
+
+
+KIND: Final = SourceKind(RandomSource, lambda _, constraints, rng: random_cell(constraints, rng))

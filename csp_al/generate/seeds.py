@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
 from ase import Atoms
 from ase.formula import Formula
 from ase.io import read
 
 from csp_al import objective
 from csp_al.campaign.constraints import Constraints
-from csp_al.geometry import too_close
+from csp_al.generate.sources import why_unsound
 
 
 def read_seeds(files: Iterable[str], constraints: Constraints, folder: Path) -> list[Atoms]:
@@ -52,8 +51,4 @@ def _what_is_wrong(atoms: Atoms, constraints: Constraints) -> str:
     found = atoms.symbols.formula
     if len(atoms) == 0 or not objective.comparable(str(found), str(wanted)):
         return f"composition {found or 'empty'}, this pool takes multiples of {wanted} only"
-    if not (np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell.array).all()):
-        return "positions or cell not finite"
-    if atoms.cell.volume < 1e-3:
-        return f"no periodic cell (volume {atoms.cell.volume:.3g} Å^3); give three cell vectors"
-    return too_close(atoms, constraints.min_distance)
+    return why_unsound(atoms, constraints)

@@ -7,19 +7,21 @@ orbits are arrays, tries are cheap, and every draw comes from the candidate's ow
 from __future__ import annotations
 
 import warnings
+from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 from ase import Atoms
 from ase.geometry import cell_to_cellpar, minkowski_reduce
-from pyxtal.lattice import Lattice
-from pyxtal.msg import VolumeError
 
 from csp_al.campaign.constraints import Constraints
+from csp_al.campaign.sources import SourceSection
 from csp_al.generate.placement import OverlapError, place
-from csp_al.generate.space_groups import Setting, Site, compatible_settings
 from csp_al.geometry import distance_matrix, too_close
-from csp_al.interfaces import UnplaceableError
+from csp_al.interfaces import SourceKind, UnplaceableError
 from csp_al.structures import Floats
+
+if TYPE_CHECKING:
+    from csp_al.generate.space_groups import Setting, Site
 
 TRIES = 20
 """Attempts at one space group before another one is drawn."""
@@ -33,6 +35,8 @@ def symmetric_cell(constraints: Constraints, rng: np.random.Generator) -> Atoms:
     Groups are drawn evenly from those that can hold the formula, in the conventional or the primitive cell; the cell
     is Minkowski-reduced, which the symmetry survives. Raises `UnplaceableError` after ``max_attempts`` attempts.
     """
+    from csp_al.generate.space_groups import compatible_settings  # PyXtal takes a second
+
     settings = compatible_settings(tuple(constraints.counts.values()))
     order = rng.permutation(len(settings))
     for attempt in range(min(constraints.max_attempts, TRIES * len(settings))):
@@ -68,6 +72,9 @@ def _attempt(setting: Setting, constraints: Constraints, rng: np.random.Generato
 
 def _lattice(setting: Setting, volume: float, rng: np.random.Generator) -> Floats | None:
     """Cell vectors in rows (3, 3) Å of this volume (Å^3); None if PyXtal finds none of that crystal system."""
+    from pyxtal.lattice import Lattice
+    from pyxtal.msg import VolumeError
+
     conventional = volume / abs(np.linalg.det(setting.primitive))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -111,3 +118,12 @@ def _within_bounds(atoms: Atoms, constraints: Constraints) -> bool:
             (parameters[3:], constraints.angles),
         )
     )
+
+
+class SymmetricSource(SourceSection):
+    """Cells with a random space group (PyXtal)."""
+
+    kind: Literal["symmetric"]
+
+
+KIND: Final = SourceKind(SymmetricSource, lambda _, constraints, rng: symmetric_cell(constraints, rng))

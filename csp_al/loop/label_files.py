@@ -18,8 +18,10 @@ from ase.calculators.calculator import PropertyNotImplementedError
 from ase.io import read
 
 from csp_al.campaign import AnyReference, Campaign, species_counts
-from csp_al.engine.tasks import LIMITS, PLACES
+from csp_al.engine.tasks import LIMITS
 from csp_al.files import DamagedError, OtherVersionError
+from csp_al.kinds import REFERENCES
+from csp_al.reference.references import places
 from csp_al.reference.sanity import not_finite
 from csp_al.report.tables import open_run
 from csp_al.store.changes import differences
@@ -74,7 +76,9 @@ def read_source(name: str, path: Path, campaign: Campaign) -> Source:
 def _of_run(name: str, path: Path, reference: AnyReference) -> Iterator[Found]:
     """The usable labels of a run, if its reference section differs from this one in its limits at most."""
     try:
-        found = differences(_settings(read_campaign_of(path).reference), _settings(reference))
+        aside = {*LIMITS, *places(reference)}
+        theirs, ours = (section.model_dump(mode="json") for section in (_reference_of(path, reference), reference))
+        found = differences(_without(theirs, aside), _without(ours, aside))
         changes = [f"{key}: {words}" for key, words in found.items()]
         labels = open_run(path).all_labels
     except (NoRunError, DamagedError, OtherVersionError) as error:
@@ -97,9 +101,12 @@ def _of_run(name: str, path: Path, reference: AnyReference) -> Iterator[Found]:
         yield Found(atoms, float(usable.energy[row]), forces, usable.stress[row], place, f"{name}, id {ids[row]}")
 
 
-def _settings(reference: AnyReference) -> dict[str, Any]:
-    """All keys that a label depends on."""
-    return {key: value for key, value in reference.model_dump(mode="json").items() if key not in {*LIMITS, *PLACES}}
+def _reference_of(run: Path, reference: AnyReference) -> AnyReference:
+    return read_campaign_of(run, trust=[(REFERENCES, reference.kind)]).reference
+
+
+def _without(section: dict[str, Any], keys: set[str]) -> dict[str, Any]:
+    return {key: value for key, value in section.items() if key not in keys}
 
 
 def _of_files(name: str, path: Path) -> Iterator[Found]:

@@ -7,22 +7,43 @@ then in the current folder.
 
 from __future__ import annotations
 
-import difflib
-import importlib
-import pkgutil
-import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
-from csp_al.campaign.errors import shown
-from csp_al.campaign.references import AseReference
+from pydantic import Field
+
+from csp_al.campaign.errors import Finding, shown
+from csp_al.campaign.references import ReferenceSection
+from csp_al.importing import ImportPathError, find_named, here_too
+from csp_al.interfaces import ReferenceKind
+from csp_al.reference.ladder import AGAIN
 
 if TYPE_CHECKING:
     from ase import Atoms
     from ase.calculators.calculator import BaseCalculator
+
+
+class AseReference(ReferenceSection):
+    """Any ASE calculator."""
+
+    curable: ClassVar[tuple[str, ...]] = ("parameters", "time_limit")
+
+    kind: Literal["ase"]
+    calculator: str = Field(
+        description="import path of a calculator class, or of a function that returns a calculator",
+        examples=["ase.calculators.emt.EMT"],
+    )
+    parameters: dict[str, Any] = Field(default_factory=dict, description="its keywords")
+
+    def senseless(self) -> Iterator[Finding]:
+        """Whether the path leads anywhere is for the reference to say."""
+        names = self.calculator.split(".")
+        if len(names) < 2 or not all(name.isidentifier() for name in names):
+            message = f"{shown(self.calculator)!r} is no import path; write module.name, e.g. ase.calculators.emt.EMT"
+            yield Finding(("calculator",), message)
 
 
 class WrongValueError(ValueError):
@@ -79,7 +100,8 @@ class AseCalculator:
         """Call what the import path names with the keywords. Raises WrongValueError if it cannot be found or called."""
         factory = find_callable(self.name)
         try:
-            calculator = factory(**self.section.parameters)
+            with here_too():  # a function may import what it needs only now
+                calculator = factory(**self.section.parameters)
         except (Exception, SystemExit) as error:
             msg = (
                 f"{self.name}({_shown(self.section.parameters)}) failed: {type(error).__name__}: {error}; "
@@ -93,55 +115,15 @@ class AseCalculator:
 
 
 def find_callable(path: str) -> Callable[..., Any]:
-    """What a dotted path names, attributes of classes included.
-
-    Raises WrongValueError with what was meant perhaps when the module or the attribute does not exist.
-    """
-    module, attributes = _import_longest(path)
-    found: Any = module
-    for depth, attribute in enumerate(attributes):
-        if not hasattr(found, attribute):
-            owner = ".".join([module.__name__, *attributes[:depth]])
-            hint = _did_you_mean(attribute, dir(found))
-            msg = f"{path}: {owner} has no {attribute!r}{hint}"
-            raise WrongValueError("calculator", msg)
-        found = getattr(found, attribute)
+    """What a dotted path names. Raises WrongValueError when that is nothing, or nothing that can be called."""
+    try:
+        found = find_named(path)
+    except ImportPathError as error:
+        raise WrongValueError("calculator", str(error)) from error
     if not callable(found):
         msg = f"{path} is a {type(found).__name__}; name a class or a function"
         raise WrongValueError("calculator", msg)
     return found
-
-
-def _import_longest(path: str) -> tuple[ModuleType, list[str]]:
-    """The longest prefix of a dotted path that is a module, and the names after it."""
-    names = path.split(".")
-    if not all(name.isidentifier() for name in names):
-        msg = f"{path!r} is no import path; write e.g. ase.calculators.emt.EMT"
-        raise WrongValueError("calculator", msg)
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.append(here)
-    module: ModuleType | None = None
-    for depth in range(1, len(names) + 1):
-        prefix = ".".join(names[:depth])
-        try:
-            module = importlib.import_module(prefix)
-        except ModuleNotFoundError as error:
-            if error.name != prefix:
-                raise WrongValueError("calculator", f"importing {prefix} failed: {error}") from error
-            if module is None:
-                msg = f"{path}: no module {prefix!r}; install it or correct the name"
-                raise WrongValueError("calculator", msg) from error
-            if depth < len(names) and not hasattr(module, names[depth - 1]):
-                hint = _did_you_mean(names[depth - 1], [*dir(module), *_submodules(module)])
-                msg = f"{path}: no module {prefix!r}{hint}"
-                raise WrongValueError("calculator", msg) from error
-            return module, names[depth - 1 :]
-        except (Exception, SystemExit) as error:
-            msg = f"importing {prefix} failed: {type(error).__name__}: {error}"
-            raise WrongValueError("calculator", msg) from error
-    msg = f"{path} is a module; name a class or a function in it"
-    raise WrongValueError("calculator", msg)
 
 
 def _shown(keywords: Mapping[str, Any]) -> str:
@@ -149,12 +131,16 @@ def _shown(keywords: Mapping[str, Any]) -> str:
     return ", ".join(f"{key}={shown(value)}" for key, value in keywords.items())
 
 
-def _submodules(module: ModuleType) -> list[str]:
-    return [info.name for info in pkgutil.iter_modules(getattr(module, "__path__", []))]
+def _prepare(section: AseReference) -> None:
+    with suppress(ValueError):
+        find_callable(section.calculator)
 
 
-def _did_you_mean(name: str, known: Iterable[str]) -> str:
-    public = [other for other in known if not other.startswith("_")]
-    lowered = {other.lower(): other for other in public}  # tersoff is nearer to Tersoff than the letters say
-    close = [lowered[match] for match in difflib.get_close_matches(name.lower(), lowered, n=3)]
-    return f"; did you mean {' or '.join(close)}?" if close else ""
+KIND: Final = ReferenceKind(
+    section=AseReference,
+    build=lambda section, species, machine, base: AseCalculator(section),  # noqa: ARG005
+    prepare=_prepare,
+    foreign_code=lambda section: f"reference.calculator: {section.calculator}",
+    ladder=(AGAIN,),
+    bytes_per_task=8_000,
+)

@@ -9,51 +9,133 @@ with smearing is the free energy whose derivatives the forces are.
 
 from __future__ import annotations
 
-import math
+import importlib
 import os
-import re
 import shlex
-import shutil
-import subprocess
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
-from ase.calculators.espresso import Espresso as AseEspresso
-from ase.calculators.espresso import EspressoProfile, EspressoTemplate
-from ase.units import Ry
+from pydantic import Field, field_validator, model_validator
 
+from csp_al.campaign.errors import Finding, Misfit
 from csp_al.campaign.machine import Machine
-from csp_al.campaign.namelists import elements_in
-from csp_al.campaign.references import EspressoReference
-from csp_al.interfaces import ReferenceFailedError
+from csp_al.campaign.references import ReferenceSection, Remedy
+from csp_al.campaign.section import Positive
+from csp_al.interfaces import ReferenceFailedError, ReferenceKind
 from csp_al.reference import pseudopotentials
-from csp_al.reference.children import die_with_parent, one_thread_each
 from csp_al.reference.kpoints import monkhorst_pack
 from csp_al.reference.pseudopotentials import Pseudopotential, PseudopotentialError
-from csp_al.reference.pw_output import results_in, version_in, why_no_result
 
 if TYPE_CHECKING:
     from ase import Atoms
+    from ase.calculators.espresso import Espresso as AseEspresso
 
-PROGRAM: Final = "pw.x"
-SCRATCH: Final = "scratch"  # below the attempt's folder
-PATIENCE: Final = 30.0  # s in which pw.x has said its version
 SAME_RYDBERG: Final = 1e-6
 
-DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
-    "control": {"disk_io": "none"},
-    "system": {"occupations": "smearing", "smearing": "gaussian"},
-    "electrons": {"conv_thr": 1e-8, "mixing_beta": 0.5, "electron_maxstep": 100},
-}
-"""Our choice where pw.x's own does not suit thousands of random cells; the user's namelists override it.
 
-Cold smearing (Marzari and Vanderbilt) would suit metals better, but with it an insulator can have several Fermi
-energies: the SCF of a random Na4Cl4 hopped for 650 steps, until it was stopped, and took 8 with a Gaussian (pw.x 6.7).
+def _electrons(**settings: Any) -> dict[str, Any]:
+    return {"namelists": {"electrons": settings}}
+
+
+_BANDS: Final = "^(diagonalisation|charge is wrong|Fermi energy)"
+_CRASHED: Final = "^(killed|no output|output ends early|scratch|MPI)"
+
+LADDER: Final = (
+    Remedy(
+        when="^SCF not converged", say="slower mixing, more steps",
+        set=_electrons(mixing_beta=0.2, electron_maxstep=200),
+    ),
+    Remedy(
+        when="^SCF not converged", say="local Thomas-Fermi mixing of more steps",
+        set=_electrons(mixing_mode="local-TF", mixing_beta=0.2, mixing_ndim=12, electron_maxstep=200),
+    ),
+    Remedy(
+        when="^SCF not converged", say="conjugate gradients, very slow plain mixing",
+        set=_electrons(diagonalization="cg", mixing_mode="plain", mixing_beta=0.05, electron_maxstep=500),
+    ),
+    Remedy(
+        when=_BANDS, say="more bands",
+        set={"bands": 1.6},
+    ),
+    Remedy(
+        when=_BANDS, say="conjugate gradients",
+        set=_electrons(diagonalization="cg", diago_cg_maxiter=100),
+    ),
+    Remedy(
+        when="^diagonalisation", say="projected preconditioned conjugate gradients, random first waves",
+        set=_electrons(diagonalization="ppcg", startingwfc="random"),
+    ),
+    Remedy(
+        when="^symmetry", say="no symmetry",
+        set={"namelists": {"system": {"nosym": True, "noinv": True}}},
+    ),
+    Remedy(
+        when="^(out of memory|killed by SIGKILL)", say="a smaller workspace",
+        set=_electrons(diago_david_ndim=2),
+    ),
+    Remedy(
+        when="^out of memory", say="conjugate gradients, which need the least memory",
+        set=_electrons(diagonalization="cg"),
+    ),
+    Remedy(when=r"^disk full", say="once more: others may have made room"),
+    Remedy(when=_CRASHED, say="once more, as it was"),
+)  # fmt: skip
+"""For the reasons that `csp_al.reference.pw_output` gives.
+
+What aiida-quantumespresso (PwBaseWorkChain) and custodian do for the same failures, less what changes the answer.
 """
+
+
+class EspressoReference(ReferenceSection):
+    """Quantum ESPRESSO's pw.x."""
+
+    curable: ClassVar[tuple[str, ...]] = ("namelists", "bands", "time_limit")
+
+    kind: Literal["espresso"]
+    pseudo_dir: str | None = Field(
+        None,
+        description="folder of the pseudopotentials, seen from this file; null: the machine file's, or ESPRESSO_PSEUDO",
+    )
+    pseudopotentials: dict[str, str] = Field(
+        default_factory=dict,
+        description="files by element, e.g. {Si: Si.upf}; the others: the one file whose name begins with the element",
+    )
+    checksums: dict[str, str] = Field(
+        default_factory=dict, description="SHA-256 of the files by element; the others: as found when a campaign begins"
+    )
+    ecutwfc: Positive | None = Field(None, description="Ry; null: the highest that a pseudopotential suggests")
+    ecutrho: Positive | None = Field(None, description="Ry; null: as suggested, at least 4 x ecutwfc, 8 x if ultrasoft")
+    kspacing: Positive = Field(0.3, description="1/Å (2 pi included), largest distance between k-points")
+    smearing: Positive = Field(0.1, description="eV, width of a Gaussian; other kinds: namelists.system.smearing")
+    bands: Positive | None = Field(None, description="bands for each pair of valence electrons; null: pw.x decides")
+    namelists: dict[str, dict[str, Any]] = Field(
+        default_factory=dict,
+        description="further input, e.g. {system: {nspin: 2, starting_magnetization(Fe): 0.5}, electrons: {...}}",
+    )
+    cards: tuple[str, ...] = Field((), description="further lines below the namelists, e.g. of HUBBARD (7.1 or newer)")
+
+    @field_validator("namelists")
+    @classmethod
+    def _lower_case(cls, value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        from csp_al.reference.namelists import in_lower_case
+
+        return in_lower_case(value)
+
+    @model_validator(mode="after")
+    def _pw_knows_the_keys(self) -> EspressoReference:
+        if not self.namelists:
+            return self
+        from csp_al.reference.namelists import wrong_keys
+
+        findings = [
+            Finding(("namelists", *found.key), found.message, found.at_key) for found in wrong_keys(self.namelists)
+        ]
+        if findings:
+            raise Misfit(findings)
+        return self
 
 
 @dataclass(frozen=True)
@@ -68,17 +150,23 @@ class Espresso:
 
     def calculator(self, atoms: Atoms, directory: Path) -> AseEspresso:
         """pw.x for these atoms. Raises ReferenceFailedError for a pseudopotential that is not the campaign's."""
+        from ase.calculators.espresso import Espresso as AseEspresso
+        from ase.calculators.espresso import EspressoProfile
+
+        from csp_al.reference.pw_program import PROGRAM, PwTemplate, input_of
+
         found = pseudopotentials.find(self.folder, dict.fromkeys(atoms.symbols), self.section.pseudopotentials)
         for element, pseudo in found.items():
             if message := self._changed(element, pseudo.path):
                 raise ReferenceFailedError(message)
+        pinned = Espresso(self.section, tuple(found), self.machine, self.base).pinned()
         calculator = AseEspresso(
             profile=EspressoProfile(shlex.join(self.machine.command(PROGRAM)), self.folder.resolve()),
             directory=directory,
             pseudopotentials={element: self._name(pseudo) for element, pseudo in found.items()},
             # a mesh even for Gamma alone: what pw.x 6.7 does there in half the time may end in another state
             kpts=tuple(self.kpoints(atoms)),
-            input_data=self._input(atoms, found),
+            input_data=input_of(pinned, atoms, found),
             additional_cards=list(self.section.cards),
         )
         calculator.template = PwTemplate()
@@ -127,7 +215,9 @@ class Espresso:
 
     def versions(self) -> dict[str, str]:
         """What runs, for the record."""
-        return {PROGRAM: _version(tuple(self.machine.command(PROGRAM)))}
+        from csp_al.reference.pw_program import PROGRAM, version_of
+
+        return {PROGRAM: version_of(tuple(self.machine.command(PROGRAM)))}
 
     @cached_property
     def folder(self) -> Path:
@@ -170,6 +260,8 @@ class Espresso:
         return wrong
 
     def _wrong_elements(self) -> list[tuple[str, str]]:
+        from csp_al.reference.namelists import elements_in
+
         wrong = {key: sorted(s - set(self.species)) for key, s in elements_in(self.section.namelists).items()}
         known = ", ".join(self.species)
         return [
@@ -183,103 +275,17 @@ class Espresso:
             return [("kind", str(error))]
         return []
 
-    def _input(self, atoms: Atoms, found: Mapping[str, Pseudopotential]) -> dict[str, dict[str, Any]]:
-        pinned = Espresso(self.section, tuple(found), self.machine, self.base).pinned()
-        given = self.section.namelists
-        data = {name: {**settings, **given.get(name, {})} for name, settings in DEFAULTS.items()}
-        data["control"] |= {"calculation": "scf", "outdir": SCRATCH, "prefix": "pw", "tprnfor": True, "tstress": True}
-        data["system"] |= {"ecutwfc": pinned.ecutwfc, "ecutrho": pinned.ecutrho}
-        if data["system"]["occupations"] == "smearing":
-            data["system"]["degauss"] = self.section.smearing / Ry
-        else:
-            data["system"].pop("smearing")
-        if self.section.bands is not None:
-            data["system"]["nbnd"] = self._bands(atoms, found, self.section.bands)
-        return data
 
-    def _bands(self, atoms: Atoms, found: Mapping[str, Pseudopotential], per_pair: float) -> int:
-        """Bands by pairs of electrons, and never fewer than pw.x takes for a metal."""
-        system = self.section.namelists.get("system", {})
-        electrons = sum(found[symbol].valence for symbol in atoms.symbols) - float(system.get("tot_charge", 0))
-        spinors = 2 if system.get("noncolin", False) else 1  # a band holds one electron then
-        pairs = spinors * electrons / 2
-        return max(math.ceil(per_pair * pairs), math.ceil(pairs) + 4 * spinors)
+def _prepare(_: EspressoReference) -> None:
+    importlib.import_module("csp_al.reference.pw_program")
 
 
-class PwTemplate(EspressoTemplate):
-    """ASE's writer for pw.x, with species by name, a process that dies with us, and reasons for failures."""
-
-    atoms = 0
-    """Of the input that was written last."""
-
-    def write_input(
-        self, profile: EspressoProfile, directory: Path, atoms: Atoms, parameters: dict[str, Any], properties: Any
-    ) -> None:
-        """Write the input; ``key(Fe)`` becomes ``key(i)`` with Fe's number in ATOMIC_SPECIES, or goes where none is."""
-        self.atoms = len(atoms)
-        numbers = {symbol: number for number, symbol in enumerate(dict.fromkeys(atoms.symbols), start=1)}
-        data = parameters["input_data"]
-        absent = {key for key, symbols in elements_in(data).items() if symbols - set(numbers)}
-        system = {_numbered(key, numbers): value for key, value in data["system"].items() if key not in absent}
-        # ASE writes starting_magnetization itself, from the moments of the atoms
-        moments = {number: system.pop(f"starting_magnetization({number})", 0.0) for number in numbers.values()}
-        spins = atoms.copy()
-        spins.set_initial_magnetic_moments([moments[numbers[symbol]] for symbol in atoms.symbols])
-        changed = parameters | {"input_data": data | {"system": system}}
-        super().write_input(profile, directory, spins, changed, properties)
-
-    def execute(self, directory: Path, profile: EspressoProfile) -> None:
-        """Run pw.x. Raises ReferenceFailedError with the reason when it says that it failed."""
-        output, errors = directory / self.outputname, directory / self.errorname
-        try:
-            with output.open("wb") as out, errors.open("wb") as err:
-                status = subprocess.run(
-                    profile.get_command(self.inputname),
-                    cwd=directory, stdin=subprocess.DEVNULL, stdout=out, stderr=err, check=False,
-                    env=one_thread_each(), preexec_fn=die_with_parent,
-                ).returncode  # fmt: skip
-        except OSError as error:
-            raise ReferenceFailedError(f"cannot run: {profile.command} ({error.strerror})") from error
-        finally:
-            shutil.rmtree(directory / SCRATCH, ignore_errors=True)
-        said, cried = (path.read_text(encoding="utf-8", errors="replace") for path in (output, errors))
-        if reason := why_no_result(said, cried, status):
-            raise ReferenceFailedError(reason)
-
-    def read_results(self, directory: Path) -> dict[str, Any]:
-        """Energy, forces and stress. Raises ReferenceFailedError for an output that cannot be read."""
-        output = (directory / self.outputname).read_text(encoding="utf-8", errors="replace")
-        try:
-            return results_in(output, self.atoms)
-        except ValueError as error:
-            raise ReferenceFailedError(f"output cannot be read: {error}") from error
-
-
-def _numbered(key: str, numbers: Mapping[str, int]) -> str:
-    def number(found: re.Match[str]) -> str:
-        return str(numbers.get(found[0], found[0]))
-
-    name, bracket, inside = key.partition("(")
-    return f"{name}{bracket}{re.sub(r'[A-Z][a-z]?', number, inside)}"
-
-
-@cache
-def _version(command: tuple[str, ...]) -> str:
-    """What pw.x says when it is started without input. Raises ReferenceFailedError if it does not start."""
-    line = " ".join(command)
-    with tempfile.TemporaryDirectory() as folder:  # it leaves files
-        try:
-            ran = subprocess.run(
-                command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
-                timeout=PATIENCE, check=False, env=one_thread_each(), preexec_fn=die_with_parent,
-            )  # fmt: skip
-        except subprocess.TimeoutExpired as error:
-            raise ReferenceFailedError(f"{line} said nothing in {PATIENCE:g} s; is it pw.x?") from error
-        except OSError as error:
-            remedy = f"put {PROGRAM} on PATH (on clusters: module load), or into the machine file's programs"
-            raise ReferenceFailedError(f"{line} cannot be run ({error.strerror}); {remedy}") from error
-    version = version_in(ran.stdout)
-    if version is None:
-        last = next((said for said in reversed((ran.stderr or ran.stdout).splitlines()) if said.strip()), "nothing")
-        raise ReferenceFailedError(f"{line} does not say that it is pw.x, but: {last.strip()[:200]}")
-    return version
+KIND: Final = ReferenceKind(
+    section=EspressoReference,
+    build=lambda section, species, machine, base: Espresso(section, tuple(species), machine, base),
+    prepare=_prepare,
+    foreign_code=lambda _: "",
+    ladder=LADDER,
+    places=("pseudo_dir",),
+    bytes_per_task=40_000,
+)

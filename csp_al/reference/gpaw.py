@@ -9,26 +9,25 @@ the cell; the plane waves are chosen anew for every cell, at the same cutoff, an
 
 from __future__ import annotations
 
+import importlib
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
-from ase.calculators.calculator import Calculator, all_changes
-from ase.calculators.subprocesscalculator import MPICommand, NamedPackedCalculator, PythonSubProcessCalculator
-from ase.units import Hartree
+from pydantic import ConfigDict, Field
 
 from csp_al.campaign.machine import Machine
-from csp_al.campaign.references import GpawReference
-from csp_al.interfaces import ReferenceFailedError
-from csp_al.reference.children import die_with_parent, one_thread_each
+from csp_al.campaign.references import ReferenceSection, Remedy
+from csp_al.campaign.section import Positive
+from csp_al.interfaces import ReferenceKind
+from csp_al.reference.children import one_thread_each
 from csp_al.reference.kpoints import monkhorst_pack
+from csp_al.reference.ladder import AGAIN
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -36,6 +35,47 @@ if TYPE_CHECKING:
 
 PATIENCE: Final = 60.0  # s in which GPAW has started
 INSTALL: Final = 'pip install "csp_al[gpaw]"'
+
+SECONDS: Final = (10.0, 68.0)
+"""Core seconds of a single point, seen on one core at 250 to 400 eV and a k-spacing of 0.35 to 0.5 1/Å: Si2 10,
+Si8 14 to 23, Si16 19, Al4O6 68."""
+CUTOFF, KSPACING, ATOMS = 325.0, 0.42, 16
+"""Middle of those settings, and the largest of those cells."""
+
+PLAIN: Final = {
+    "basis", "charge", "convergence", "eigensolver", "hund", "magmoms", "maxiter", "mixer", "mode", "nbands",
+    "occupations", "poissonsolver", "random", "setups", "soc", "spinpol", "symmetry", "xc",
+}  # fmt: skip
+"""Keywords of GPAW that neither write a file nor read one."""
+
+LADDER: Final = (
+    AGAIN,
+    Remedy(
+        when="^(?!one evaluation took longer)", say="slower density mixing, more SCF steps, no point-group symmetry",
+        set={"parameters": {
+            "mixer": {"name": "pulay", "beta": 0.02, "nmaxold": 8, "weight": 100.0},
+            "maxiter": 1000,
+            "eigensolver": {"name": "davidson", "niter": 3},
+            "symmetry": {"point_group": False},  # almost symmetric cells: the group may break between two steps
+        }},
+    ),
+)  # fmt: skip
+
+
+class GpawReference(ReferenceSection):
+    """GPAW, plane waves, in its own process."""
+
+    # the kind tells the references apart, so editors must ask for it although it has a default here
+    model_config = ConfigDict(json_schema_extra={"required": ["kind"]})
+
+    curable: ClassVar[tuple[str, ...]] = ("parameters", "time_limit")
+
+    kind: Literal["gpaw"] = "gpaw"
+    cutoff: Positive = Field(400, description="eV, plane-wave cutoff")
+    kspacing: Positive = Field(0.3, description="1/Å (2 pi included), largest distance between k-points")
+    xc: str = Field("PBE", description="exchange and correlation")
+    smearing: Positive = Field(0.1, description="eV, Fermi-Dirac width")
+    parameters: dict[str, Any] = Field(default_factory=dict, description="further keywords of gpaw.GPAW")
 
 
 @dataclass(frozen=True)
@@ -57,6 +97,8 @@ class Gpaw:
             "txt": str(directory / "gpaw.txt"),
         }
         keywords |= self.section.parameters
+        from csp_al.reference.gpaw_calculators import Parallel, PulayCorrected
+
         if self.machine.cores_per_label > 1:
             return PulayCorrected(Parallel(self._command(), keywords, directory), self._pulay(atoms))
         from gpaw import GPAW
@@ -70,6 +112,8 @@ class Gpaw:
         """
         if {"mode", "setups", "xc"} & set(self.section.parameters):
             return 0.0
+        from csp_al.reference.gpaw_calculators import pulay_energy
+
         symbols = atoms.symbols.formula.count()
         return sum(
             count * pulay_energy(symbol, self.section.xc, self.section.cutoff) for symbol, count in symbols.items()
@@ -147,92 +191,35 @@ class Gpaw:
         return missing
 
 
-@cache
-def pulay_energy(symbol: str, xc: str, cutoff: float) -> float:
-    """-2/3 E_cut dE/dE_cut (eV) of an atom, from the kinetic energy of its pseudo partial waves beyond the cutoff (eV).
-
-    GPAW's own estimate, which its present plane-wave mode no longer applies. For oxygen at 340 eV it is -10.6 eV, which
-    in corundum is 117 of the 145 GPa by which the stress there is not the derivative of the energy.
-    """
-    from gpaw.setup import create_setup
-    from gpaw.utilities.ekin import dekindecut, ekin
-    from gpaw.xc import XC
-
-    wave_vectors, energies, _ = ekin(create_setup(symbol, XC(xc)))
-    return float(-dekindecut(wave_vectors, energies, cutoff / Hartree)) * 2 / 3 * cutoff
+def _prepare(_: GpawReference) -> None:
+    with suppress(ImportError):
+        for module in ("gpaw.new.ase_interface", "gpaw.new.pw.builder"):
+            importlib.import_module(module)
 
 
-class PulayCorrected(Calculator):
-    """A calculator whose stress follows the energy at a constant cutoff: p = E_Pulay / V is added to its diagonal."""
-
-    implemented_properties: Final = ["energy", "free_energy", "forces", "stress"]
-
-    def __init__(self, inner: BaseCalculator, pulay: float) -> None:
-        super().__init__()
-        self.inner, self.pulay = inner, pulay
-
-    def calculate(
-        self,
-        atoms: Atoms | None = None,
-        properties: Sequence[str] = ("energy",),
-        system_changes: Sequence[str] = all_changes,
-    ) -> None:
-        """Energy, forces and stress, whatever was asked for."""
-        super().calculate(atoms, properties, system_changes)
-        asked = self.atoms.copy()
-        asked.calc = self.inner
-        stress = asked.get_stress()
-        stress[:3] += self.pulay / asked.get_volume()
-        free_energy = asked.get_potential_energy(force_consistent=True)
-        self.results = {
-            "energy": asked.get_potential_energy(),
-            "free_energy": free_energy,
-            "forces": asked.get_forces(),
-            "stress": stress,
-        }
+def _foreign_code(section: GpawReference) -> str:
+    settings = [section.parameters, *(remedy.set.get("parameters", {}) for remedy in section.remedies)]
+    keys = sorted({key for parameters in settings for key in parameters} - PLAIN)
+    return f"reference.parameters.{keys[0]}" if keys else ""
 
 
-class Parallel(PythonSubProcessCalculator):
-    """GPAW in processes of its own, started when it is first asked and ended with the calculator."""
-
-    def __init__(self, command: list[str], keywords: dict[str, Any], directory: Path) -> None:
-        super().__init__(NamedPackedCalculator("gpaw", keywords), Started(command))
-        self.log = directory / "output.log"
-
-    def calculate(self, atoms: Atoms, properties: list[str], system_changes: list[str]) -> None:  # noqa: ARG002
-        """Energy, forces and stress, whatever was asked for. Raises ReferenceFailedError if GPAW dies."""
-        if self.protocol is None:
-            self.__enter__()
-        try:
-            super().calculate(atoms, ["energy", "forces", "stress"], system_changes)
-        except (EOFError, BrokenPipeError) as error:
-            raise ReferenceFailedError(_last_error(self.log) or "killed: GPAW's processes ended") from error
-
-    def __del__(self) -> None:
-        if self.protocol is not None:
-            with suppress(OSError):
-                self.__exit__()
+def _core_seconds(section: GpawReference, n_atoms: int) -> tuple[tuple[float, float], str]:
+    size = max(1.0, n_atoms / ATOMS)
+    finer = (section.cutoff / CUTOFF) ** 1.5 * (KSPACING / section.kspacing) ** 3
+    least, most = (one * finer * size**2 for one in SECONDS)
+    basis = (
+        f"roughly {least:.0f} to {most:.0f} core seconds a single point, scaled from {SECONDS[0]:.0f} "
+        f"(Si2) to {SECONDS[1]:.0f} (Al4O6) at 250 to 400 eV and 0.35 to 0.5 1/Å; measured after the first cycle"
+    )
+    return (least, most), basis
 
 
-def _last_error(log: Path) -> str:
-    """The last line of a log that names an exception; empty if none does."""
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
-    return next((line.strip() for line in reversed(lines) if re.match(r"[\w.]*Error: ", line)), "")
-
-
-class Started(MPICommand):
-    """The launcher, in an environment in which processes share the machine, dying with us."""
-
-    def __init__(self, command: list[str]) -> None:
-        super().__init__([*command, "-m", "ase.calculators.subprocesscalculator", "standard"])
-
-    def execute(self) -> subprocess.Popen[bytes]:
-        """Start it, with pipes to its first process."""
-        pipe = subprocess.PIPE
-        return subprocess.Popen(
-            self.argv,
-            stdin=pipe,
-            stdout=pipe,
-            env=one_thread_each(),
-            preexec_fn=die_with_parent,  # noqa: PLW1509
-        )
+KIND: Final = ReferenceKind(
+    section=GpawReference,
+    build=lambda section, species, machine, base: Gpaw(section, tuple(species), machine),  # noqa: ARG005
+    prepare=_prepare,
+    foreign_code=_foreign_code,
+    ladder=LADDER,
+    bytes_per_task=20_000,
+    core_seconds=_core_seconds,
+)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from csp_al.campaign.machine import Machine
-from csp_al.campaign.references import AnyReference, EspressoReference, GpawReference
-from csp_al.interfaces import Reference
-from csp_al.reference.ase_calculator import AseCalculator, find_callable
-from csp_al.reference.gpaw import Gpaw
+from csp_al.campaign.open_section import Kept
+from csp_al.campaign.references import AnyReference
+from csp_al.interfaces import Reference, ReferenceKind
+from csp_al.kinds import REFERENCES, find
+
+
+def reference_kind(section: AnyReference) -> ReferenceKind:
+    """The record of the kind that a section names. Raises ValueError for a kind that cannot be found or imported."""
+    kind: ReferenceKind = find(REFERENCES, section.kind)
+    return kind
 
 
 def build_reference(
@@ -22,27 +26,9 @@ def build_reference(
     The species (chemical symbols) tell `check` and `pinned` which datasets a campaign needs, the machine where programs
     are; ``base`` is the folder that file names in the section refer to.
     """
-    machine = machine or Machine()
-    if isinstance(section, GpawReference):
-        return Gpaw(section, tuple(species), machine)
-    if isinstance(section, EspressoReference):
-        from csp_al.reference.espresso import Espresso
-
-        return Espresso(section, tuple(species), machine, base)
-    return AseCalculator(section)
+    return reference_kind(section).build(section, species, machine or Machine(), base)
 
 
-def import_reference(section: AnyReference) -> None:
-    """Import what the reference will need, so that processes forked from this one start at once.
-
-    What cannot be imported is left to the calculation, which says so.
-    """
-    if isinstance(section, GpawReference):
-        with suppress(ImportError):
-            for module in ("gpaw.new.ase_interface", "gpaw.new.pw.builder"):
-                importlib.import_module(module)
-    elif isinstance(section, EspressoReference):
-        importlib.import_module("csp_al.reference.espresso")
-    else:
-        with suppress(ValueError):
-            find_callable(section.calculator)
+def places(section: AnyReference) -> tuple[str, ...]:
+    """Keys of the section that say where something is, and change no result; none are known of a kept section."""
+    return () if isinstance(section, Kept) else reference_kind(section).places

@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
 
+from csp_al import kinds
 from csp_al.campaign.machine import usable_cores
 
 Line = tuple[bool | None, str, str]
@@ -46,6 +47,7 @@ def examine() -> list[Line]:
         _cores(),
         _memory(),
         _folder(Path.cwd()),
+        *(_kind(group, name) for group in kinds.OURS for name in kinds.installed(group)),
     ]
 
 
@@ -77,8 +79,7 @@ def _torch() -> Line:
 
 def _gpaw() -> Line:
     """GPAW and its datasets: the reference that pip installs."""
-    from csp_al.campaign.references import GpawReference
-    from csp_al.reference.gpaw import INSTALL, Gpaw
+    from csp_al.reference.gpaw import INSTALL, Gpaw, GpawReference
 
     try:
         missing = Gpaw(GpawReference()).check()
@@ -146,6 +147,20 @@ def _folder(folder: Path) -> Line:
     if not os.access(folder, os.W_OK):
         return False, f"{what}, not writable", "run directories go below the current folder: change to one of yours"
     return free >= LEAST_DISK, f"{what}, writable", "a campaign takes a few hundred MB: free some space"
+
+
+def _kind(group: str, name: str) -> Line:
+    """What an installed package adds. Its code runs to find out whether it does."""
+    point = kinds.installed(group)[name][0]
+    what = f"{group}: {name}, of {kinds.package_of(point)}"
+    if kinds.is_ours(group, name):
+        path = point.value.replace(":", ".")
+        return None, f"{what}, is not used: the name is ours", f"write its path instead, kind: {path}"
+    try:
+        kinds.find(group, name)
+    except kinds.BrokenKindError as error:
+        return False, f"{what}, does not work", f"{error}; mend or remove it"
+    return True, what, ""
 
 
 def _first_on_path(commands: tuple[str, ...]) -> str | None:

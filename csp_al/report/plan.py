@@ -16,18 +16,10 @@ from typing import Any, Final
 import pandas as pd
 
 from csp_al.campaign.models import Campaign, species_counts
-from csp_al.campaign.references import GpawReference
+from csp_al.reference.references import reference_kind
 from csp_al.report.tables import Run, open_run
 from csp_al.store.run_directory import SETTINGS, STAGES
 
-GPAW_SECONDS: Final = (10.0, 68.0)
-"""Core seconds of a single point, seen on one core at 250 to 400 eV and a k-spacing of 0.35 to 0.5 1/Å: Si2 10,
-Si8 14 to 23, Si16 19, Al4O6 68."""
-GPAW_CUTOFF, GPAW_KSPACING, GPAW_ATOMS = 325.0, 0.42, 16
-"""Middle of those settings, and the largest of those cells."""
-
-BYTES_PER_TASK: Final = {"gpaw": 20_000, "espresso": 40_000, "ase": 8_000}
-"""Of a label's directory with all its output, seen for cells of 4 to 16 atoms."""
 CHECKS: Final = 2
 """Labels of a source from elsewhere that are computed again at most, before it is trusted."""
 WEIGHTS: Final = 10
@@ -173,19 +165,13 @@ def _judged(cycles: pd.DataFrame) -> pd.DataFrame:
 
 def _core_seconds(campaign: Campaign, measured: Measured | None) -> tuple[list[float] | None, str]:
     """Core seconds a call of the reference method, [least, most], and what that rests on."""
-    reference = campaign.reference
     if measured is not None:
         return [measured.core_seconds] * 2, f"measured: {measured.core_seconds:.3g} core seconds a single point"
-    if not isinstance(reference, GpawReference):
+    estimate = reference_kind(campaign.reference).core_seconds
+    if estimate is None:
         return None, "unknown before the first cycle"
-    size = max(1.0, _atoms(campaign) / GPAW_ATOMS)
-    finer = (reference.cutoff / GPAW_CUTOFF) ** 1.5 * (GPAW_KSPACING / reference.kspacing) ** 3
-    seconds = [one * finer * size**2 for one in GPAW_SECONDS]
-    basis = (
-        f"roughly {seconds[0]:.0f} to {seconds[1]:.0f} core seconds a single point, scaled from {GPAW_SECONDS[0]:.0f} "
-        f"(Si2) to {GPAW_SECONDS[1]:.0f} (Al4O6) at 250 to 400 eV and 0.35 to 0.5 1/Å; measured after the first cycle"
-    )
-    return seconds, basis
+    seconds, basis = estimate(campaign.reference, _atoms(campaign))
+    return list(seconds), basis
 
 
 def cycle_bytes(campaign: Campaign, candidates: int | None = None, labels: int | None = None) -> int:
@@ -195,7 +181,8 @@ def cycle_bytes(campaign: Campaign, candidates: int | None = None, labels: int |
     # energies, positions, forces, sigmas; and the features of all members side by side
     per_candidate = 8 * (9 * atoms + potential.members * potential.features + 40)
     weights = 4 * WEIGHTS * potential.members * potential.interactions * potential.features**2
-    tasks = (campaign.select.per_cycle if labels is None else labels) * BYTES_PER_TASK[campaign.reference.kind]
+    per_task = reference_kind(campaign.reference).bytes_per_task
+    tasks = (campaign.select.per_cycle if labels is None else labels) * per_task
     return (_size(campaign) if candidates is None else candidates) * per_candidate + weights + tasks
 
 

@@ -17,8 +17,9 @@ from typing import Any, Final, TypeVar
 from csp_al.campaign.document import read_document
 from csp_al.campaign.errors import CampaignError
 from csp_al.campaign.models import Campaign
+from csp_al.campaign.references import ReferenceSection
 from csp_al.campaign.section import Section
-from csp_al.engine.tasks import PLACES
+from csp_al.reference.references import places
 from csp_al.store.repair import set_aside
 from csp_al.store.run_directory import cycle_folder, cycles
 from csp_al.store.stages import is_published
@@ -77,18 +78,19 @@ def _kept(before: S, now: S, given: Any) -> S:
     somebody, and may be code.
     """
     said = given if isinstance(given, Mapping) else {}
+    aside = places(now) if isinstance(now, ReferenceSection) else ()
     taken = {}
     for key in type(now).model_fields:
         old, new = getattr(before, key), getattr(now, key)
         if isinstance(old, Section) and type(old) is type(new):
             taken[key] = _kept(old, new, said.get(key))
-        elif key in now.model_fields_set or key in said or new in ({}, ()) or key in PLACES:
+        elif key in now.model_fields_set or key in said or new in ({}, ()) or key in aside:
             taken[key] = new
     return before.model_copy(update=taken)
 
 
 def _as_json(campaign: Campaign) -> dict[str, Any]:
-    return campaign.model_dump(mode="json", exclude={"reference": set(PLACES)})
+    return campaign.model_dump(mode="json", exclude={"reference": set(places(campaign.reference))})
 
 
 def accept(run: Path, before: Campaign, now: Campaign) -> list[str]:

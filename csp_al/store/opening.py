@@ -56,7 +56,7 @@ def open_to_drive(
 
 def _continue(run: Path, campaign: Campaign, tell: Callable[[str], None]) -> tuple[Campaign, bool]:
     """The campaign with the defaults that its run began with, and whether it changed. Raises ChangedError."""
-    before = read_campaign_of(run)
+    before = read_campaign_of(run, trust=campaign.kinds)  # what is to be driven is trusted already
     campaign, kept = keep_defaults(run, before, campaign)
     for words in kept:
         tell(f"Kept: {words}")

@@ -22,7 +22,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
+from csp_al.campaign.messages import findings
 from csp_al.campaign.models import Campaign
+from csp_al.campaign.section import Trust
 from csp_al.files import DamagedError, read_sealed, write_atomically, write_sealed
 from csp_al.store.stages import is_published, manifest
 
@@ -57,16 +61,23 @@ def prepare(run: Path, campaign: Campaign, source: Path | None, programs: dict[s
     write_sealed(run / SETTINGS, "settings", {"campaign": campaign.written()}, indent=1)
 
 
-def read_campaign_of(run: Path) -> Campaign:
-    """The campaign that a run directory belongs to, all defaults resolved. Raises NoRunError and DamagedError."""
+def read_campaign_of(run: Path, *, trust: Trust = False) -> Campaign:
+    """The campaign that a run directory belongs to, all defaults resolved. Raises NoRunError and DamagedError.
+
+    Nothing that its author chose is imported: a section of a kind that is not ours is kept as it is, unless all kinds
+    are trusted, or this one.
+    """
     path = run / SETTINGS
     try:
-        return Campaign.recall(read_sealed(path, "settings")["campaign"])
+        content = read_sealed(path, "settings")["campaign"]
+        return Campaign.recall(content, trust)
     except FileNotFoundError as error:
         msg = f"{run}: no run directory (there is no {path.name}); 'csp-al run FILE' makes one, under runs/"
         raise NoRunError(msg) from error
     except DamagedError as error:
         raise DamagedError(path, f"{error.what}; 'csp-al run FILE --repair' writes it again") from error
+    except ValidationError as error:
+        raise DamagedError(path, f"no campaign ({next(findings(error, content))})") from error
     except (ValueError, KeyError, TypeError) as error:
         raise DamagedError(path, f"no campaign ({str(error).splitlines()[0]})") from error
 

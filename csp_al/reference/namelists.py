@@ -9,7 +9,7 @@ from typing import Any, Final
 from ase.io.espresso_namelist.keys import pw_keys
 
 from csp_al.campaign.errors import Finding, shown
-from csp_al.campaign.spelling import did_you_mean
+from csp_al.spelling import did_you_mean
 
 ALLOWED: Final = ("control", "system", "electrons")
 """Namelists that a single point reads."""
