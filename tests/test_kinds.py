@@ -232,6 +232,12 @@ def test_reference_of_ours_keeps_its_contract(tmp_path):
     check_reference({"kind": "ase", "calculator": "ase.calculators.emt.EMT"}, bulk("Al"), tmp_path)
 
 
+@pytest.mark.long
+def test_gpaw_keeps_its_contract(tmp_path):
+    coarse = {"cutoff": 300, "kspacing": 3, "parameters": {"convergence": {"density": 1e-6}}}
+    check_reference({"kind": "gpaw", **coarse}, bulk("Si"), tmp_path)
+
+
 def test_reference_whose_forces_are_not_derivatives_breaks_the_contract(tmp_path, monkeypatch):
     (tmp_path / "wrong_sign.py").write_text(
         "from ase.calculators.emt import EMT\n"
