@@ -8,17 +8,20 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk
 from jsonschema import Draft202012Validator
+from pydantic import TypeAdapter, ValidationError
 from typer.testing import CliRunner
 
 from csp_al import kinds
 from csp_al.campaign import Campaign, CampaignError, Pool, campaign_schema, campaign_template, read_campaign
-from csp_al.campaign.open_section import Kept
+from csp_al.campaign.open_section import Kept, OfKind
+from csp_al.campaign.references import ReferenceSection
 from csp_al.campaign.sources import SourceSection
 from csp_al.cli import app
 from csp_al.cli.trust import UntrustedError, refuse_code
@@ -219,6 +222,17 @@ def test_schema_and_template_know_the_kinds_of_packages(example, tmp_path):
     written = CliRunner().invoke(app, ["init", str(tmp_path / "b.yaml"), "--formula", "Al4", "--reference", "spring"])
     assert written.exit_code == 2
     assert "allowed: gpaw, espresso, ase, springs" in written.output
+
+
+def test_section_without_a_kind_takes_the_default_where_there_is_one():
+    adapter = TypeAdapter(Annotated[ReferenceSection, OfKind(REFERENCES, default="gpaw")])
+    validator = Draft202012Validator(adapter.json_schema())
+    for given, kind in (({"cutoff": 300}, "gpaw"), ({"kind": "espresso"}, "espresso")):
+        assert adapter.validate_python(given).kind == kind
+        assert validator.is_valid(given)
+    assert not validator.is_valid({"ecutwfc": 30})
+    with pytest.raises(ValidationError, match="ecutwfc"):
+        adapter.validate_python({"ecutwfc": 30})
 
 
 # --- contracts

@@ -97,14 +97,11 @@ class OfKind:
         sections = {name: _told_apart(name, section) for name, section in self.sections(base, names(self.group))}
         choices = {name: section.__pydantic_core_schema__ for name, section in sections.items()}
         found = handler(core_schema.tagged_union_schema(choices, discriminator="kind"))
-        found["oneOf"].append(
-            {
-                "type": "object",
-                "description": "A kind by its import path.",
-                "properties": {"kind": {"type": "string", "pattern": r"\."}},
-                "required": ["kind"],
-            }
-        )
+        default = found["discriminator"]["mapping"].get(self.default)
+        said = {"required": ["kind"]}
+        found["oneOf"] = [one if one.get("$ref") == default else one | said for one in found["oneOf"]]
+        path = {"kind": {"type": "string", "pattern": r"\."}}
+        found["oneOf"].append({"type": "object", "description": "Any kind by its path.", "properties": path} | said)
         return found
 
 

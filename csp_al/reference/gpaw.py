@@ -19,7 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from csp_al.campaign.machine import Machine
 from csp_al.campaign.references import ReferenceSection, Remedy
@@ -64,9 +64,6 @@ LADDER: Final = (
 
 class GpawReference(ReferenceSection):
     """GPAW, plane waves, in its own process."""
-
-    # the kind tells the references apart, so editors must ask for it although it has a default here
-    model_config = ConfigDict(json_schema_extra={"required": ["kind"]})
 
     curable: ClassVar[tuple[str, ...]] = ("parameters", "time_limit")
 
