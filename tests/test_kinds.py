@@ -26,6 +26,7 @@ from csp_al.campaign.sources import SourceSection
 from csp_al.cli import app
 from csp_al.cli.trust import UntrustedError, refuse_code
 from csp_al.engine.tasks import label_task
+from csp_al.files import read_sealed, write_sealed
 from csp_al.generate import generate_pool
 from csp_al.generate.pool import is_symmetric
 from csp_al.generate.sources import allot
@@ -33,6 +34,7 @@ from csp_al.interfaces import ReferenceKind, SourceKind
 from csp_al.kinds import OURS, REFERENCES, SOURCES, BrokenKindError, UnknownKindError, find, is_ours, names
 from csp_al.reference.references import reference_kind
 from csp_al.report.doctor import examine
+from csp_al.store.opening import open_to_drive
 from csp_al.store.run_directory import read_campaign_of
 from csp_al.testing import check_reference, check_source
 
@@ -396,5 +398,18 @@ def test_trusted_run_whose_package_is_gone_says_so(finished):
 def test_source_that_is_not_ours_needs_trust_even_beside_a_reference_of_ours(finished):
     campaign = read_campaign_of(finished)
     ours = campaign.model_copy(update={"reference": find(REFERENCES, "gpaw").section()})
-    with pytest.raises(UntrustedError, match=r"pool\.sources: kind strained"):
+    with pytest.raises(UntrustedError, match=r"pool\.sources\.kind: strained"):
         refuse_code(ours, finished)
+
+
+def test_key_that_a_package_adds_later_changes_nothing_of_a_run(finished, example, tmp_path):
+    run, told = tmp_path / "run", []
+    shutil.copytree(finished, run)
+    settings = read_sealed(run / "resolved.json", "settings")
+    del settings["campaign"]["reference"]["distance"]
+    write_sealed(run / "resolved.json", "settings", settings)
+    source = finished.parent / "springs.yaml"
+    campaign = open_to_drive(run, read_campaign(source), source, {}, mend=False, tell=told.append)
+    assert told == []
+    assert campaign.reference.distance == 2.8
+    assert "distance" not in label_task(bulk("Al"), campaign.reference).inputs["reference"]
