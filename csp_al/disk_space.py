@@ -15,6 +15,9 @@ MACHINE: Final = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.E
                   errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EFBIG, errno.ENOTCONN}  # fmt: skip
 """Errors that say that the machine is at fault, and that will pass or be mended."""
 
+FULL: Final = ("No space left on device", "quota exceeded")
+"""What the operating system says, in whoever's words, of a disk that is full."""
+
 
 def require_space(folder: Path, need: int = 0) -> None:
     """Raise OSError (ENOSPC) where less is free than what is needed (bytes) and the reserve."""
@@ -27,3 +30,8 @@ def require_space(folder: Path, need: int = 0) -> None:
 def is_machine_failure(error: OSError) -> bool:
     """Whether the error is one of the machine, such as a full disk, and not of what was asked for."""
     return error.errno in MACHINE
+
+
+def says_full(words: str) -> bool:
+    """Whether an error's words hold those of the operating system for a full disk."""
+    return any(said in words for said in FULL)

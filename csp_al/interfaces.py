@@ -5,15 +5,16 @@ A room is replaced by anything that keeps its Protocol. Shapes and units are tho
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from csp_al.structures import Labels, Prediction, Strings, Structures
+from csp_al.structures import Labels, Prediction, Status, Strings, Structures
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -46,8 +47,65 @@ class UnplaceableError(Exception):
     """No candidate could be made; the message names the constraint."""
 
 
+class Failure(StrEnum):
+    """What kind of thing went wrong with a calculation; remedies go by it, so that words may change."""
+
+    SCF_NOT_CONVERGED = "scf_not_converged"
+    DIAGONALISATION = "diagonalisation"
+    WRONG_CHARGE = "wrong_charge"
+    FERMI_ENERGY = "fermi_energy"
+    SYMMETRY = "symmetry"
+    OUT_OF_MEMORY = "out_of_memory"
+    DISK_FULL = "disk_full"
+    TIME_LIMIT = "time_limit"
+    KILLED = "killed"
+    """By SIGKILL, which somebody sends, or the kernel where memory runs out."""
+    CRASHED = "crashed"
+    """By another signal, or gone without a word."""
+    MPI = "mpi"
+    SCRATCH = "scratch"
+    """Files of its own that a program cannot read back."""
+    NO_OUTPUT = "no_output"
+    INCOMPLETE_OUTPUT = "incomplete_output"
+    UNREADABLE_OUTPUT = "unreadable_output"
+    CANNOT_RUN = "cannot_run"
+    TOO_MANY_CORES = "too_many_cores"
+    INPUT_REFUSED = "input_refused"
+    NOT_FINITE = "not_finite"
+    TOO_CLOSE = "too_close"
+    TOO_STRONG_FORCES = "too_strong_forces"
+    TOO_STRONG_STRESS = "too_strong_stress"
+    CUT_OFF = "cut_off"
+    """Its worker was stopped."""
+    OTHER = "other"
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why a calculation gave nothing that is to be believed: its kind for programs, its words for people."""
+
+    kind: Failure
+    words: str
+
+    def __str__(self) -> str:
+        return self.words
+
+
+@dataclass(frozen=True)
+class Cure:
+    """A remedy for failures of these kinds, whatever their words: what is done, and the keys of the section it sets."""
+
+    kinds: frozenset[Failure]
+    say: str
+    set: Mapping[str, Any] = field(default_factory=dict)
+
+
 class ReferenceFailedError(Exception):
     """The reference method gave no result; the message is the reason, in words."""
+
+    def __init__(self, words: str, kind: Failure = Failure.OTHER) -> None:
+        self.reason = Reason(kind, words)
+        super().__init__(words)
 
 
 class Reference(Protocol):
@@ -103,7 +161,7 @@ class ReferenceKind:
 
     Of kinds that are not ours nobody asks: they are code of their authors as a whole.
     """
-    ladder: tuple[Remedy, ...] = ()
+    ladder: tuple[Remedy | Cure, ...] = ()
     """What is tried again when a calculation fails."""
     places: tuple[str, ...] = ()
     """Keys of the section that say where something is here, None by default. No result depends on them.
@@ -135,6 +193,16 @@ class Ensemble(Protocol):
     def predict(self, structures: Structures) -> Prediction:
         """Mean and spread over the members."""
         ...
+
+
+class State(StrEnum):
+    """Where a campaign is; a driver that ends without a result logs FAILED, one that ends with it FINISHED."""
+
+    NEW = "new"
+    RUNNING = "running"
+    INTERRUPTED = "interrupted"
+    FINISHED = "finished"
+    FAILED = "failed"
 
 
 @dataclass(frozen=True)
@@ -187,6 +255,6 @@ class Engine(Protocol):
 
 __all__ = [
     "CONVERGED", "NOT_FINITE", "OUT_OF_STEPS", "STALLED", "STOP_REASONS", "TOO_CLOSE", "UNCERTAIN", "UNTRUSTED",
-    "VOLUME", "Engine", "Ensemble", "Labels", "Reference", "ReferenceFailedError", "ReferenceKind", "SourceKind",
-    "Task", "UnplaceableError", "Verdict", "trusted",
+    "VOLUME", "Cure", "Engine", "Ensemble", "Failure", "Labels", "Reason", "Reference", "ReferenceFailedError",
+    "ReferenceKind", "SourceKind", "State", "Status", "Task", "UnplaceableError", "Verdict", "trusted",
 ]  # fmt: skip

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -25,6 +26,18 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Strings = NDArray[np.str_]
 T = TypeVar("T")
+
+
+class Status(StrEnum):
+    """How a calculation by the reference method ended."""
+
+    DONE = "done"
+    FAILED = "failed"
+    """Without a result."""
+    REJECTED = "rejected"
+    """With a result that is not to be believed."""
+    INTERRUPTED = "interrupted"
+    """Cut off with the worker that had it; only an attempt ends so, and another follows."""
 
 
 @dataclass(frozen=True)
@@ -111,9 +124,8 @@ class Structures:
 class Labels:
     """What the reference method said of n structures, failures included.
 
-    Energy (n,) eV, forces (N, 3) eV/Å, stress (n, 3, 3) eV/Å^3; NaN where the status is not "done".
-    Status (n,) is "done", "failed" (no result) or "rejected" (a result that is not to be believed), with its reason
-    in words. Cost (n,) is in core seconds, evaluations (n,) counts calls of the reference method, cycle (n,) says
+    Energy (n,) eV, forces (N, 3) eV/Å, stress (n, 3, 3) eV/Å^3; NaN where the `Status` (n,) is not DONE, for a reason
+    in words (n,). Cost (n,) is in core seconds, evaluations (n,) counts calls of the reference method, cycle (n,) says
     when it was asked for. The ids of the structures are those of the candidates that they came from, and negative
     for labels from elsewhere; several labels of one crystal have one id.
     """
@@ -138,7 +150,7 @@ class Labels:
     @property
     def usable(self) -> Labels:
         """The labels that a potential may learn from."""
-        return self.take(self.status == "done")
+        return self.take(self.status == Status.DONE)
 
     @property
     def asked_for(self) -> Labels:

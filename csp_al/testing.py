@@ -122,7 +122,7 @@ def _check_results(reference: Reference, atoms: Atoms, folder: Path) -> None:
             results.append(single_point(reference, moved, attempt))
         except ReferenceFailedError as error:
             raise AssertionError(f"it has no energy, forces and stress: {error}") from error
-    assert np.shape(results[0]["forces"]) == (len(atoms), 3), "forces are (N, 3), eV/Å"
-    assert np.shape(results[0]["stress"]) == (3, 3), "the stress is ASE's, eV/Å^3"
+    assert np.shape(results[0].forces) == (len(atoms), 3), "forces are (N, 3), eV/Å"
+    assert np.shape(results[0].stress) == (3, 3), "the stress is ASE's, eV/Å^3"
     wrong = [str(slope) for slope in slopes(tried, results) if not slope.close]
     assert not wrong, f"forces and stress must be derivatives of the energy: {'; '.join(wrong)}"

@@ -10,6 +10,7 @@ from ase.calculators.emt import EMT
 
 from csp_al.reference.derivatives import Slope, slopes, trial
 from csp_al.reference.kpoints import monkhorst_pack
+from csp_al.results import Values
 
 CALCULATORS = """
 from ase.calculators.emt import EMT
@@ -40,11 +41,9 @@ budget: {{labels: 6}}
 def result(atoms, force=1.0, stress=1.0):
     atoms = atoms.copy()
     atoms.calc = EMT()
-    return {
-        "energy": atoms.get_potential_energy(),
-        "forces": (force * atoms.get_forces()).tolist(),
-        "stress": (stress * atoms.get_stress(voigt=False)).tolist(),
-    }
+    forces, tensor = force * atoms.get_forces(), stress * atoms.get_stress(voigt=False)
+    still = {"fmax": 0.0, "evaluations": 1, "converged": True, "steps": 0}
+    return Values(atoms.get_potential_energy(), forces, tensor, atoms.positions, atoms.cell.array, **still)
 
 
 @pytest.fixture

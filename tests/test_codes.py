@@ -58,8 +58,8 @@ def test_forces_are_derivatives_of_the_energy_in_a_folder_of_any_length(tmp_path
     for step in (-0.01, 0.01):
         atoms = silicon()
         atoms.positions[1, 0] += step
-        energies.append(single_point(reference(code), atoms, folder)["energy"])
-    force = single_point(reference(code), silicon(), folder)["forces"][1][0]
+        energies.append(single_point(reference(code), atoms, folder).energy)
+    force = single_point(reference(code), silicon(), folder).forces[1][0]
     assert force == pytest.approx((energies[0] - energies[1]) / 0.02, abs=5e-3)
     assert np.abs(force) > 0.1
 

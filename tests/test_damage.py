@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,9 +27,11 @@ from csp_al.loop.drive import Drive
 from csp_al.loop.search import search
 from csp_al.report.status import describe, status
 from csp_al.report.tables import open_run
+from csp_al.results import as_json
 from csp_al.store.changes import ChangedError
 from csp_al.store.lock import locked
 from csp_al.store.opening import open_to_drive
+from csp_al.store.repair import repair
 from csp_al.store.run_directory import NoRunError, published_stages, seconds_spent
 from csp_al.store.stages import manifest, verify
 
@@ -270,8 +273,30 @@ def test_damaged_result_is_published_again_from_its_attempt_without_a_new_calcul
     shutil.rmtree(run / "cycle-00" / "label")  # so that the result is asked for
     shutil.rmtree(run / "check")
     go_on(run, mend=True)
-    again = read_result(run / "tasks", name)
+    before, again = as_json(before), as_json(read_result(run / "tasks", name))
     assert {key: again[key] for key in values} == {key: before[key] for key in values}
+
+
+@pytest.mark.parametrize(
+    ("change", "wrong"),
+    [
+        ({"forces": [[0.0, 0.0, 0.0]]}, "positions of shape (4, 3) beside forces on 1 atoms"),
+        ({"forces": [[0.0] * 3], "positions": [[0.0] * 3]}, "forces on 1 atoms, where the task has 4"),
+        ({"stress": [0.0] * 6}, "stress of shape (6,)"),
+        ({"stress": "none"}, "values.stress: not numbers"),
+        ({"energy": None}, "values.energy"),
+        ({"status": "finished"}, "status: Input should be 'done', 'failed', 'rejected' or 'interrupted'"),
+        ({"attempts": None}, "attempts"),
+    ],
+)
+def test_result_of_another_form_is_damage_that_names_the_file_and_the_key(run, change, wrong):
+    name = open_run(run).labels.query("status == 'done'")["task"].iloc[0]
+    path = run / "tasks" / name / "result.json"
+    write_sealed(path, "result", read_sealed(path, "result") | change)
+    with pytest.raises(DamagedError, match=f"{re.escape(str(path))}.*{re.escape(wrong)}.*--repair"):
+        read_result(run / "tasks", name)
+    assert any(wrong in said for said in repair(run))
+    assert read_result(run / "tasks", name) is None
 
 
 def test_result_of_another_task_is_refused(run):

@@ -147,14 +147,14 @@ def test_labels_of_the_engine_equal_those_of_ase(engine, root):
     results = run(engine, *(create_task(root, label_task(atoms, reference)) for atoms, reference, _ in cases))
     for (atoms, _, calculator), result in zip(cases, results, strict=True):
         atoms.calc = calculator
-        assert result["status"] == "done"
-        assert result["energy"] == pytest.approx(atoms.get_potential_energy(), abs=1e-12)
-        np.testing.assert_allclose(result["forces"], atoms.get_forces(), atol=1e-12)
-        np.testing.assert_allclose(result["stress"], atoms.get_stress(voigt=False), atol=1e-12)
-        assert result["evaluations"] == 1
-        assert result["cost"] > 0
-        assert result["host"] == socket.gethostname()
-        assert [a["status"] for a in result["attempts"]] == ["done"]
+        assert result.status == "done"
+        assert result.done.energy == pytest.approx(atoms.get_potential_energy(), abs=1e-12)
+        np.testing.assert_allclose(result.done.forces, atoms.get_forces(), atol=1e-12)
+        np.testing.assert_allclose(result.done.stress, atoms.get_stress(voigt=False), atol=1e-12)
+        assert result.evaluations == 1
+        assert result.cost > 0
+        assert result.host == socket.gethostname()
+        assert [a.status for a in result.attempts] == ["done"]
 
 
 def test_task_id_tells_what_changes_a_result_from_what_does_not():
@@ -178,7 +178,7 @@ def test_result_survives_the_way_into_a_file_and_back_exactly(root):
     name = create_task(root, label_task(atoms, EMT_SECTION))
     assert create_task(root, label_task(atoms, EMT_SECTION)) == name
     worker.run_task(root, name, Machine())
-    assert read_result(root, name)["positions"] == atoms.positions.tolist()
+    np.testing.assert_array_equal(read_result(root, name).done.positions, atoms.positions)
 
 
 @pytest.mark.parametrize(
@@ -195,11 +195,11 @@ def test_every_way_to_fail_is_named_and_ends_the_task(root, notes, does, reason)
     name = create_task(root, label_task(aluminium(), odd(notes, does)))
     worker.run_task(root, name, Machine())
     result = read_result(root, name)
-    assert result["status"] == "failed"
-    assert reason in result["reason"]
-    assert "energy" not in result
+    assert result.status == "failed"
+    assert reason in result.reason.words
+    assert result.values is None
     times = 2 if does == "kill" else 1  # whoever killed it may have meant another
-    assert result["evaluations"] == len(lines(notes)) == times
+    assert result.evaluations == len(lines(notes)) == times
     assert not claim.is_taken(root / name)
 
 
@@ -207,8 +207,8 @@ def test_label_over_its_time_limit_fails_and_leaves_no_process(root, notes):
     name = create_task(root, label_task(aluminium(), odd(notes, "breed", seconds=1000, time_limit=0.5)))
     worker.run_task(root, name, Machine())
     result = read_result(root, name)
-    assert (result["status"], result["evaluations"]) == ("failed", 1)
-    assert "longer than 0.5 s (reference.time_limit)" in result["reason"]
+    assert (result.status, result.evaluations) == ("failed", 1)
+    assert "longer than 0.5 s (reference.time_limit)" in result.reason.words
     pids = lines(notes)
     assert len(pids) == 2
     wait_until(lambda: not any(alive(pid) for pid in pids))
@@ -218,8 +218,8 @@ def test_time_limit_is_for_each_evaluation_of_a_relaxation(root, notes):
     name = create_task(root, relax_task(aluminium(), odd(notes, seconds=0.3, time_limit=3.0), 0.001, 12))
     worker.run_task(root, name, Machine())
     result = read_result(root, name)
-    assert result["status"] == "done"
-    assert result["evaluations"] * 0.3 > 3.0
+    assert result.status == "done"
+    assert result.evaluations * 0.3 > 3.0
 
 
 def test_bad_geometry_is_rejected_before_and_strong_forces_after_the_calculation(root, notes):
@@ -228,10 +228,10 @@ def test_bad_geometry_is_rejected_before_and_strong_forces_after_the_calculation
     after = create_task(root, label_task(aluminium(), odd(notes, max_force=1e-3)))
     for name in (before, after):
         worker.run_task(root, name, Machine())
-    assert "atoms too close: Al-Al 0.50 Å" in read_result(root, before)["reason"]
-    assert read_result(root, before)["evaluations"] == 0
-    assert "reference.max_force" in read_result(root, after)["reason"]
-    assert {read_result(root, name)["status"] for name in (before, after)} == {"rejected"}
+    assert "atoms too close: Al-Al 0.50 Å" in read_result(root, before).reason.words
+    assert read_result(root, before).evaluations == 0
+    assert "reference.max_force" in read_result(root, after).reason.words
+    assert {read_result(root, name).status for name in (before, after)} == {"rejected"}
     assert len(lines(notes)) == 1
 
 
@@ -262,13 +262,13 @@ def test_remedies_are_tried_in_their_order_until_one_helps(root, notes, monkeypa
         {"gently": True, "by_hand": {"left": 1}},
         {"gently": True, "by_hand": {"left": 1, "right": 2}},
     ]
-    assert result["status"] == "done"
-    assert [(a["attempt"], a["status"], a["remedy"]) for a in result["attempts"]] == [
+    assert result.status == "done"
+    assert [(a.attempt, a.status, a.remedy) for a in result.attempts] == [
         (1, "failed", ""),
         (2, "failed", "gently"),
         (3, "done", "by hand"),
     ]
-    assert result["attempts"][0]["reason"] == "ValueError: this breaks: 7 times"
+    assert result.attempts[0].reason.words == "ValueError: this breaks: 7 times"
 
 
 def test_gpaw_that_does_not_converge_is_saved_by_its_remedy(root):
@@ -277,8 +277,8 @@ def test_gpaw_that_does_not_converge_is_saved_by_its_remedy(root):
     name = create_task(root, label_task(bulk("Si", "diamond", a=5.43), section))
     worker.run_task(root, name, Machine())
     result = read_result(root, name)
-    assert [a["status"] for a in result["attempts"]] == ["failed", "done"]
-    assert "KohnShamConvergenceError" in result["attempts"][0]["reason"]
+    assert [a.status for a in result.attempts] == ["failed", "done"]
+    assert "KohnShamConvergenceError" in result.attempts[0].reason.words
 
 
 def test_same_task_submitted_twice_is_computed_once(engine, root, notes):
@@ -315,8 +315,8 @@ def test_killed_driver_leaves_its_label_to_be_finished_and_the_next_one_waits_fo
     driver.wait()
     assert claim.is_taken(root / name)
     results = run(engine, name, later)
-    assert [result["status"] for result in results] == ["done", "done"]
-    assert [len(result["attempts"]) for result in results] == [1, 1]
+    assert [result.status for result in results] == ["done", "done"]
+    assert [len(result.attempts) for result in results] == [1, 1]
     assert len(lines(notes)) == 2
     wait_until(lambda: not alive(owner))
     assert not list(root.glob("*/claim*"))
@@ -332,12 +332,12 @@ def test_killed_worker_takes_its_label_with_it_and_the_task_is_done_again(engine
     wait_until(lambda: not alive(lines(notes)[0]))
     wait_until(lambda: engine.tick() or engine.lost() == [name])
     result = run(engine, name)[0]
-    assert [a["status"] for a in result["attempts"]] == ["interrupted", "done"]
+    assert [a.status for a in result.attempts] == ["interrupted", "done"]
     calm = create_task(root, relax_task(aluminium(), EMT_SECTION, 0.005, 100))
     undisturbed = run(engine, calm)[0]
-    assert result["energy"] == undisturbed["energy"]
-    assert result["positions"] == undisturbed["positions"]
-    assert result["evaluations"] == len(lines(notes)) == undisturbed["evaluations"] + 1  # the one cut off
+    assert result.done.energy == undisturbed.done.energy
+    np.testing.assert_array_equal(result.done.positions, undisturbed.done.positions)
+    assert result.evaluations == len(lines(notes)) == undisturbed.evaluations + 1  # the one cut off
 
 
 def test_terminated_worker_exits_143_and_leaves_neither_claim_nor_process(root, notes):

@@ -4,6 +4,7 @@ A pw.x of our own (fake_pw.py) breaks in every way that the real one does; the r
 and ESPRESSO_PSEUDO names a folder of pseudopotentials.
 """
 
+import json
 import os
 import re
 import shutil
@@ -23,19 +24,22 @@ from ase.units import Ry
 from csp_al import claim
 from csp_al.campaign import CampaignError, open_campaign
 from csp_al.campaign.machine import Machine
+from csp_al.campaign.references import Remedy
 from csp_al.cli.checks import checked_campaign, reference_of
 from csp_al.engine import worker
 from csp_al.engine.tasks import create_task, label_task, read_result, relax_task, task_id
-from csp_al.interfaces import ReferenceFailedError
+from csp_al.files import write_sealed
+from csp_al.interfaces import Failure, Reason, ReferenceFailedError
 from csp_al.reference.children import THREADS, one_thread_each
 from csp_al.reference.espresso import LADDER as ESPRESSO
 from csp_al.reference.espresso import EspressoReference
 from csp_al.reference.evaluate import single_point
 from csp_al.reference.gpaw import LADDER as GPAW
 from csp_al.reference.gpaw import GpawReference
-from csp_al.reference.ladder import in_force
+from csp_al.reference.ladder import as_told, in_force, ladder, next_remedy, recognised
 from csp_al.reference.pw_output import results_in, why_no_result
 from csp_al.reference.references import build_reference
+from csp_al.results import as_json, outcome_of
 
 ERROR = "     Error in routine {} (1):\n      {}\n"
 HEADER = '<UPF version="2.0.1">\n<PP_HEADER element="{}" pseudo_type="{}" functional="{}" z_valence="{}" {}/>\n</UPF>\n'
@@ -101,12 +105,12 @@ def test_label_is_what_pw_says_in_units_of_ase(root, machine):
     result = label(root, machine)
     atoms = aluminium()
     atoms.calc = EMT()
-    assert result["status"] == "done"
-    assert result["energy"] == pytest.approx(
+    assert result.status == "done"
+    assert result.done.energy == pytest.approx(
         atoms.get_potential_energy() - 400, rel=1e-6
     )  # ASE reads Ry and bohr of CODATA 2006
-    np.testing.assert_allclose(result["forces"], atoms.get_forces(), atol=1e-5)
-    np.testing.assert_allclose(result["stress"], atoms.get_stress(voigt=False), atol=1e-5)
+    np.testing.assert_allclose(result.done.forces, atoms.get_forces(), atol=1e-5)
+    np.testing.assert_allclose(result.done.stress, atoms.get_stress(voigt=False), atol=1e-5)
     assert not list(root.rglob("scratch"))
 
 
@@ -143,11 +147,11 @@ def test_input_has_cutoffs_mesh_smearing_and_what_the_user_adds(tmp_path, machin
 )
 def test_failure_that_nothing_cures_is_recorded_with_its_reason(root, machine, way, reason, monkeypatch):
     result = label(root, machine, way, monkeypatch)
-    assert result["status"] == "failed"
-    assert result["reason"].startswith(reason)
-    assert result["evaluations"] == len(result["attempts"])
-    assert [a["status"] for a in result["attempts"]] == ["failed"] * len(result["attempts"])
-    assert len({a["remedy"] for a in result["attempts"]}) == len(result["attempts"])
+    assert result.status == "failed"
+    assert result.reason.words.startswith(reason)
+    assert result.evaluations == len(result.attempts)
+    assert [a.status for a in result.attempts] == ["failed"] * len(result.attempts)
+    assert len({a.remedy for a in result.attempts}) == len(result.attempts)
 
 
 def test_full_disk_is_no_failure_of_the_label(root, machine, monkeypatch):
@@ -199,10 +203,10 @@ def test_full_disk_is_no_failure_of_the_label(root, machine, monkeypatch):
 )
 def test_failure_is_cured_by_the_remedies_for_its_reason(root, machine, way, reason, remedies, monkeypatch):
     result = label(root, machine, way, monkeypatch)
-    assert result["status"] == "done"
-    assert result["attempts"][0]["reason"].startswith(reason)
-    assert [a["remedy"] for a in result["attempts"]] == ["", *remedies]
-    assert result["cost"] >= sum(a["cost"] for a in result["attempts"]) > 0
+    assert result.status == "done"
+    assert result.attempts[0].reason.words.startswith(reason)
+    assert [a.remedy for a in result.attempts] == ["", *remedies]
+    assert result.cost >= sum(a.cost for a in result.attempts) > 0
 
 
 def test_remedies_leave_the_energy_surface_alone():
@@ -210,7 +214,7 @@ def test_remedies_leave_the_energy_surface_alone():
         assert set(remedy.set) <= {"namelists", "bands"}
         keys = {key for settings in remedy.set.get("namelists", {}).values() for key in settings}
         assert keys.isdisjoint({"ecutwfc", "ecutrho", "degauss", "smearing", "occupations", "nspin", "conv_thr"})
-        assert section().with_remedy(remedy).ecutwfc == 20
+        assert section().with_settings(remedy.set).ecutwfc == 20
 
 
 def test_remedies_never_undo_what_is_more_patient_already():
@@ -244,7 +248,7 @@ def test_more_bands_are_never_fewer_than_pw_takes_for_a_metal(tmp_path, machine)
 def test_more_time_as_a_remedy_is_given(root, machine, monkeypatch):
     more = {"when": "took longer", "say": "more time", "set": {"time_limit": 4}}
     result = label(root, machine, "hang", monkeypatch, time_limit=1, remedies=[more])
-    assert [a["reason"] for a in result["attempts"]] == [
+    assert [str(a.reason or "") for a in result.attempts] == [
         f"one evaluation took longer than {limit} s (reference.time_limit)" for limit in (1, 4)
     ]
 
@@ -252,15 +256,15 @@ def test_more_time_as_a_remedy_is_given(root, machine, monkeypatch):
 def test_users_remedy_comes_before_ours(root, machine, monkeypatch):
     mine = {"when": "^SCF", "say": "my own", "set": {"namelists": {"electrons": {"mixing_beta": 0.2}}}}
     result = label(root, machine, "scf", monkeypatch, remedies=[mine])
-    assert [a["remedy"] for a in result["attempts"]] == ["", "my own"]
+    assert [a.remedy for a in result.attempts] == ["", "my own"]
 
 
 def test_pw_that_hangs_is_ended_in_time_with_all_that_it_started(tmp_path, root, machine, monkeypatch):
     started = time.monotonic()
     result = label(root, machine, "hang", monkeypatch, time_limit=3)
     assert time.monotonic() - started < 10
-    assert result["status"] == "failed"
-    assert result["reason"] == "one evaluation took longer than 3 s (reference.time_limit)"
+    assert result.status == "failed"
+    assert result.reason.words == "one evaluation took longer than 3 s (reference.time_limit)"
     pids = noted(tmp_path)
     assert len(pids) == 2  # pw.x and its helper, which is in a process group of its own
     time.sleep(0.2)
@@ -292,23 +296,23 @@ def test_pw_dies_with_a_killed_worker(tmp_path, root, machine, monkeypatch):
 
 def test_missing_program_is_named(root, machine):
     gone = machine.model_copy(update={"programs": {"pw.x": "/nowhere/pw.x"}})
-    assert label(root, gone)["reason"] == "cannot run: /nowhere/pw.x (No such file or directory)"
+    assert label(root, gone).reason.words == "cannot run: /nowhere/pw.x (No such file or directory)"
 
 
 def test_relaxation_goes_on_with_its_remedy_to_the_same_end(root, machine, monkeypatch):
     name = create_task(root, relax_task(aluminium(), section(), 0.01, 50))
     worker.run_task(root, name, machine)
     whole = read_result(root, name)
-    assert whole["converged"]
-    assert np.linalg.norm(whole["forces"], axis=1).max() < 0.01
+    assert whole.done.converged
+    assert np.linalg.norm(whole.done.forces, axis=1).max() < 0.01
 
     monkeypatch.setenv("FAKE_PW", "scf")  # from its first evaluation on it needs a remedy
     cured = create_task(root, relax_task(aluminium(), section(), 0.01, 49))
     worker.run_task(root, cured, machine)
     result = read_result(root, cured)
-    assert [a["status"] for a in result["attempts"]] == ["failed", "done"]
-    assert result["energy"] == pytest.approx(whole["energy"], abs=1e-6)
-    assert result["evaluations"] == whole["evaluations"] + 1
+    assert [a.status for a in result.attempts] == ["failed", "done"]
+    assert result.done.energy == pytest.approx(whole.done.energy, abs=1e-6)
+    assert result.evaluations == whole.evaluations + 1
 
 
 CAMPAIGN = """\
@@ -342,13 +346,13 @@ def test_campaign_goes_on_whatever_becomes_of_single_labels(tmp_path, machine, m
     assert ran.returncode == 0, ran.stdout + ran.stderr
     run = tmp_path / "runs" / "al2"
     results = [read_result(run / "tasks", path.parent.name) for path in run.glob("tasks/*/result.json")]
-    labels = [result for result in results if result["kind"] == "label"]
+    labels = [result for result in results if result.kind == "label"]
     assert len(labels) == 24 + 4  # and what the check of forces and stress takes
-    failed = [result for result in labels if result["status"] == "failed"]
-    rescued = [result for result in labels if result["status"] == "done" and len(result["attempts"]) > 1]
+    failed = [result for result in labels if result.status == "failed"]
+    rescued = [result for result in labels if result.status == "done" and len(result.attempts) > 1]
     assert failed
     assert rescued
-    assert all(result["reason"] for result in failed)
+    assert all(result.reason.words for result in failed)
     assert not list(run.rglob("scratch"))
     assert [pid for pid in noted(tmp_path) if claim.start_time(pid) is not None] == []
     assert '"pw.x": "7.3.1"' in (run / "provenance.json").read_text()
@@ -507,28 +511,107 @@ def test_last_energy_counts_and_nothing_between_it_and_the_forces_matters():
 
 
 @pytest.mark.parametrize(
-    ("output", "errors", "status", "reason"),
+    ("output", "errors", "status", "kind", "words"),
     [
-        ("convergence NOT achieved after *** iterations: stopping", "", 2, "SCF not converged: *** steps"),
-        ("JOB DONE", "ibv_create_qp: Cannot allocate memory, falling back to TCP", 0, ""),
-        (ERROR.format("mix_rho", "factorization"), "", 1, "SCF not converged: factorization (pw.x, mix_rho)"),
-        (ERROR.format("efermig", "internal error, cannot bracket Ef"), "", 1, "Fermi energy: internal error"),
-        (ERROR.format("davcio", "error while reading from file x"), "", 1, "scratch: error while reading"),
-        (ERROR.format("n_plane_waves", "No plane waves found: running on too many"), "", 1, "too many cores"),
-        (ERROR.format("s_psi", "error in input"), "", 1, "error: error in input (pw.x, s_psi)"),
-        ("Program PWSCF", "", 137, "killed by SIGKILL, by the kernel if memory ran out"),
+        ("convergence NOT achieved after *** iterations: stopping", "", 2,
+         Failure.SCF_NOT_CONVERGED, "SCF not converged: *** steps"),
+        (ERROR.format("mix_rho", "factorization"), "", 1,
+         Failure.SCF_NOT_CONVERGED, "SCF not converged: factorization (pw.x, mix_rho)"),
+        (ERROR.format("efermig", "internal error, cannot bracket Ef"), "", 1,
+         Failure.FERMI_ENERGY, "Fermi energy: internal error"),
+        (ERROR.format("c_bands", "too many bands are not converged"), "", 1,
+         Failure.DIAGONALISATION, "diagonalisation: too many bands"),
+        (ERROR.format("davcio", "error while reading from file x"), "", 1,
+         Failure.SCRATCH, "scratch: error while reading"),
+        (ERROR.format("n_plane_waves", "No plane waves found: running on too many"), "", 1,
+         Failure.TOO_MANY_CORES, "too many cores"),
+        (ERROR.format("s_psi", "error in input"), "", 1, Failure.OTHER, "error: error in input (pw.x, s_psi)"),
+        ("Program PWSCF", "", 137, Failure.KILLED, "killed by SIGKILL, by the kernel if memory ran out"),
+        ("Program PWSCF", "", -11, Failure.CRASHED, "killed by SIGSEGV"),
+        ("Program PWSCF", "oom-kill event", 137, Failure.OUT_OF_MEMORY, "out of memory: oom-kill"),
+        ("Program PWSCF", "write: No space left on device", 1, Failure.DISK_FULL, "disk full: write"),
+        ("", "There are not enough slots available", 1, Failure.MPI, "MPI: There are not enough slots"),
+        ("", "", 1, Failure.NO_OUTPUT, "no output: pw.x ended with exit status 1"),
+        ("Program PWSCF", "", 1, Failure.INCOMPLETE_OUTPUT, "output ends early: exit status 1"),
     ],
 )  # fmt: skip
-def test_what_pw_says_becomes_a_reason(output, errors, status, reason):
+def test_what_pw_says_becomes_a_reason(output, errors, status, kind, words):
     said = why_no_result(output, errors, status)
-    assert said.startswith(reason)
-    assert bool(said) == bool(reason)
+    assert said.kind is kind
+    assert said.words.startswith(words)
+
+
+def test_complaints_of_libraries_that_got_over_it_are_no_reason():
+    assert why_no_result("JOB DONE", "ibv_create_qp: Cannot allocate memory, falling back to TCP", 0) is None
+
+
+def test_better_wording_of_a_reason_breaks_no_remedy_of_ours_while_a_users_goes_by_the_words():
+    mine = Remedy(when="^SCF", say="my own", set={"namelists": {"electrons": {"mixing_beta": 0.3}}})
+    rungs = ladder(section(remedies=[mine]))
+    assert next_remedy(rungs, [], Reason(Failure.SCF_NOT_CONVERGED, "SCF not converged: 80 steps")) == mine
+    for kind in set().union(*(remedy.kinds for remedy in ESPRESSO)):
+        first = next(remedy for remedy in ESPRESSO if kind in remedy.kinds)
+        assert next_remedy(rungs, [], Reason(kind, "put in other words")) == first
+    assert next_remedy(rungs, [], Reason(Failure.TIME_LIMIT, "one evaluation took longer than 3 s")) is None
+
+
+@pytest.mark.parametrize("ladder_of", [ESPRESSO, GPAW])
+def test_remedies_of_a_ladder_are_told_apart_in_an_outcome(ladder_of):
+    for remedy in ladder_of:
+        assert recognised(ladder_of, json.loads(json.dumps(as_told(remedy)))) == remedy
+        assert recognised(ladder_of, as_told(remedy) | {"when": "as versions before kinds wrote"}) == remedy
+        assert recognised(ladder_of, as_told(remedy) | {"set": {"ecutwfc": 1}}) is None
+
+
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        ("SCF not converged: 80 steps, accuracy 0.1 Ry", Failure.SCF_NOT_CONVERGED),
+        ("diagonalisation: S matrix not positive definite (pw.x, cdiaghg)", Failure.DIAGONALISATION),
+        ("charge is wrong: imaginary charge (pw.x, sum_band)", Failure.WRONG_CHARGE),
+        ("Fermi energy: internal error (pw.x, efermig)", Failure.FERMI_ENERGY),
+        ("symmetry: not a group (pw.x, sgam_at)", Failure.SYMMETRY),
+        ("out of memory: MemoryError", Failure.OUT_OF_MEMORY),
+        ("killed by SIGKILL, by the kernel if memory ran out; see attempt-1/output.log", Failure.KILLED),
+        ("killed by SIGSEGV, a crash in compiled code; see attempt-1/output.log", Failure.CRASHED),
+        ("MPI: not enough slots", Failure.MPI),
+        ("scratch: error reading (pw.x, davcio)", Failure.SCRATCH),
+        ("no output: pw.x ended with exit status 1", Failure.NO_OUTPUT),
+        ("output ends early: exit status 1", Failure.INCOMPLETE_OUTPUT),
+        ("output cannot be read: no forces in it", Failure.OTHER),
+        ("one evaluation took longer than 3 s (reference.time_limit)", Failure.TIME_LIMIT),
+        ("OSError: [Errno 28] No space left on device: 'x'", Failure.DISK_FULL),
+    ],
+)  # fmt: skip
+def test_reason_of_a_file_without_kinds_is_known_by_its_words(words, kind):
+    told = {"status": "failed", "reason": words, "remedies": [], "seconds": 1.0, "cost": 1.0, "evaluations": 1}
+    outcome = outcome_of(told | {"values": None}, Path("outcome.json"))
+    assert outcome.reason == Reason(kind, words)
+    assert as_json(outcome) == told | {"reason_kind": kind.value, "values": None}
+
+
+def test_attempt_of_a_version_without_kinds_is_followed_by_the_next_remedy(root, machine, monkeypatch):
+    monkeypatch.setenv("FAKE_PW", "plain")
+    name = create_task(root, label_task(aluminium(), section()))
+    first, second = root / name / "attempt-1", root / name / "attempt-2"
+    first.mkdir()
+    second.mkdir()
+    before = {
+        "status": "failed", "reason": "SCF not converged: 80 steps", "remedies": [], "seconds": 1.0,
+        "cost": 1.0, "evaluations": 1, "values": None,
+    }  # fmt: skip
+    told = {"when": "^SCF not converged", **as_told(ESPRESSO[0])}
+    write_sealed(first / "outcome.json", "outcome", before)
+    write_sealed(second / "outcome.json", "outcome", before | {"remedies": [told]})
+    worker.run_task(root, name, machine)
+    attempts = read_result(root, name).attempts
+    assert [attempt.remedy for attempt in attempts] == ["", *(remedy.say for remedy in ESPRESSO[:3])]
 
 
 def test_unconverged_calculation_is_no_result_though_pw_calls_the_job_done():
     output = "convergence NOT achieved after 80 iterations: stopping\n JOB DONE.\n"
-    assert why_no_result(output, "", 0) == "SCF not converged: 80 steps"
-    assert why_no_result("Program PWSCF v.6.7\n JOB DONE.\n", "", 0) == ""
+    assert why_no_result(output, "", 0) == Reason(Failure.SCF_NOT_CONVERGED, "SCF not converged: 80 steps")
+    assert why_no_result("Program PWSCF v.6.7\n JOB DONE.\n", "", 0) is None
 
 
 REAL = pytest.mark.skipif(
@@ -551,16 +634,16 @@ def test_real_pw_gives_derivatives_of_its_energy_and_the_ladder_the_same_answer(
     for sign in (-1, 1):
         moved = atoms.copy()
         moved.positions[1, 0] += sign * 0.01
-        energies.append(energy_and(moved)["energy"])
-    assert result["forces"][1][0] == pytest.approx((energies[0] - energies[1]) / 0.02, abs=5e-3)
+        energies.append(energy_and(moved).energy)
+    assert result.forces[1][0] == pytest.approx((energies[0] - energies[1]) / 0.02, abs=5e-3)
     energies = []
     for sign in (-1, 1):
         strained = atoms.copy()
         strained.set_cell(atoms.cell @ np.diag([1 + sign * 0.01, 1, 1]), scale_atoms=True)
-        energies.append(energy_and(strained)["energy"])
+        energies.append(energy_and(strained).energy)
     derivative = (energies[1] - energies[0]) / 0.02 / atoms.get_volume()
-    assert result["stress"][0][0] == pytest.approx(derivative, abs=3e-3)
+    assert result.stress[0][0] == pytest.approx(derivative, abs=3e-3)
     for remedy in ESPRESSO:
         cured = energy_and(atoms, in_force(plain, [remedy]))
-        assert cured["energy"] == pytest.approx(result["energy"], abs=2e-4), remedy.say
-        np.testing.assert_allclose(cured["forces"], result["forces"], atol=5e-3, err_msg=remedy.say)
+        assert cured.energy == pytest.approx(result.energy, abs=2e-4), remedy.say
+        np.testing.assert_allclose(cured.forces, result.forces, atol=5e-3, err_msg=remedy.say)

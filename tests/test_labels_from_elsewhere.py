@@ -151,7 +151,7 @@ def test_two_labels_of_a_database_are_computed_again_and_none_of_a_run(warm):
     checks = json.loads((warm / "cycle-00" / "label" / "checks.json").read_text())
     assert all(check["energy_mev_per_atom"] < 1e-6 and check["stress_gpa"] < 1e-6 for check in checks)
     for check in checks:
-        assert read_result(warm / "tasks", check["task"])["kind"] == "label"
+        assert read_result(warm / "tasks", check["task"]).kind == "label"
 
 
 def test_budget_counts_the_labels_that_the_campaign_asks_for(warm):

@@ -82,4 +82,4 @@ def test_workers_hold_programs_to_the_cores_of_their_label(tmp_path, monkeypatch
         run_tasks(engine, root, [name], lambda *_: None, lambda: False)
     finally:
         engine.close()
-    assert "ValueError: 3;" in read_result(root, name)["reason"]
+    assert "ValueError: 3;" in read_result(root, name).reason.words

@@ -114,7 +114,7 @@ def test_twenty_starts_without_room_cost_no_label(tmp_path, monkeypatch):
             worker.run_task(root, name, Machine())
     (tmp_path / "full").unlink()
     worker.run_task(root, name, Machine())
-    assert read_result(root, name)["status"] == "done"
+    assert read_result(root, name).status == "done"
 
 
 def test_outcome_that_cannot_be_written_is_the_machines_failure_and_not_the_labels(tmp_path, monkeypatch):
@@ -133,7 +133,7 @@ def test_outcome_that_cannot_be_written_is_the_machines_failure_and_not_the_labe
         worker.run_task(root, name, Machine())
     monkeypatch.undo()
     worker.run_task(root, name, Machine())
-    assert read_result(root, name)["status"] == "done"
+    assert read_result(root, name).status == "done"
 
 
 def test_plan_says_how_much_room_there_is(here, monkeypatch):

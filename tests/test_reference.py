@@ -1,6 +1,7 @@
 """The reference method: calculators from a campaign file, their labels, and what is done about bad ones."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,7 @@ from csp_al.reference.kpoints import monkhorst_pack
 from csp_al.reference.ladder import in_force
 from csp_al.reference.references import build_reference
 from csp_al.reference.sanity import why_insane
+from csp_al.results import as_json
 
 SILICON = {
     "m": 3, "gamma": 1, "lambda3": 0, "c": 100390, "d": 16.217, "h": -0.59825, "n": 0.78734, "beta": 1.1e-6,
@@ -101,10 +103,10 @@ def test_lennard_jones_ground_state_is_hcp_five_mev_below_fcc(tmp_path):
     results = {}
     for name, atoms in {"hcp": bulk("Ar", "hcp", a=2.2, c=3.6), "fcc": bulk("Ar", "fcc", a=3.1)}.items():
         results[name] = relax(LJ_REFERENCE, atoms, attempt(tmp_path / name, 1), fmax=1e-4, max_steps=200)
-        assert results[name]["converged"]
-    assert results["hcp"]["energy"] / 2 == pytest.approx(-6.659, abs=1e-3)
-    assert np.linalg.det(results["hcp"]["cell"]) / 2 == pytest.approx(7.561, abs=2e-3)
-    assert results["fcc"]["energy"] - results["hcp"]["energy"] / 2 == pytest.approx(0.005, abs=1e-3)
+        assert results[name].converged
+    assert results["hcp"].energy / 2 == pytest.approx(-6.659, abs=1e-3)
+    assert np.linalg.det(results["hcp"].cell) / 2 == pytest.approx(7.561, abs=2e-3)
+    assert results["fcc"].energy - results["hcp"].energy / 2 == pytest.approx(0.005, abs=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -304,19 +306,19 @@ def test_import_path_may_name_a_class_method(tmp_path):
     file.write_text("Si Si Si " + " ".join(str(value) for value in SILICON.values()))
     reference = ase_reference("ase.calculators.tersoff.Tersoff.from_lammps", potential_file=str(file))
     atoms = bulk("Si", "diamond", a=5.432)
-    assert single_point(reference, atoms, tmp_path)["energy"] / 2 == pytest.approx(-4.6289, abs=2e-4)
+    assert single_point(reference, atoms, tmp_path).energy / 2 == pytest.approx(-4.6289, abs=2e-4)
 
 
-def test_single_point_is_plain_json_and_equals_ase(tmp_path):
+def test_single_point_survives_as_json_and_equals_ase(tmp_path):
     atoms = perturbed(bulk("Al", cubic=True))
     result = single_point(EMT_REFERENCE, atoms, tmp_path)
-    assert json.loads(json.dumps(result)) == result
+    assert json.loads(json.dumps(as_json(result))) == as_json(result)
     atoms.calc = EMT()
-    assert result["energy"] == atoms.get_potential_energy()
-    np.testing.assert_array_equal(result["forces"], atoms.get_forces())
-    np.testing.assert_array_equal(result["stress"], atoms.get_stress(voigt=False))
-    assert result["fmax"] == pytest.approx(np.linalg.norm(atoms.get_forces(), axis=1).max())
-    assert result["evaluations"] == 1
+    assert result.energy == atoms.get_potential_energy()
+    np.testing.assert_array_equal(result.forces, atoms.get_forces())
+    np.testing.assert_array_equal(result.stress, atoms.get_stress(voigt=False))
+    assert result.fmax == pytest.approx(np.linalg.norm(atoms.get_forces(), axis=1).max())
+    assert result.evaluations == 1
 
 
 def test_relaxation_equals_ases_and_counts_every_evaluation(tmp_path):
@@ -326,19 +328,19 @@ def test_relaxation_equals_ases_and_counts_every_evaluation(tmp_path):
     other.calc = EMT()
     optimizer = BFGS(UnitCellFilter(other), logfile=None)
     assert optimizer.run(fmax=0.02, steps=100)
-    assert result["energy"] == pytest.approx(other.get_potential_energy(), abs=1e-10)
-    np.testing.assert_allclose(result["cell"], other.cell.array, atol=1e-8)
-    assert result["converged"]
-    assert result["steps"] == optimizer.nsteps
-    assert result["evaluations"] == optimizer.nsteps + 1
-    assert len((tmp_path / "attempt-1" / TRAJECTORY).read_text().splitlines()) == result["evaluations"]
+    assert result.energy == pytest.approx(other.get_potential_energy(), abs=1e-10)
+    np.testing.assert_allclose(result.cell, other.cell.array, atol=1e-8)
+    assert result.converged
+    assert result.steps == optimizer.nsteps
+    assert result.evaluations == optimizer.nsteps + 1
+    assert len((tmp_path / "attempt-1" / TRAJECTORY).read_text().splitlines()) == result.evaluations
 
 
 def test_relaxation_out_of_steps_is_a_result(tmp_path):
     atoms = perturbed(bulk("Al", cubic=True))
     result = relax(EMT_REFERENCE, atoms, attempt(tmp_path, 1), fmax=1e-6, max_steps=3)
-    assert not result["converged"]
-    assert (result["steps"], result["evaluations"]) == (3, 4)
+    assert not result.converged
+    assert (result.steps, result.evaluations) == (3, 4)
 
 
 def test_interrupted_relaxation_goes_on_and_ends_where_an_undisturbed_one_ends(tmp_path):
@@ -349,8 +351,8 @@ def test_interrupted_relaxation_goes_on_and_ends_where_an_undisturbed_one_ends(t
     (attempt(cut, 1) / TRAJECTORY).write_text("".join(lines[:4]) + lines[4][:50])
     (attempt(cut, 2) / TRAJECTORY).write_text("".join(lines[4:6]))
     rest = relax(EMT_REFERENCE, atoms, attempt(cut, 3), fmax=0.01, max_steps=100)
-    assert rest["evaluations"] == whole["evaluations"] - 6
-    assert {**rest, "evaluations": 0} == {**whole, "evaluations": 0}
+    assert rest.evaluations == whole.evaluations - 6
+    assert as_json(replace(rest, evaluations=0)) == as_json(replace(whole, evaluations=0))
 
 
 def test_frames_of_another_way_down_do_not_lose_those_that_fit(tmp_path):
@@ -367,8 +369,8 @@ def test_frames_of_another_way_down_do_not_lose_those_that_fit(tmp_path):
     (attempt(cut, 1) / TRAJECTORY).write_text("".join(lines[:3] + others[:2]))
     (attempt(cut, 2) / TRAJECTORY).write_text("".join(lines[3:6]))
     rest = relax(EMT_REFERENCE, atoms, attempt(cut, 3), fmax=0.01, max_steps=100)
-    assert rest["evaluations"] == whole["evaluations"] - 6
-    assert {**rest, "evaluations": 0} == {**whole, "evaluations": 0}
+    assert rest.evaluations == whole.evaluations - 6
+    assert as_json(replace(rest, evaluations=0)) == as_json(replace(whole, evaluations=0))
 
 
 class Broken(Calculator):
@@ -436,13 +438,13 @@ def test_insane_labels_are_named():
     still, strong = np.zeros((4, 3)), np.full((4, 3), 100.0)
     close = Atoms([13, 8], positions=[[0, 0, 0], [0.5, 0, 0]], cell=[5, 5, 5], pbc=True)
     across = Atoms("Al", cell=[0.9, 5, 5], pbc=True)  # too close to its own image
-    assert why_insane(atoms, -1.0, still, np.zeros((3, 3)), 100, 20) == ""
-    assert "energy, stress" in why_insane(atoms, np.inf, still, np.full((3, 3), np.nan), 100, 20)
-    assert "force of 173.2 eV/Å, allowed up to 100" in why_insane(atoms, 0.0, strong, np.zeros((3, 3)), 100, 20)
-    assert "atoms too close: Al-O 0.50 Å apart, allowed from 0.75 Å" in why_insane(
-        close, 0.0, still[:2], np.zeros((3, 3)), 100, 20
+    assert why_insane(atoms, -1.0, still, np.zeros((3, 3)), 100, 20) is None
+    assert "energy, stress" in str(why_insane(atoms, np.inf, still, np.full((3, 3), np.nan), 100, 20))
+    assert "force of 173.2 eV/Å, allowed up to 100" in str(why_insane(atoms, 0.0, strong, np.zeros((3, 3)), 100, 20))
+    assert "atoms too close: Al-O 0.50 Å apart, allowed from 0.75 Å" in str(
+        why_insane(close, 0.0, still[:2], np.zeros((3, 3)), 100, 20)
     )
-    assert "Al-Al 0.90 Å" in why_insane(across, 0.0, still[:1], np.zeros((3, 3)), 100, 20)
+    assert "Al-Al 0.90 Å" in str(why_insane(across, 0.0, still[:1], np.zeros((3, 3)), 100, 20))
 
 
 def test_k_points_are_no_further_apart_than_asked_and_no_closer_than_needed():
@@ -477,24 +479,24 @@ def test_gpaw_forces_and_stress_are_derivatives_of_its_energy_and_its_remedy_giv
         return single_point(references[number], atoms, tmp_path)
 
     plain, gentle = label(atoms), label(atoms, 1)
-    assert gentle["energy"] == pytest.approx(plain["energy"], abs=2e-4)
-    np.testing.assert_allclose(gentle["forces"], plain["forces"], atol=5e-3)
+    assert gentle.energy == pytest.approx(plain.energy, abs=2e-4)
+    np.testing.assert_allclose(gentle.forces, plain.forces, atol=5e-3)
     assert (tmp_path / "gpaw.txt").exists()
 
     energies = []
     for sign in (-1, 1):
         moved = atoms.copy()
         moved.positions[1, 0] += sign * 0.01
-        energies.append(label(moved)["energy"])
-    assert plain["forces"][1][0] == pytest.approx((energies[0] - energies[1]) / 0.02, abs=0.02)
+        energies.append(label(moved).energy)
+    assert plain.forces[1][0] == pytest.approx((energies[0] - energies[1]) / 0.02, abs=0.02)
 
     energies = []
     for sign in (-1, 1):
         strained = atoms.copy()
         strained.set_cell(atoms.cell @ np.diag([1 + sign * 0.005, 1, 1]), scale_atoms=True)
-        energies.append(label(strained)["energy"])
+        energies.append(label(strained).energy)
     derivative = (energies[1] - energies[0]) / 0.01 / atoms.get_volume()
-    assert plain["stress"][0][0] == pytest.approx(derivative, abs=0.003)  # the plane waves of each cell are its own
+    assert plain.stress[0][0] == pytest.approx(derivative, abs=0.003)  # the plane waves of each cell are its own
 
 
 def test_gpaw_remedy_leaves_the_physics_alone():
@@ -518,9 +520,9 @@ def test_gpaw_in_processes_of_its_own_gives_the_same_and_ends_them(tmp_path):
     machine = Machine(cores_per_label=2, launcher=ALONE)
     calculator = build_reference(section, ["Si"], machine).calculator(atoms, tmp_path)
     there = single_point(Given(calculator), atoms, tmp_path)
-    assert there["energy"] == pytest.approx(here["energy"], abs=1e-6)
-    np.testing.assert_allclose(there["forces"], here["forces"], atol=1e-4)
-    np.testing.assert_allclose(there["stress"], here["stress"], atol=1e-5)
+    assert there.energy == pytest.approx(here.energy, abs=1e-6)
+    np.testing.assert_allclose(there.forces, here.forces, atol=1e-4)
+    np.testing.assert_allclose(there.stress, here.stress, atol=1e-5)
     process = calculator.inner.protocol.proc
     calculator.inner.__del__()
     assert process.poll() == 0
@@ -578,16 +580,16 @@ def test_last_cell_has_a_single_point_of_its_own_mesh_also_when_it_was_interrupt
     start = bulk("Al", cubic=True, a=4.2)
     whole = Meshed()
     result = relax(whole, start, attempt(tmp_path / "whole", 1), fmax=0.01, max_steps=40)
-    assert whole.made == [[74], whole.kpoints(Atoms(cell=result["cell"]))]
+    assert whole.made == [[74], whole.kpoints(Atoms(cell=result.cell))]
     assert whole.made[1] != [74]
-    plain = Atoms("Al4", positions=result["positions"], cell=result["cell"], pbc=True, calculator=EMT())
-    assert result["energy"] == pytest.approx(plain.get_potential_energy() + whole.made[1][0], abs=1e-9)
-    assert result["evaluations"] == result["steps"] + 2  # the first, and the last of another mesh
+    plain = Atoms("Al4", positions=result.positions, cell=result.cell, pbc=True, calculator=EMT())
+    assert result.energy == pytest.approx(plain.get_potential_energy() + whole.made[1][0], abs=1e-9)
+    assert result.evaluations == result.steps + 2  # the first, and the last of another mesh
 
     lines = (tmp_path / "whole" / "attempt-1" / TRAJECTORY).read_text().splitlines(keepends=True)
     for done in (2, len(lines) - 1, len(lines)):
         folder = tmp_path / f"cut-{done}"
         (attempt(folder, 1) / TRAJECTORY).write_text("".join(lines[:done]))
         again = relax(Meshed(), start, attempt(folder, 2), fmax=0.01, max_steps=40)
-        assert again["energy"] == pytest.approx(result["energy"], abs=1e-9)
-        assert again["evaluations"] == len(lines) - done
+        assert again.energy == pytest.approx(result.energy, abs=1e-9)
+        assert again.evaluations == len(lines) - done

@@ -129,7 +129,7 @@ def test_labels_table_equals_the_labels_published(run, labels, finished_run):
     np.testing.assert_allclose(table["max_force"], forces)
     for row in table[table["status"] == "done"].itertuples():
         result = read_result(finished_run / "tasks", row.task)
-        assert result["energy"] == pytest.approx(4 * row.energy_per_atom)
+        assert result.done.energy == pytest.approx(4 * row.energy_per_atom)
 
 
 def test_labels_are_beside_what_was_predicted_before_them(run, finished_run, labels):
@@ -348,10 +348,10 @@ def test_status_of_a_run_interrupted_while_labelling(labelling, labels):
     folder, fresh = labelling
     now = status(folder)
     old = labels.take(labels.cycle < 2)
-    done = int((old.status == "done").sum()) + sum(result["status"] == "done" for result in fresh)
+    done = int((old.status == "done").sum()) + sum(result.status == "done" for result in fresh)
     assert (now["state"], now["cycle"], now["stage"]) == ("interrupted", 2, "label")
     assert now["labels"] == {"done": done, "failed": len(old) + len(fresh) - done, "pending": 3, "from_elsewhere": 0}
-    assert now["reference_evaluations"] == CHECK + old.evaluations.sum() + sum(r["evaluations"] for r in fresh)
+    assert now["reference_evaluations"] == CHECK + old.evaluations.sum() + sum(r.evaluations for r in fresh)
     assert now["best"]["by"] == "potential"
     assert now["stop"] == {"reason": None}
     assert now["top_k"]["verdict"].startswith("continues: ")

@@ -123,7 +123,7 @@ def test_remedies_that_stand_in_a_run_directory_only_are_not_applied(tmp_path):
                "cost": 0.0, "evaluations": 1, "values": None}  # fmt: skip
     write_sealed(root / name / "attempt-1" / "outcome.json", "outcome", outcome)
     worker.run_task(root, name, Machine())
-    assert read_result(root, name)["status"] == "done"
+    assert read_result(root, name).status == "done"
     assert not owned.exists()
 
 
@@ -137,7 +137,7 @@ def test_modules_of_the_current_folder_do_not_pass_for_those_of_a_worker(strange
         run_tasks(engine, root, [name], lambda *_: None, lambda: False)
     finally:
         engine.close()
-    assert read_result(root, name)["status"] == "done"
+    assert read_result(root, name).status == "done"
     assert not (tmp_path / "owned").exists()
 
 

@@ -12,11 +12,9 @@ from __future__ import annotations
 
 import argparse
 import time
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 import torch
@@ -31,13 +29,14 @@ from csp_al.campaign.models import Potential
 from csp_al.cli.checks import reference_of
 from csp_al.generate import generate_pool
 from csp_al.interfaces import Reference, ReferenceFailedError
-from csp_al.loop.tasks import labels_of
 from csp_al.potential.ensemble import Ensemble, new_ensemble
 from csp_al.potential.training import train
 from csp_al.reference.evaluate import frames, relax
-from csp_al.structures import Labels, Structures
+from csp_al.results import Frame
+from csp_al.structures import Ints, Labels, Status, Structures
 
-DONE = {"status": "done", "reason": "", "cost": 0.0, "evaluations": 1}
+Step = tuple[Ints, Frame]
+"""Atomic numbers and an evaluation."""
 COLUMNS = ("potential", "s", "meV/atom", "eV/Å", "rank correlation", "lowest ten, too high by", "spread")
 KINDS_OF_FRAME = 5
 LOWEST = 10
@@ -82,7 +81,7 @@ def with_settings(section: Potential, text: str) -> Potential:
     )
 
 
-def relaxations(campaign: Campaign, count: int, base: Path) -> list[list[dict[str, Any]]]:
+def relaxations(campaign: Campaign, count: int, base: Path) -> list[list[Step]]:
     """The frames of as many relaxations by the reference, each from a candidate to rest."""
     pool, _ = generate_pool(campaign.pool, campaign.seed, folder=base)
     reference = reference_of(campaign, Machine(), base)
@@ -90,7 +89,7 @@ def relaxations(campaign: Campaign, count: int, base: Path) -> list[list[dict[st
     return list(islice(filter(None, found), count))
 
 
-def relaxation(reference: Reference, atoms: Atoms, campaign: Campaign) -> list[dict[str, Any]]:
+def relaxation(reference: Reference, atoms: Atoms, campaign: Campaign) -> list[Step]:
     """Empty where the reference failed."""
     with TemporaryDirectory() as name:
         folder = Path(name) / "attempt-1"
@@ -99,19 +98,29 @@ def relaxation(reference: Reference, atoms: Atoms, campaign: Campaign) -> list[d
             relax(reference, atoms, folder, fmax=campaign.finish.fmax, max_steps=campaign.finish.max_steps)
         except ReferenceFailedError:
             return []
-        return [{"numbers": atoms.numbers} | DONE | frame for frame in frames(folder)]
+        return [(atoms.numbers, frame) for frame in frames(folder)]
 
 
-def one_of(path: list[dict[str, Any]], index: int, rng: np.random.Generator) -> int:
+def one_of(path: list[Step], index: int, rng: np.random.Generator) -> int:
     place = index % KINDS_OF_FRAME
     between = int(len(path) ** rng.random())
     return 0 if place == 0 else len(path) - 1 if place == 1 else min(between, len(path) - 1)
 
 
-def as_labels(frames: list[dict[str, Any]]) -> Labels:
-    atoms = [Atoms(frame["numbers"], frame["positions"], cell=frame["cell"], pbc=True) for frame in frames]
-    structures = replace(Structures.from_atoms(atoms), ids=np.arange(len(frames)))
-    return labels_of(structures, frames, cycle=0)
+def as_labels(steps: list[Step]) -> Labels:
+    frames = [frame for _, frame in steps]
+    atoms = [Atoms(numbers, frame.positions, cell=frame.cell, pbc=True) for numbers, frame in steps]
+    return Labels(
+        structures=Structures.from_atoms(atoms),
+        energy=np.array([frame.energy for frame in frames]),
+        forces=np.concatenate([frame.forces for frame in frames]),
+        stress=np.array([frame.stress for frame in frames]),
+        status=np.full(len(frames), str(Status.DONE)),
+        reason=np.full(len(frames), ""),
+        cost=np.zeros(len(frames)),
+        evaluations=np.ones(len(frames), np.int64),
+        cycle=np.zeros(len(frames), np.int64),
+    )
 
 
 def errors(ensemble: Ensemble, minima: Labels) -> tuple[float, ...]:

@@ -34,6 +34,7 @@ from csp_al.reference.espresso import EspressoReference
 from csp_al.reference.evaluate import relax
 from csp_al.reference.gpaw import GpawReference
 from csp_al.reference.references import build_reference
+from csp_al.structures import Status
 
 CORUNDUM = {"a": 4.805, "c": 13.116}
 PUBLISHED = {"Si": 5.469, "NaCl": 5.692, "GaAs": 5.750, "Al2O3": CORUNDUM["a"]}
@@ -84,9 +85,9 @@ def lattice(kind: str) -> None:
             attempt = Path(folder) / "attempt-1"
             attempt.mkdir()
             result = relax(build_reference(section, list(set(atoms.symbols))), start, attempt, fmax=0.02, max_steps=40)
-        factor = (abs(np.linalg.det(result["cell"])) / atoms.get_volume()) ** (1 / 3)
-        rest = f"{result['evaluations']:12d} {time.monotonic() - began:8.0f}"
-        rest += "" if result["converged"] else " unconverged"
+        factor = (abs(np.linalg.det(result.cell)) / atoms.get_volume()) ** (1 / 3)
+        rest = f"{result.evaluations:12d} {time.monotonic() - began:8.0f}"
+        rest += "" if result.converged else " unconverged"
         print(
             f"{name:10} {PUBLISHED[name]:14.3f} {PUBLISHED[name] * factor:8.3f} {100 * (factor - 1):7.2f}% {rest}",
             flush=True,
@@ -138,17 +139,17 @@ def cells(folder: Path, slots: int) -> None:
     print(f"\n{'':10} {'cells':>6} {'done':>6} {'rescued':>8} {'rejected':>9} {'failed':>7} {'core s each':>12}")
     for kind in dict.fromkeys(kind for kind, _ in asked):
         rows = [result for (of, _), result in zip(asked, results, strict=True) if of == kind]
-        ends = Counter(row["status"] for row in rows)
-        rescued = sum(row["status"] == "done" and len(row["attempts"]) > 1 for row in rows)
-        cost = np.mean([row["cost"] for row in rows])
-        counts = f"{ends['done']:6d} {rescued:8d} {ends['rejected']:9d} {ends['failed']:7d}"
+        ends = Counter(row.status for row in rows)
+        rescued = sum(row.status is Status.DONE and len(row.attempts) > 1 for row in rows)
+        cost = np.mean([row.cost for row in rows])
+        counts = f"{ends[Status.DONE]:6d} {rescued:8d} {ends[Status.REJECTED]:9d} {ends[Status.FAILED]:7d}"
         print(f"{kind:10} {len(rows):6d} {counts} {cost:12.1f}")
-    for reason, count in Counter(row["reason"] for row in results if row["reason"]).most_common():
+    for reason, count in Counter(row.reason for row in results if row.reason).most_common():
         print(f"{count:4d} x {reason}")
     tried = Counter(
-        (attempt["reason"].partition(":")[0], later["remedy"], later["status"])
+        (attempt.reason.kind if attempt.reason else "", later.remedy, later.status)
         for row in results
-        for attempt, later in zip(row["attempts"], row["attempts"][1:], strict=False)
+        for attempt, later in zip(row.attempts, row.attempts[1:], strict=False)
     )
     for (reason, remedy, status), count in tried.most_common():
         print(f"{count:4d} x after '{reason}': {remedy}: {status}")

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from csp_al.structures import Status
+
 
 def calibration(labels: Sequence[pd.DataFrame]) -> list[dict[str, Any]]:
     """A row for each cycle with the predicted energies of all runs together; tables are `Run.labels`.
@@ -17,7 +19,9 @@ def calibration(labels: Sequence[pd.DataFrame]) -> list[dict[str, Any]]:
     its absolute value, 0.67 if right), rank_correlation (Spearman's, of absolute error and sigma).
     """
     table = pd.concat(labels, ignore_index=True)
-    table = table[table["status"] == "done"].dropna(subset=["predicted_energy_per_atom", "predicted_sigma_per_atom"])
+    table = table[table["status"] == Status.DONE].dropna(
+        subset=["predicted_energy_per_atom", "predicted_sigma_per_atom"]
+    )
     error = (table["predicted_energy_per_atom"] - table["energy_per_atom"]).abs()
     sigma = table["predicted_sigma_per_atom"]
     parts = pd.DataFrame({"cycle": table["cycle"], "error": error, "sigma": sigma, "z": error / sigma})

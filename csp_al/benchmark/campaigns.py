@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from csp_al.campaign.machine import usable_cores
+from csp_al.interfaces import State
 from csp_al.reference.children import THREADS
 
 DONE, NO_RESULT, IN_USE = 0, 1, 3
@@ -85,4 +86,4 @@ def why_no_result(run: Path) -> str:
     log = run / "log.jsonl"
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
     last = json.loads(lines[-1]) if lines else {}
-    return str(last["reason"]) if last.get("event") == "failed" else ""
+    return str(last["reason"]) if last.get("event") == State.FAILED else ""

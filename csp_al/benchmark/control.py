@@ -24,6 +24,7 @@ from csp_al.interfaces import Task
 from csp_al.loop.tasks import labels_of, run_all
 from csp_al.reference.evaluate import OPTIMISER
 from csp_al.reference.references import places
+from csp_al.results import Result
 from csp_al.store.lock import InUseError, locked
 from csp_al.store.repair import QUARANTINE, repair_tasks, set_aside
 from csp_al.store.stages import file_of, is_published, stage, verify
@@ -122,7 +123,7 @@ def _tasks(structures: Structures, campaign: Campaign) -> list[Task]:
     return [relax_task(atoms, campaign.reference, finish.fmax, finish.max_steps) for atoms in structures.to_atoms()]
 
 
-def _run(root: Path, tasks: Sequence[Task], engine: Engines, report: Report) -> list[dict[str, Any]]:
+def _run(root: Path, tasks: Sequence[Task], engine: Engines, report: Report) -> list[Result]:
     make_directory(root)
     runner = engine(root / "tasks")
     try:
@@ -131,11 +132,11 @@ def _run(root: Path, tasks: Sequence[Task], engine: Engines, report: Report) -> 
         runner.close()
 
 
-def _relaxed(structures: Structures, results: Sequence[dict[str, Any]]) -> Labels:
+def _relaxed(structures: Structures, results: Sequence[Result]) -> Labels:
     """Relaxations as labels of the structures as they came to rest; one that failed stays where it began."""
     positions, cells = structures.positions.copy(), structures.cells.copy()
     for row, result in enumerate(results):
-        if result["status"] == "done":
-            positions[structures.ptr[row] : structures.ptr[row + 1]] = result["positions"]
-            cells[row] = result["cell"]
+        if (rested := result.done) is not None:
+            positions[structures.ptr[row] : structures.ptr[row + 1]] = rested.positions
+            cells[row] = rested.cell
     return labels_of(structures.moved(positions, cells), results, cycle=0)

@@ -13,7 +13,7 @@ from csp_al import objective
 from csp_al.benchmark.control import Engines, relax_again
 from csp_al.campaign import Campaign
 from csp_al.select.identity import same_structure
-from csp_al.structures import Labels, Structures
+from csp_al.structures import Labels, Status, Structures
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -43,7 +43,7 @@ def target_of_file(path: Path, campaign: Campaign, root: Path, engine: Engines) 
     atoms = _read(path)
     _refuse_another_composition(atoms, campaign, path)
     labels = relax_again(Structures.from_atoms([atoms]), campaign, root, root, engine, lambda *_: None)
-    if labels.status[0] != "done":
+    if labels.status[0] != Status.DONE:
         raise ValueError(f"{path}: the reference could not relax it: {labels.reason[0]}")
     energy = float(objective.values(labels.energy, labels.structures)[0])
     return Target(energy, campaign.stop.tolerance, f"the crystal of {path.name}", labels.structures.to_atoms()[0])

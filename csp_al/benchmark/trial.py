@@ -128,7 +128,7 @@ def _count_small_evaluations(run: Run) -> int:
 def _count_task_evaluations(run: Path) -> int:
     """Of all tasks, those of stages included that were never published."""
     results = [read_result(run / "tasks", path.parent.name) for path in (run / "tasks").glob("*/result.json")]
-    return sum(int(result["evaluations"]) for result in results if result is not None)
+    return sum(result.evaluations for result in results if result is not None)
 
 
 def evaluations_to(labels: Labels, target: Target) -> float:

@@ -61,10 +61,10 @@ class ReferenceSection(Section):
             raise Misfit(findings)
         return self
 
-    def with_remedy(self, remedy: Remedy) -> Self:
+    def with_settings(self, settings: Mapping[str, Any]) -> Self:
         """The section with the keys that a remedy sets; mappings are merged, other values replaced."""
         bare = self.model_dump() | {"remedies": ()}
-        return type(self).model_validate(_merged(bare, remedy.set)).model_copy(update={"remedies": self.remedies})
+        return type(self).model_validate(_merged(bare, settings)).model_copy(update={"remedies": self.remedies})
 
     def senseless(self) -> Iterator[Finding]:
         """What makes no sense in values that are sound in themselves, by key; nothing may be run to find out."""
@@ -95,6 +95,6 @@ def _misfits(section: ReferenceSection, remedy: Remedy) -> Iterator[Finding]:
             message = f"a remedy cannot change {key}: its labels would not be those of the others; it may set "
             yield Finding((key,), message + ", ".join(section.curable), at_key=True)
     try:
-        section.with_remedy(remedy)
+        section.with_settings(remedy.set)
     except ValidationError as error:
         yield from findings(error, section.model_dump() | remedy.set, type(section))

@@ -152,13 +152,14 @@ def status(
     import time
 
     from csp_al.campaign.errors import printable_lines
+    from csp_al.interfaces import State
     from csp_al.report.status import describe
     from csp_al.report.status import status as status_of
 
     while True:
         now = status_of(directory)
         typer.echo(json.dumps(now, indent=1) if as_json else printable_lines(describe(now)))
-        if not watch or now["state"] != "running":
+        if not watch or now["state"] != State.RUNNING:
             return
         time.sleep(2)
 

@@ -17,6 +17,7 @@ from csp_al.cli.panel import Panel
 from csp_al.cli.tables import results_table
 from csp_al.cli.trust import how_to_continue, refuse_links
 from csp_al.disk_space import is_machine_failure
+from csp_al.interfaces import State
 from csp_al.store.opening import open_to_drive
 from csp_al.store.run_directory import forget_stop_request, log, programs_of
 
@@ -101,10 +102,10 @@ def _drive(campaign: Campaign, start: Start, slots: int, programs: dict[str, str
         panel.note(f"Stopped. {how_to_continue(campaign, directory)}")
         return end.status if isinstance(end, Interrupted) else STOPPED
     except (WrongReferenceError, TooManyFailedError, UntrustedLabelsError, NoResultError) as failure:
-        log(directory, "failed", reason=str(failure))
+        log(directory, State.FAILED, reason=str(failure))
         panel.note(str(failure))
         return NO_RESULT
-    log(directory, "finished", reason=reason)
+    log(directory, State.FINISHED, reason=reason)
     panel.note(f"Search ended: {reason}.")
     return DONE
 

@@ -22,6 +22,7 @@ def try_reference(path: Path, machine: Machine) -> int:
     from csp_al.engine.tasks import create_task, label_task, read_result
     from csp_al.engine.wait import run_tasks
     from csp_al.generate import generate_pool
+    from csp_al.interfaces import Status
     from csp_al.reference.derivatives import slopes, trial
 
     campaign = checked_campaign(path, machine).campaign
@@ -45,15 +46,16 @@ def try_reference(path: Path, machine: Machine) -> int:
         engine.close()
     results = [result for name in names if (result := read_result(root, name))]
     for number, result in enumerate(results):
-        for attempt in result["attempts"]:
-            if attempt["status"] != "done":
-                remedy = f" ({attempt['remedy']})" if attempt["remedy"] else ""
-                typer.echo(f"single point {number}, attempt {attempt['attempt']}{remedy}: {attempt['reason']}")
-    if any(result["status"] != "done" for result in results):
+        for attempt in result.attempts:
+            if attempt.status is not Status.DONE:
+                remedy = f" ({attempt.remedy})" if attempt.remedy else ""
+                typer.echo(f"single point {number}, attempt {attempt.attempt}{remedy}: {attempt.reason}")
+    values = [result.done for result in results if result.done]
+    if len(values) < len(names):
         typer.echo(f"No verdict: not every single point has a result. What each wrote is in {root}")
         return WRONG
-    typer.echo(f"core time: {np.mean([result['cost'] for result in results]):.3g} s a single point")
-    found = slopes(tried, results)
+    typer.echo(f"core time: {np.mean([result.cost for result in results]):.3g} s a single point")
+    found = slopes(tried, values)
     for slope in found:
         typer.echo(str(slope))
     if any(slope.wrong for slope in found):

@@ -18,22 +18,24 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Final, NoReturn
 
 from pydantic import TypeAdapter
 
 from csp_al.campaign.machine import Machine
-from csp_al.campaign.references import AnyReference, Remedy
-from csp_al.disk_space import is_machine_failure
+from csp_al.campaign.references import AnyReference
+from csp_al.disk_space import is_machine_failure, says_full
 from csp_al.engine.tasks import RELAX, atoms_of
 from csp_al.files import forget_temporaries, read_sealed, write_sealed
-from csp_al.interfaces import ReferenceFailedError, Task
+from csp_al.interfaces import Failure, Reason, ReferenceFailedError, Status, Task
 from csp_al.reference.children import die_with_parent
 from csp_al.reference.evaluate import TRAJECTORY, frames, relax, single_point
-from csp_al.reference.ladder import in_force
+from csp_al.reference.ladder import AnyRemedy, as_told, in_force
 from csp_al.reference.references import build_reference
 from csp_al.reference.sanity import too_close, why_insane
+from csp_al.results import Outcome, Values, as_json, outcome_of
 
 LOOK: Final = 0.2  # s between two looks at a running attempt
 REAP: Final = 0.005  # s between two looks at one that has closed its end of the pipe
@@ -47,7 +49,7 @@ def directory_of(folder: Path, number: int) -> Path:
 
 
 def run_attempt(
-    task: Task, directory: Path, remedies: Sequence[Remedy], machine: Machine, heartbeat: Callable[[], None]
+    task: Task, directory: Path, remedies: Sequence[AnyRemedy], machine: Machine, heartbeat: Callable[[], None]
 ) -> None:
     """Run the task in a new process inside the directory (made here) and wait for its ``outcome.json``.
 
@@ -82,37 +84,26 @@ def run_attempt(
     if read_outcome(directory) is None:
         seconds = time.monotonic() - started
         cost = max(cost, seconds * machine.cores_per_label)  # of programs killed with it, the system tells no time
-        _write_outcome(directory, {
-            "status": "failed", "reason": reason, "remedies": as_json(remedies), "seconds": seconds, "cost": cost,
-            "evaluations": _begun(directory), "values": None,
-        })  # fmt: skip
+        told = [as_told(remedy) for remedy in remedies]
+        _write_outcome(directory, Outcome(Status.FAILED, reason, told, seconds, cost, _begun(directory), None))
 
 
-def read_outcome(directory: Path) -> dict[str, Any] | None:
-    """How an attempt ended, or None if it was interrupted (or runs).
-
-    Keys: status, reason, remedies (in force, as JSON), seconds, cost (core seconds), evaluations, values (those of
-    `relax`, or None). Raises DamagedError for a file that is not what was written.
-    """
+def read_outcome(directory: Path) -> Outcome | None:
+    """How an attempt ended, or None if it was interrupted (or runs). Raises DamagedError."""
+    path = directory / OUTCOME
     try:
-        return read_sealed(directory / OUTCOME, "outcome")
+        return outcome_of(read_sealed(path, "outcome"), path)
     except FileNotFoundError:
         return None
 
 
-def interrupted(directory: Path, remedies: Sequence[Remedy]) -> dict[str, Any]:
+def interrupted(directory: Path, remedies: Sequence[AnyRemedy]) -> Outcome:
     """The outcome of an attempt whose process and watcher died; what it left half done is removed."""
     shutil.rmtree(directory / SCRATCH, ignore_errors=True)
     forget_temporaries(directory)
-    return {
-        "status": "interrupted", "reason": "its worker was stopped", "remedies": as_json(remedies), "seconds": 0.0,
-        "cost": 0.0, "evaluations": _begun(directory), "values": None,
-    }  # fmt: skip
-
-
-def as_json(remedies: Sequence[Remedy]) -> list[dict[str, Any]]:
-    """Remedies as an outcome holds them, so that it can be read when the ladder is another."""
-    return [remedy.model_dump(mode="json") for remedy in remedies]
+    reason = Reason(Failure.CUT_OFF, "its worker was stopped")
+    told = [as_told(remedy) for remedy in remedies]
+    return Outcome(Status.INTERRUPTED, reason, told, 0.0, 0.0, _begun(directory), None)
 
 
 def reference_section(task: Task) -> AnyReference:
@@ -121,7 +112,7 @@ def reference_section(task: Task) -> AnyReference:
     return section
 
 
-def _watch(child: int, pipe: int, directory: Path, limit: float, heartbeat: Callable[[], None]) -> tuple[str, float]:
+def _watch(child: int, pipe: int, directory: Path, limit: float, heartbeat: Callable[[], None]) -> tuple[Reason, float]:
     """Wait for the child, killing it when one evaluation takes too long: why there is no result, and core seconds."""
     progress, deadline = -1, 0.0
     pipes, wait = [pipe], LOOK
@@ -139,8 +130,8 @@ def _watch(child: int, pipe: int, directory: Path, limit: float, heartbeat: Call
             _kill_session(child)
             os.kill(child, signal.SIGKILL)  # it may not have made its session yet
             _, _, usage = os.wait4(child, 0)
-            reason = f"one evaluation took longer than {limit:g} s (reference.time_limit)"
-            return reason, usage.ru_utime + usage.ru_stime
+            words = f"one evaluation took longer than {limit:g} s (reference.time_limit)"
+            return Reason(Failure.TIME_LIMIT, words), usage.ru_utime + usage.ru_stime
 
 
 def _heard(pipe: int) -> str:
@@ -151,14 +142,16 @@ def _heard(pipe: int) -> str:
     return ""
 
 
-def _cause(status: int, directory: Path) -> str:
+def _cause(status: int, directory: Path) -> Reason:
     see = f"see {directory.name}/output.log"
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
         name = next((known.name for known in signal.Signals if known == number), f"signal {number}")
         often = {"SIGKILL": ", by the kernel if memory ran out", "SIGSEGV": ", a crash in compiled code"}.get(name, "")
-        return f"killed by {name}{often}; {see}"
-    return f"the process ended with exit status {os.waitstatus_to_exitcode(status)} and no result; {see}"
+        kind = Failure.KILLED if number == signal.SIGKILL else Failure.CRASHED
+        return Reason(kind, f"killed by {name}{often}; {see}")
+    words = f"the process ended with exit status {os.waitstatus_to_exitcode(status)} and no result; {see}"
+    return Reason(Failure.OTHER, words)
 
 
 def _kill(child: int) -> None:
@@ -193,7 +186,7 @@ def _begun(directory: Path) -> int:
 
 
 def _be_the_attempt(
-    task: Task, directory: Path, remedies: Sequence[Remedy], machine: Machine, parent: int, pipe: int
+    task: Task, directory: Path, remedies: Sequence[AnyRemedy], machine: Machine, parent: int, pipe: int
 ) -> NoReturn:
     """What the child does; it never returns into the watcher's code. The pipe takes an error of the machine."""
     status = 1
@@ -232,46 +225,51 @@ def _stand_alone(directory: Path, parent: int) -> None:
     faulthandler.enable()
 
 
-def _compute(task: Task, directory: Path, remedies: Sequence[Remedy], machine: Machine) -> dict[str, Any]:
+def _compute(task: Task, directory: Path, remedies: Sequence[AnyRemedy], machine: Machine) -> Outcome:
     started = time.monotonic()
-    values: dict[str, Any] | None = None
+    values: Values | None = None
+    reason: Reason | None
     try:
         status, reason, values = _judged(task, directory, remedies, machine)
-        evaluations = values["evaluations"] if values else 0
+        evaluations = values.evaluations if values else 0
     except (Exception, SystemExit) as error:  # noqa: BLE001 - a user's calculator may raise anything
         traceback.print_exc()
-        known = isinstance(error, ReferenceFailedError)
-        status, reason = "failed", str(error) if known else f"{type(error).__name__}: {error}"
+        status, reason = Status.FAILED, _reason_of(error)
         evaluations = _begun(directory)
     gc.collect()  # a program that a calculator keeps running ends with it, and only then is its time told
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return {
-        "status": status, "reason": reason, "remedies": as_json(remedies), "seconds": time.monotonic() - started,
-        "cost": time.process_time() + children.ru_utime + children.ru_stime,
-        "evaluations": evaluations, "values": values,
-    }  # fmt: skip
+    cost = time.process_time() + children.ru_utime + children.ru_stime
+    told = [as_told(remedy) for remedy in remedies]
+    return Outcome(status, reason, told, time.monotonic() - started, cost, evaluations, values)
+
+
+def _reason_of(error: BaseException) -> Reason:
+    """What an exception says; whoever wraps it, the words of the operating system tell that a disk was full."""
+    if isinstance(error, ReferenceFailedError):
+        reason = error.reason
+    else:
+        reason = Reason(Failure.OTHER, f"{type(error).__name__}: {error}")
+    return replace(reason, kind=Failure.DISK_FULL) if says_full(reason.words) else reason
 
 
 def _judged(
-    task: Task, directory: Path, remedies: Sequence[Remedy], machine: Machine
-) -> tuple[str, str, dict[str, Any] | None]:
+    task: Task, directory: Path, remedies: Sequence[AnyRemedy], machine: Machine
+) -> tuple[Status, Reason | None, Values | None]:
     """Status, reason and values of the calculation. A geometry that is not sane is not worth calculating."""
     atoms = atoms_of(task.inputs["structure"])
     if reason := too_close(atoms):
-        return "rejected", reason, None
+        return Status.REJECTED, reason, None
     section = in_force(reference_section(task), remedies)
     reference = build_reference(section, machine=machine)
     if task.kind == RELAX:
         values = relax(reference, atoms, directory, fmax=task.inputs["fmax"], max_steps=task.inputs["max_steps"])
     else:
         values = single_point(reference, atoms, directory)
-    atoms.set_cell(values["cell"])
-    atoms.set_positions(values["positions"])
-    reason = why_insane(
-        atoms, values["energy"], values["forces"], values["stress"], section.max_force, section.max_stress
-    )
-    return "rejected" if reason else "done", reason, values
+    atoms.set_cell(values.cell)
+    atoms.set_positions(values.positions)
+    reason = why_insane(atoms, values.energy, values.forces, values.stress, section.max_force, section.max_stress)
+    return Status.REJECTED if reason else Status.DONE, reason, values
 
 
-def _write_outcome(directory: Path, outcome: dict[str, Any]) -> None:
-    write_sealed(directory / OUTCOME, "outcome", outcome)
+def _write_outcome(directory: Path, outcome: Outcome) -> None:
+    write_sealed(directory / OUTCOME, "outcome", as_json(outcome))

@@ -17,9 +17,18 @@ from typing import TYPE_CHECKING, Any, Final
 
 from csp_al import claim
 from csp_al.campaign.references import AnyReference
-from csp_al.files import DamagedError, digest, forget_temporaries, make_directory, read_sealed, write_sealed
+from csp_al.files import (
+    DamagedError,
+    OtherVersionError,
+    digest,
+    forget_temporaries,
+    make_directory,
+    read_sealed,
+    write_sealed,
+)
 from csp_al.interfaces import Task
 from csp_al.reference.references import places
+from csp_al.results import Result, as_json, result_of
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -90,27 +99,27 @@ def is_done(root: Path, name: str) -> bool:
     return (root / name / "result.json").exists()
 
 
-def read_result(root: Path, name: str) -> dict[str, Any] | None:
+def read_result(root: Path, name: str) -> Result | None:
     """The result of the task of this id, or None.
 
-    Keys: id, kind, status ("done", "failed", "rejected"), reason, cost (core seconds), evaluations, attempts (each
-    with attempt, status, reason, remedy, seconds, cost, evaluations), host, started, finished; and where the reference
-    gave a result, energy (eV), forces (eV/Å), stress (3x3, eV/Å^3), positions, cell (Å), fmax (eV/Å), converged,
-    steps. Raises DamagedError for a file that is not what was written, or the result of another task.
+    Raises DamagedError for a file that is not what was written, or the result of another task or of other atoms.
     """
     path = root / name / "result.json"
     try:
-        result = read_sealed(path, "result")
+        result = result_of(read_sealed(path, "result"), path)
     except FileNotFoundError:
         return None
-    if result["id"] != name:
-        raise DamagedError(path, f"the result of another task, {result['id']}")
+    if result.id != name:
+        raise DamagedError(path, f"the result of another task, {result.id}")
+    asked = _atoms_asked_of(root, name)
+    if result.values is not None and asked not in (None, len(result.values.forces)):
+        raise DamagedError(path, f"forces on {len(result.values.forces)} atoms, where the task has {asked}")
     return result
 
 
-def publish_result(folder: Path, result: dict[str, Any]) -> None:
+def publish_result(folder: Path, result: Result) -> None:
     """Make this the result of the task in the folder, by one rename."""
-    write_sealed(folder / "result.json", "result", result)
+    write_sealed(folder / "result.json", "result", as_json(result))
 
 
 def tidy(root: Path) -> None:
@@ -119,6 +128,14 @@ def tidy(root: Path) -> None:
         claim.clear(result.parent)
         for folder in (result.parent, *result.parent.glob("attempt-*/")):
             forget_temporaries(folder)
+
+
+def _atoms_asked_of(root: Path, name: str) -> int | None:
+    """Atoms of a task; None where its file is lost, which is for `read_task` to say."""
+    try:
+        return len(read_task(root, name).inputs["structure"]["numbers"])
+    except (FileNotFoundError, DamagedError, OtherVersionError):
+        return None
 
 
 def _holds(path: Path, content: dict[str, Any]) -> bool:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import re
 import shutil
 import signal
 import socket
@@ -26,20 +25,19 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any, Final, NoReturn
+from typing import Final, NoReturn
 
 from csp_al import claim
 from csp_al.campaign.machine import Machine
-from csp_al.campaign.references import Remedy
 from csp_al.disk_space import is_machine_failure
 from csp_al.engine.attempt import directory_of, interrupted, read_outcome, reference_section, run_attempt
 from csp_al.engine.tasks import is_done, publish_result, read_task
 from csp_al.files import DamagedError, OtherVersionError, forget_temporaries
-from csp_al.interfaces import Task
-from csp_al.reference.ladder import ladder, next_remedy
+from csp_al.interfaces import Failure, Reason, Status, Task
+from csp_al.reference.ladder import AnyRemedy, ladder, next_remedy, recognised
 from csp_al.reference.references import reference_kind
+from csp_al.results import Attempt, Outcome, Result
 
-NO_ROOM: Final = r"^disk full|No space left on device|quota exceeded"
 LEAST_FREE: Final = 10_000_000
 """Bytes; a calculation that failed with less than that free may have failed for that."""
 
@@ -74,72 +72,82 @@ def _climb(task: Task, folder: Path, mine: Path, machine: Machine) -> None:
         directory = directory_of(folder, len(attempts) + 1)
         run_attempt(task, directory, _remedies(attempts, rungs) or (), machine, partial(claim.touch, mine))
     status, reason = verdict
-    if status == "failed" and _for_lack_of_room(folder, reason):
+    if status is Status.FAILED and _for_lack_of_room(folder, reason):
         _forget_those_without_room(folder, attempts)
         raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)} ({reason})", str(folder))
-    told = _told(attempts)
-    publish_result(folder, (attempts[-1]["values"] or {}) | {
-        "id": folder.name, "kind": task.kind, "status": status, "reason": reason,
-        "cost": sum(attempt["cost"] for attempt in told),
-        "evaluations": sum(attempt["evaluations"] for attempt in told),
-        "attempts": told, "host": socket.gethostname(), "started": started, "finished": _now(),
-    })  # fmt: skip
+    result = Result(
+        values=attempts[-1].values,
+        id=folder.name,
+        kind=task.kind,
+        status=status,
+        reason=reason,
+        cost=sum(attempt.cost for attempt in attempts),
+        evaluations=sum(attempt.evaluations for attempt in attempts),
+        attempts=[_told(number, attempt) for number, attempt in enumerate(attempts, start=1)],
+        host=socket.gethostname(),
+        started=started,
+        finished=_now(),
+    )
+    publish_result(folder, result)
 
 
-def _forget_those_without_room(folder: Path, attempts: list[dict[str, Any]]) -> None:
+def _forget_those_without_room(folder: Path, attempts: list[Outcome]) -> None:
     """Remove the last attempt, and those before it that found no room either: they tell nothing of the task."""
     for number in range(len(attempts), 0, -1):
         shutil.rmtree(directory_of(folder, number))
-        if number > 1 and re.search(NO_ROOM, attempts[number - 2]["reason"]) is None:
+        if number > 1 and not _found_no_room(attempts[number - 2].reason):
             return
 
 
-def _for_lack_of_room(folder: Path, reason: str) -> bool:
+def _for_lack_of_room(folder: Path, reason: Reason | None) -> bool:
     """Whether a failure says more of the disk than of the task."""
-    return re.search(NO_ROOM, reason) is not None or shutil.disk_usage(folder).free < LEAST_FREE
+    return _found_no_room(reason) or shutil.disk_usage(folder).free < LEAST_FREE
 
 
-def _attempts(folder: Path, rungs: Sequence[Remedy]) -> list[dict[str, Any]]:
+def _found_no_room(reason: Reason | None) -> bool:
+    return reason is not None and reason.kind is Failure.DISK_FULL
+
+
+def _attempts(folder: Path, rungs: Sequence[AnyRemedy]) -> list[Outcome]:
     """Outcomes of all attempts so far, in their order; one that was cut off counts as interrupted."""
-    outcomes: list[dict[str, Any]] = []
+    outcomes: list[Outcome] = []
     while (directory := directory_of(folder, len(outcomes) + 1)).exists():
         outcomes.append(read_outcome(directory) or interrupted(directory, _remedies(outcomes, rungs) or []))
     return outcomes
 
 
-def _remedies(attempts: list[dict[str, Any]], rungs: Sequence[Remedy]) -> list[Remedy] | None:
+def _remedies(attempts: list[Outcome], rungs: Sequence[AnyRemedy]) -> list[AnyRemedy] | None:
     """The remedies of the next attempt: those of the last failed one, and one for its reason. None if none is left."""
-    failed = [attempt for attempt in attempts if attempt["status"] == "failed"]
+    failed = [attempt for attempt in attempts if attempt.status is Status.FAILED]
     if not failed:
         return []
     # only those of the ladder: what stands in a file of the run directory is not believed to be a remedy
-    known = {remedy.say: remedy for remedy in rungs if any(map(remedy.agrees_with, failed[-1]["remedies"]))}
-    tried = [known[told["say"]] for told in failed[-1]["remedies"] if told.get("say") in known]
-    another = next_remedy(rungs, tried, failed[-1]["reason"])
+    tried = [remedy for told in failed[-1].remedies if (remedy := recognised(rungs, told))]
+    reason = failed[-1].reason
+    assert reason is not None  # it failed
+    another = next_remedy(rungs, tried, reason)
     return None if another is None else [*tried, another]
 
 
-def _verdict(attempts: list[dict[str, Any]], rungs: Sequence[Remedy]) -> tuple[str, str] | None:
+def _verdict(attempts: list[Outcome], rungs: Sequence[AnyRemedy]) -> tuple[Status, Reason | None] | None:
     """Status and reason of the task after these attempts; None while another attempt is due."""
     if not attempts:
         return None
-    status, reason = attempts[-1]["status"], attempts[-1]["reason"]
-    if status in {"done", "rejected"} or (status == "failed" and _remedies(attempts, rungs) is None):
-        return status, reason
-    in_vain = [attempt for attempt in attempts if attempt["status"] == "interrupted" and attempt["evaluations"] <= 1]
+    last = attempts[-1]
+    over = last.status is Status.FAILED and _remedies(attempts, rungs) is None
+    if over or last.status in {Status.DONE, Status.REJECTED}:
+        return last.status, last.reason
+    in_vain = [attempt for attempt in attempts if attempt.status is Status.INTERRUPTED and attempt.evaluations <= 1]
     if len(in_vain) >= MOST_INTERRUPTIONS:
-        return "failed", f"{len(in_vain)} attempts were cut off with their workers"
+        return Status.FAILED, Reason(Failure.CUT_OFF, f"{len(in_vain)} attempts were cut off with their workers")
     return None
 
 
-def _told(attempts: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The attempts as a result tells them; ``remedy`` is the one that was new."""
-    keys = ("status", "reason", "seconds", "cost", "evaluations")
-    return [
-        {"attempt": number, "remedy": attempt["remedies"][-1]["say"] if attempt["remedies"] else ""}
-        | {key: attempt[key] for key in keys}
-        for number, attempt in enumerate(attempts, start=1)
-    ]
+def _told(number: int, outcome: Outcome) -> Attempt:
+    """An attempt as a result tells it; ``remedy`` is the one that was new."""
+    remedy = outcome.remedies[-1]["say"] if outcome.remedies else ""
+    seconds, cost, evaluations = outcome.seconds, outcome.cost, outcome.evaluations
+    return Attempt(number, remedy, outcome.status, outcome.reason, seconds, cost, evaluations)
 
 
 def _now() -> str:

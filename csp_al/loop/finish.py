@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -14,16 +15,20 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from csp_al import objective
 from csp_al.campaign import Campaign
-from csp_al.engine.tasks import atoms_of, relax_task
+from csp_al.engine.tasks import relax_task
 from csp_al.files import write_json
 from csp_al.loop.drive import Drive
 from csp_al.loop.stages import Progress
 from csp_al.loop.tasks import run_all
 from csp_al.report.tables import open_run
+from csp_al.results import Result, Values
 from csp_al.select.identity import distinct, times_reached
 from csp_al.select.ranking import representatives, rows_of
 from csp_al.store.run_directory import cycles
 from csp_al.structures import Structures
+
+if TYPE_CHECKING:
+    from ase import Atoms
 
 SYMPREC = 0.1
 """Å, within which spglib takes the atoms of a winner to be related by symmetry: it is relaxed to fmax, not further.
@@ -37,6 +42,14 @@ COLUMNS = (
 """Of a result, in their documented order; the name of its CIF file comes last."""
 
 
+@dataclass(frozen=True)
+class Winner:
+    """A crystal as the reference method relaxed it."""
+
+    atoms: Atoms
+    rested: Values
+
+
 class NoResultError(Exception):
     """No winner could be relaxed by the reference method; the message says what happened to each."""
 
@@ -45,17 +58,23 @@ def finish(drive: Drive, progress: Progress) -> Path:
     """Relax the lowest crystals with the reference method, and publish them as ``winners``. Raises `NoResultError`."""
 
     def write(folder: Path) -> None:
-        results = _relaxed_by_reference(drive, folder, _lowest(drive.campaign, progress))
-        done = {candidate: result for candidate, result in results.items() if result["status"] == "done"}
-        failed = {candidate: result["reason"] for candidate, result in results.items() if result["status"] != "done"}
-        if not done:
+        lowest = _lowest(drive.campaign, progress)
+        results = _relaxed_by_reference(drive, folder, lowest)
+        numbers = {candidate: atoms.numbers for candidate, atoms in zip(results, lowest.to_atoms(), strict=True)}
+        winners = {
+            candidate: Winner(values.atoms(numbers[candidate]), values)
+            for candidate, result in results.items()
+            if (values := result.done)
+        }
+        failed = {candidate: str(result.reason) for candidate, result in results.items() if candidate not in winners}
+        if not winners:
             raise NoResultError(_nothing_left(failed))
-        rows, groups = _ranked(drive, progress, done)
-        _write(folder, rows, [done[row["id"]] for row in rows])
+        rows, groups = _ranked(drive, progress, winners)
+        _write(folder, rows, [winners[row["id"]] for row in rows])
         checks = open_run(drive.run).check_evaluations
         labels = int(progress.all_labels.evaluations.sum())
         asked_for = len(progress.all_labels.asked_for)
-        relaxations = sum(int(result["evaluations"]) for result in results.values())
+        relaxations = sum(result.evaluations for result in results.values())
         summary = {
             "stop": progress.verdict.reason if progress.verdict else None,
             "evaluations": {
@@ -82,25 +101,21 @@ def _lowest(campaign: Campaign, progress: Progress) -> Structures:
     return structures.take(rows_of(structures, crystals["id"]))
 
 
-def _relaxed_by_reference(drive: Drive, folder: Path, lowest: Structures) -> dict[int, dict[str, Any]]:
+def _relaxed_by_reference(drive: Drive, folder: Path, lowest: Structures) -> dict[int, Result]:
     """Results of the final relaxations, by candidate."""
     section, reference = drive.campaign.finish, drive.campaign.reference
-    crystals = lowest.to_atoms()
-    tasks = [relax_task(atoms, reference, section.fmax, section.max_steps) for atoms in crystals]
+    tasks = [relax_task(atoms, reference, section.fmax, section.max_steps) for atoms in lowest.to_atoms()]
     _, results = run_all(drive.run, drive.engine, folder, tasks, drive.report)
-    return {
-        candidate: result | {"numbers": atoms.numbers}
-        for candidate, atoms, result in zip(lowest.ids.tolist(), crystals, results, strict=True)
-    }
+    return dict(zip(lowest.ids.tolist(), results, strict=True))
 
 
 def _ranked(
-    drive: Drive, progress: Progress, done: dict[int, dict[str, Any]]
+    drive: Drive, progress: Progress, winners: dict[int, Winner]
 ) -> tuple[list[dict[str, Any]], list[list[int]]]:
     """A row for each distinct crystal, lowest energy first, and the candidates that came to be the same."""
-    candidates = list(done)
-    structures = Structures.from_atoms([atoms_of(result) for result in done.values()], candidates)
-    energies = objective.values(np.array([result["energy"] for result in done.values()]), structures)
+    candidates = list(winners)
+    structures = Structures.from_atoms([winner.atoms for winner in winners.values()], candidates)
+    energies = objective.values(np.array([winner.rested.energy for winner in winners.values()]), structures)
     groups = distinct(structures, energies, drive.campaign.stop.tolerance, len(candidates))
     reached = times_reached(progress.table["basin"].to_numpy())
     rows = []
@@ -113,7 +128,7 @@ def _ranked(
             {
                 "rank": rank,
                 "id": candidate,
-                **_description(done[candidate]),
+                **_description(winners[candidate]),
                 "energy_per_atom": energy,
                 "energy_above_best": energy - float(energies[groups[0][0]]),
                 "predicted_energy_per_atom": float(predicted["energy_per_atom"]),
@@ -125,9 +140,9 @@ def _ranked(
     return [_with_file_name(row) for row in rows], [[candidates[row] for row in group] for group in groups]
 
 
-def _description(result: dict[str, Any]) -> dict[str, Any]:
+def _description(winner: Winner) -> dict[str, Any]:
     """What can be said of a relaxed crystal by itself."""
-    atoms = atoms_of(result)
+    atoms = winner.atoms
     found = spglib.get_symmetry_dataset((atoms.cell.array, atoms.get_scaled_positions(), atoms.numbers), SYMPREC)
     symbol, number = (found.international, int(found.number)) if found else ("P1", 1)
     return {
@@ -135,8 +150,8 @@ def _description(result: dict[str, Any]) -> dict[str, Any]:
         "n_atoms": len(atoms),
         "space_group": {"symbol": symbol, "number": number},
         "volume_per_atom": float(atoms.get_volume() / len(atoms)),
-        "fmax": float(result["fmax"]),
-        "converged": bool(result["converged"]),
+        "fmax": winner.rested.fmax,
+        "converged": winner.rested.converged,
     }
 
 
@@ -146,16 +161,16 @@ def _with_file_name(row: dict[str, Any]) -> dict[str, Any]:
     return {key: row[key] for key in COLUMNS} | {"cif": name}
 
 
-def _write(folder: Path, rows: list[dict[str, Any]], results: list[dict[str, Any]]) -> None:
+def _write(folder: Path, rows: list[dict[str, Any]], winners: list[Winner]) -> None:
     crystals = []
-    for row, result in zip(rows, results, strict=True):
-        atoms = atoms_of(result)
+    for row, winner in zip(rows, winners, strict=True):
+        atoms, rested = winner.atoms.copy(), winner.rested
         write_atoms(folder / row["cif"], atoms)
         atoms.calc = SinglePointCalculator(
             atoms,
-            energy=result["energy"],
-            forces=np.array(result["forces"]),
-            stress=full_3x3_to_voigt_6_stress(np.array(result["stress"])),
+            energy=rested.energy,
+            forces=rested.forces,
+            stress=full_3x3_to_voigt_6_stress(rested.stress),
         )
         atoms.info |= {"id": row["id"], "rank": row["rank"], "space_group": row["space_group"]["number"]}
         crystals.append(atoms)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import pandas as pd
@@ -22,9 +22,10 @@ from csp_al.hdf5 import load, save
 from csp_al.loop.drive import Drive
 from csp_al.loop.label_set import read_labels
 from csp_al.loop.tasks import run_all
+from csp_al.results import Result, Values
 from csp_al.store.run_directory import cycle_folder, log
 from csp_al.store.stages import file_of
-from csp_al.structures import Ints, Labels
+from csp_al.structures import Ints, Labels, Status
 
 ENERGY: Final = 0.005
 """eV/atom that a label from elsewhere may differ from the reference's own."""
@@ -68,17 +69,18 @@ def verify_imported(drive: Drive, given: Labels) -> Labels:
         tasks = [label_task(atoms, drive.campaign.reference) for atoms in given.structures.take(rows).to_atoms()]
         names, results = run_all(drive.run, drive.engine, folder, tasks, drive.report)
         _refuse_others(given.take(rows), table["place"].to_numpy()[rows].tolist(), results)
+        values = [result.done for result in results if result.done]
         labels = replace(given, cost=given.cost.copy(), evaluations=given.evaluations.copy())
-        labels.cost[rows] = [result["cost"] for result in results]
-        labels.evaluations[rows] = [result["evaluations"] for result in results]
+        labels.cost[rows] = [result.cost for result in results]
+        labels.evaluations[rows] = [result.evaluations for result in results]
         save(folder / "labels.h5", labels)
         listed = table[["id", "status", "reason", "place"]].rename(columns={"id": "candidate", "place": "source"})
         task = dict(zip(rows.tolist(), names, strict=True))
         listed.insert(1, "task", [task.get(row, "") for row in range(len(listed))])
         listed.assign(cost_s=labels.cost).to_csv(folder / "labels.csv", index=False)
         checked = [
-            {"place": table["place"][row], "task": name, **_apart(given.take([row]), result)}
-            for row, name, result in zip(rows.tolist(), names, results, strict=True)
+            {"place": table["place"][row], "task": name, **_apart(given.take([row]), here)}
+            for row, name, here in zip(rows.tolist(), names, values, strict=True)
         ]
         write_json(folder / "checks.json", checked)
 
@@ -90,7 +92,7 @@ def rows_to_check(labels: Labels, table: pd.DataFrame) -> Ints:
     values = objective.values(labels.energy, labels.structures)
     chosen: list[int] = []
     for source in table.loc[~table["known"], "source"].unique():
-        rows = np.flatnonzero((table["source"] == source).to_numpy() & (labels.status == "done"))
+        rows = np.flatnonzero((table["source"] == source).to_numpy() & (labels.status == Status.DONE))
         ascending = rows[np.argsort(values[rows], kind="stable")]
         chosen += dict.fromkeys([*ascending[:1].tolist(), *ascending[len(ascending) // 2 :][:1].tolist()])
     return np.array(chosen, dtype=np.int64)
@@ -100,7 +102,7 @@ def _folder(drive: Drive) -> Path:
     return drive.run / "elsewhere"
 
 
-def _refuse_others(labels: Labels, places: list[str], results: list[dict[str, Any]]) -> None:
+def _refuse_others(labels: Labels, places: list[str], results: list[Result]) -> None:
     lines = [
         f"  {place}: {wrong}"
         for row, (place, result) in enumerate(zip(places, results, strict=True))
@@ -116,36 +118,37 @@ def _refuse_others(labels: Labels, places: list[str], results: list[dict[str, An
         raise UntrustedLabelsError(msg)
 
 
-def _what_is_wrong(label: Labels, result: dict[str, Any]) -> str:
+def _what_is_wrong(label: Labels, result: Result) -> str:
     """What differs by more than it may, there and here; empty if nothing."""
-    if result["status"] != "done":
-        return f"it cannot be computed again ({result['reason']})"
-    apart, count = _apart(label, result), len(label.forces)
+    here = result.done
+    if here is None:
+        return f"it cannot be computed again ({result.reason})"
+    apart, count = _apart(label, here), len(label.forces)
     words = []
     if apart["energy_mev_per_atom"] > 1000 * ENERGY:
         words.append(
-            f"{float(label.energy[0]) / count:.4f} eV/atom there, {result['energy'] / count:.4f} here "
+            f"{float(label.energy[0]) / count:.4f} eV/atom there, {here.energy / count:.4f} here "
             f"({apart['energy_mev_per_atom']:.1f} meV/atom apart, allowed {1000 * ENERGY:g})"
         )
     if apart["force_ev_per_angstrom"] > FORCE:
-        worst = np.unravel_index(np.argmax(np.abs(label.forces - result["forces"])), label.forces.shape)
+        worst = np.unravel_index(np.argmax(np.abs(label.forces - here.forces)), label.forces.shape)
         words.append(
             f"force along {'xyz'[worst[1]]} on atom {worst[0]} {label.forces[worst]:.3f} eV/Å there, "
-            f"{result['forces'][worst[0]][worst[1]]:.3f} here (allowed {FORCE:g} apart)"
+            f"{here.forces[worst]:.3f} here (allowed {FORCE:g} apart)"
         )
     if apart["stress_gpa"] > STRESS:
-        i, j = np.unravel_index(np.argmax(np.abs(label.stress[0] - result["stress"])), (3, 3))
+        i, j = np.unravel_index(np.argmax(np.abs(label.stress[0] - here.stress)), (3, 3))
         words.append(
             f"stress {'xyz'[i]}{'xyz'[j]} {label.stress[0, i, j] / GPa:.2f} GPa there, "
-            f"{result['stress'][i][j] / GPa:.2f} here (allowed {STRESS:g} apart; positive under tension)"
+            f"{here.stress[i, j] / GPa:.2f} here (allowed {STRESS:g} apart; positive under tension)"
         )
     return "; ".join(words)
 
 
-def _apart(label: Labels, result: dict[str, Any]) -> dict[str, float]:
+def _apart(label: Labels, here: Values) -> dict[str, float]:
     """How far a label and what the reference says of it are apart."""
     return {
-        "energy_mev_per_atom": 1000 * abs(float(label.energy[0]) - result["energy"]) / len(label.forces),
-        "force_ev_per_angstrom": float(np.abs(label.forces - result["forces"]).max()),
-        "stress_gpa": float(np.abs(label.stress[0] - result["stress"]).max() / GPa),
+        "energy_mev_per_atom": 1000 * abs(float(label.energy[0]) - here.energy) / len(label.forces),
+        "force_ev_per_angstrom": float(np.abs(label.forces - here.forces).max()),
+        "stress_gpa": float(np.abs(label.stress[0] - here.stress).max() / GPa),
     }

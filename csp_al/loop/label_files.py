@@ -170,7 +170,7 @@ def _label(atoms: Atoms, place: str, crystal: str) -> Found:
         forces = np.array(atoms.get_forces(apply_constraint=False))
         stress = np.array(atoms.get_stress(voigt=False, apply_constraint=False))
         label = Found(atoms, _energy(atoms), forces, stress, place, crystal)
-        wrong = not_finite(label.energy, forces, stress)
+        wrong = str(not_finite(label.energy, forces, stress) or "")
         if not wrong:
             return label
     msg = f"{place}: {wrong}; leave the frame out"

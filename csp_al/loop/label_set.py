@@ -18,7 +18,7 @@ from csp_al.campaign import AnyReference, Campaign, species_counts
 from csp_al.campaign.errors import Finding, Misfit
 from csp_al.loop.label_files import Found, Source, read_source
 from csp_al.reference.sanity import why_insane
-from csp_al.structures import Labels, Structures
+from csp_al.structures import Labels, Status, Structures
 
 LEAST: Final = 10
 """Usable labels that an ensemble is trained on at least."""
@@ -51,7 +51,7 @@ def _joined(sources: Sequence[Source], reference: AnyReference) -> tuple[Labels,
     number = {crystal: -1 - place for place, crystal in enumerate(crystals)}
     ids = [number[label.crystal] for label in found]
     reasons = _reasons(found, reference)
-    status = ["rejected" if reason else "done" for reason in reasons]
+    status = [Status.REJECTED if reason else Status.DONE for reason in reasons]
     worth = [np.nan if reason else 1.0 for reason in reasons]  # a value that is not to be believed is NaN
     labels = Labels(
         structures=Structures.from_atoms([label.atoms for label in found], ids),
@@ -80,7 +80,7 @@ def _reasons(found: Sequence[Found], reference: AnyReference) -> list[str]:
         insane = why_insane(
             label.atoms, label.energy, label.forces, label.stress, reference.max_force, reference.max_stress
         )
-        reasons.append(twice or insane)
+        reasons.append(twice or str(insane or ""))
     return reasons
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from csp_al.engine.tasks import label_task
 from csp_al.files import write_json
@@ -14,6 +13,7 @@ from csp_al.loop.stages import Picks
 from csp_al.loop.tasks import run_all
 from csp_al.reference.derivatives import Slope, slopes, trial
 from csp_al.reference.references import build_reference
+from csp_al.results import Result
 
 TRIES = 3
 """Candidates that are tried: the first may be one on which the reference fails."""
@@ -30,7 +30,7 @@ def check(drive: Drive, picks: Picks) -> None:
     computed, nothing is said here: the labels will fail likewise, with their reasons.
     """
 
-    def run(tasks: list[Task], folder: Path) -> list[dict[str, Any]]:
+    def run(tasks: list[Task], folder: Path) -> list[Result]:
         return run_all(drive.run, drive.engine, folder, tasks, drive.report)[1]
 
     def write(folder: Path) -> None:
@@ -41,11 +41,12 @@ def check(drive: Drive, picks: Picks) -> None:
         for tried in [one for one in trials if one.tells_stress][:TRIES]:
             tasks = [label_task(moved, drive.campaign.reference) for moved in tried.structures]
             results = run(tasks[:1], folder)
-            if results[0]["status"] == "done":
+            if results[0].done:
                 results += run(tasks[1:], folder)
-            evaluations += sum(int(result["evaluations"]) for result in results[1:])  # the first is a label
-            if all(result["status"] == "done" for result in results):
-                found = slopes(tried, results)
+            evaluations += sum(result.evaluations for result in results[1:])  # the first is a label
+            values = [result.done for result in results if result.done]
+            if len(values) == len(results):
+                found = slopes(tried, values)
                 wrong += any(slope.wrong for slope in found)
                 if wrong != 1:  # what one candidate says is wrong, a second must say too
                     break

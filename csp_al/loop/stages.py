@@ -48,7 +48,7 @@ from csp_al.select.stopping import Judged, Rules, Spent, Top, top_of, verdict
 from csp_al.select.walk_forward import walk_forward
 from csp_al.store.run_directory import cycle_folder, log, seconds_spent
 from csp_al.store.stages import file_of
-from csp_al.structures import Ints, Labels, Prediction, Relaxed, Structures, concatenate
+from csp_al.structures import Ints, Labels, Prediction, Relaxed, Status, Structures, concatenate
 
 if TYPE_CHECKING:
     from csp_al.potential.ensemble import Ensemble
@@ -267,7 +267,7 @@ def _tell_of_cycle(drive: Drive, cycle: int, progress: Progress) -> None:
         "cycle": cycle,
         "from_elsewhere": len(progress.all_labels) - len(labels),
         "labels": len(labels),
-        "failed": int((labels.status != "done").sum()),
+        "failed": int((labels.status != Status.DONE).sum()),
         "best": said.energies[0] if said and said.energies else None,
         "energy_error": errors.get("energy_mae_mev_per_atom"),
         "force_error": errors.get("forces_mae_ev_per_angstrom"),

@@ -6,7 +6,6 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -14,9 +13,10 @@ from csp_al.disk_space import require_space
 from csp_al.engine.tasks import create_task, read_result
 from csp_al.engine.wait import run_tasks
 from csp_al.files import write_json
-from csp_al.interfaces import Engine, Task
+from csp_al.interfaces import Engine, Failure, Task
+from csp_al.results import Result
 from csp_al.store.run_directory import stop_requested
-from csp_al.structures import Floats, Labels, Structures
+from csp_al.structures import Labels, Status, Structures
 
 
 class StoppedError(Exception):
@@ -29,7 +29,7 @@ class TooManyFailedError(Exception):
 
 def run_all(
     run: Path, engine: Engine, folder: Path, tasks: Sequence[Task], report: Callable[[int, int], None]
-) -> tuple[list[str], list[dict[str, Any]]]:
+) -> tuple[list[str], list[Result]]:
     """Ids and results of these tasks, in their order; what was computed before is not computed again.
 
     The ids are left in ``folder/tasks.json`` first, for whoever watches. Raises `StoppedError` when somebody asked
@@ -50,29 +50,33 @@ def run_all(
     return names, [result for result in results if result is not None]
 
 
-def labels_of(structures: Structures, results: Sequence[dict[str, Any]], cycle: int) -> Labels:
-    """Single points as labels; what is not "done" is NaN and keeps its reason."""
-    parts = list(zip(structures.counts, results, strict=True))
+def labels_of(structures: Structures, results: Sequence[Result], cycle: int) -> Labels:
+    """Single points as labels; what is not DONE is NaN and keeps its reason."""
+    values = [result.done for result in results]
+    forces = [
+        np.full((count, 3), np.nan) if one is None else one.forces
+        for count, one in zip(structures.counts, values, strict=True)
+    ]
     return Labels(
         structures=structures,
-        energy=np.array([_value(result, "energy", ()) for result in results], dtype=float),
-        forces=np.concatenate([np.zeros((0, 3)), *(_value(result, "forces", (count, 3)) for count, result in parts)]),
-        stress=np.array([_value(result, "stress", (3, 3)) for result in results]).reshape(-1, 3, 3),
-        status=np.array([result["status"] for result in results], dtype=np.str_),
-        reason=np.array([result["reason"] for result in results], dtype=np.str_),
-        cost=np.array([result["cost"] for result in results], dtype=float),
-        evaluations=np.array([result["evaluations"] for result in results], dtype=np.int64),
+        energy=np.array([np.nan if one is None else one.energy for one in values], dtype=float),
+        forces=np.concatenate([np.zeros((0, 3)), *forces]),
+        stress=np.array([np.full((3, 3), np.nan) if one is None else one.stress for one in values]).reshape(-1, 3, 3),
+        status=np.array([result.status for result in results], dtype=np.str_),
+        reason=np.array([str(result.reason or "") for result in results], dtype=np.str_),
+        cost=np.array([result.cost for result in results], dtype=float),
+        evaluations=np.array([result.evaluations for result in results], dtype=np.int64),
         cycle=np.full(len(results), cycle, dtype=np.int64),
     )
 
 
-def refuse_many_failures(results: Sequence[dict[str, Any]], most: float) -> None:
-    """Raise `TooManyFailedError` when more than this share is not "done"."""
-    failed = [result for result in results if result["status"] != "done"]
+def refuse_many_failures(results: Sequence[Result], most: float) -> None:
+    """Raise `TooManyFailedError` when more than this share is not DONE."""
+    failed = [result for result in results if result.status is not Status.DONE]
     if len(failed) > most * len(results):
-        examples = {_kind(result["reason"]): result["reason"] for result in reversed(failed)}
-        counted = Counter(_kind(result["reason"]) for result in failed).most_common()
-        reasons = "\n".join(f"  {count:4d} x {examples[kind]}" for kind, count in counted)
+        examples = {_alike(result): result.reason for result in reversed(failed)}
+        counted = Counter(map(_alike, failed)).most_common()
+        reasons = "\n".join(f"  {count:4d} x {examples[alike]}" for alike, count in counted)
         msg = (
             f"{len(failed)} of {len(results)} calculations failed, more than max_fail_fraction = {most:g} allows:\n"
             f"{reasons}\nTheir folders, with all output, are under tasks/. Mend the reference section and start the "
@@ -81,12 +85,7 @@ def refuse_many_failures(results: Sequence[dict[str, Any]], most: float) -> None
         raise TooManyFailedError(msg)
 
 
-def _kind(reason: str) -> str:
-    """A reason without its numbers, so that the same failure of two cells counts as one."""
-    return re.sub(r"[-+]?\d[\d.]*(?:e[-+]?\d+)?", "#", reason)
-
-
-def _value(result: dict[str, Any], key: str, shape: tuple[int, ...]) -> Floats:
-    if result["status"] != "done":
-        return np.full(shape, np.nan)
-    return np.array(result[key], dtype=float).reshape(shape)
+def _alike(result: Result) -> tuple[Failure | None, str]:
+    """What is equal for the same failure of two cells: its kind, and its words without their numbers."""
+    kind = result.reason.kind if result.reason else None
+    return kind, re.sub(r"[-+]?\d[\d.]*(?:e[-+]?\d+)?", "#", str(result.reason or ""))

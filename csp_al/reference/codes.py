@@ -23,7 +23,7 @@ from ase.calculators.abinit import Abinit as AseAbinit
 from ase.calculators.abinit import AbinitProfile
 from ase.calculators.calculator import all_changes
 
-from csp_al.interfaces import ReferenceFailedError
+from csp_al.interfaces import Failure, ReferenceFailedError
 from csp_al.reference.kpoints import monkhorst_pack
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class Abinit(AseAbinit):
             found = ABINIT_ERROR.search(_text(log))
             raise ReferenceFailedError(f"ABINIT: {_tidy(found[1] or found[2])}" if found else str(error)) from error
         if ABINIT_UNCONVERGED in _text(log):
-            raise ReferenceFailedError("SCF not converged: ABINIT ran out of steps (nstep)")
+            raise ReferenceFailedError("SCF not converged: ABINIT ran out of steps (nstep)", Failure.SCF_NOT_CONVERGED)
 
 
 class Cp2k(ase_cp2k.CP2K):
@@ -119,7 +119,7 @@ class Cp2k(ase_cp2k.CP2K):
             raise ReferenceFailedError(f"CP2K: {_tidy(why)}") from error
         if CP2K_UNCONVERGED in _text(output):
             self._end()
-            raise ReferenceFailedError("SCF not converged: CP2K ran out of steps (max_scf)")
+            raise ReferenceFailedError("SCF not converged: CP2K ran out of steps (max_scf)", Failure.SCF_NOT_CONVERGED)
 
     def _end(self) -> None:
         """Kill the shell: after an error it would wait, at full speed, for what never comes."""

@@ -8,13 +8,14 @@ at 40 Ry where 88 are suggested. A few GPa of it are told and not refused.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from ase.units import GPa
 
+from csp_al.results import Values
 from csp_al.structures import Floats
 
 if TYPE_CHECKING:
@@ -102,19 +103,17 @@ def trial(atoms: Atoms, kpoints: Callable[[Atoms], list[int] | None], seed: int)
     return Trial([atoms.copy(), *moved], moves, np.zeros((3, 3)))
 
 
-def slopes(tried: Trial, results: Sequence[Mapping[str, Any]]) -> list[Slope]:
-    """Force, and stress where there are strained structures, from the results in their order."""
-    still, forth, back, *strained = results
+def slopes(tried: Trial, values: Sequence[Values]) -> list[Slope]:
+    """Force, and stress where there are strained structures, from the values of each in their order."""
+    still, forth, back, *strained = values
     length = float(np.linalg.norm(tried.moves))
-    force = float((np.array(still["forces"]) * tried.moves).sum()) / length
-    found = [
-        Slope("force along a random direction", force, (back["energy"] - forth["energy"]) / (2 * length), "eV/Å", FORCE)
-    ]
+    force = float((still.forces * tried.moves).sum()) / length
+    found = [Slope("force along a random direction", force, (back.energy - forth.energy) / (2 * length), "eV/Å", FORCE)]
     if strained:
         wide, narrow = strained
         size = float(np.linalg.norm(tried.strain))
-        stress = float((np.array(still["stress"]) * tried.strain).sum()) / size / GPa
-        slope = (wide["energy"] - narrow["energy"]) / (2 * size) / tried.structures[0].get_volume() / GPa
+        stress = float((still.stress * tried.strain).sum()) / size / GPa
+        slope = (wide.energy - narrow.energy) / (2 * size) / tried.structures[0].get_volume() / GPa
         found.append(Slope("stress along a random strain", stress, slope, "GPa", STRESS))
     return found
 

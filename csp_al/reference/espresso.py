@@ -22,9 +22,9 @@ from pydantic import Field, field_validator, model_validator
 
 from csp_al.campaign.errors import Finding, Misfit
 from csp_al.campaign.machine import Machine
-from csp_al.campaign.references import ReferenceSection, Remedy
+from csp_al.campaign.references import ReferenceSection
 from csp_al.campaign.section import Positive
-from csp_al.interfaces import ReferenceFailedError, ReferenceKind
+from csp_al.interfaces import Cure, Failure, ReferenceFailedError, ReferenceKind
 from csp_al.reference import pseudopotentials
 from csp_al.reference.kpoints import monkhorst_pack
 from csp_al.reference.pseudopotentials import Pseudopotential, PseudopotentialError
@@ -40,48 +40,51 @@ def _electrons(**settings: Any) -> dict[str, Any]:
     return {"namelists": {"electrons": settings}}
 
 
-_BANDS: Final = "^(diagonalisation|charge is wrong|Fermi energy)"
-_CRASHED: Final = "^(killed|no output|output ends early|scratch|MPI)"
+_UNCONVERGED: Final = frozenset({Failure.SCF_NOT_CONVERGED})
+_BANDS: Final = frozenset({Failure.DIAGONALISATION, Failure.WRONG_CHARGE, Failure.FERMI_ENERGY})
+_CRASHED: Final = frozenset(
+    {Failure.KILLED, Failure.CRASHED, Failure.NO_OUTPUT, Failure.INCOMPLETE_OUTPUT, Failure.SCRATCH, Failure.MPI}
+)
 
 LADDER: Final = (
-    Remedy(
-        when="^SCF not converged", say="slower mixing, more steps",
-        set=_electrons(mixing_beta=0.2, electron_maxstep=200),
+    Cure(
+        _UNCONVERGED, "slower mixing, more steps",
+        _electrons(mixing_beta=0.2, electron_maxstep=200),
     ),
-    Remedy(
-        when="^SCF not converged", say="local Thomas-Fermi mixing of more steps",
-        set=_electrons(mixing_mode="local-TF", mixing_beta=0.2, mixing_ndim=12, electron_maxstep=200),
+    Cure(
+        _UNCONVERGED, "local Thomas-Fermi mixing of more steps",
+        _electrons(mixing_mode="local-TF", mixing_beta=0.2, mixing_ndim=12, electron_maxstep=200),
     ),
-    Remedy(
-        when="^SCF not converged", say="conjugate gradients, very slow plain mixing",
-        set=_electrons(diagonalization="cg", mixing_mode="plain", mixing_beta=0.05, electron_maxstep=500),
+    Cure(
+        _UNCONVERGED, "conjugate gradients, very slow plain mixing",
+        _electrons(diagonalization="cg", mixing_mode="plain", mixing_beta=0.05, electron_maxstep=500),
     ),
-    Remedy(
-        when=_BANDS, say="more bands",
-        set={"bands": 1.6},
+    Cure(
+        _BANDS, "more bands",
+        {"bands": 1.6},
     ),
-    Remedy(
-        when=_BANDS, say="conjugate gradients",
-        set=_electrons(diagonalization="cg", diago_cg_maxiter=100),
+    Cure(
+        _BANDS, "conjugate gradients",
+        _electrons(diagonalization="cg", diago_cg_maxiter=100),
     ),
-    Remedy(
-        when="^diagonalisation", say="projected preconditioned conjugate gradients, random first waves",
-        set=_electrons(diagonalization="ppcg", startingwfc="random"),
+    Cure(
+        frozenset({Failure.DIAGONALISATION}), "projected preconditioned conjugate gradients, random first waves",
+        _electrons(diagonalization="ppcg", startingwfc="random"),
     ),
-    Remedy(
-        when="^symmetry", say="no symmetry",
-        set={"namelists": {"system": {"nosym": True, "noinv": True}}},
+    Cure(
+        frozenset({Failure.SYMMETRY}), "no symmetry",
+        {"namelists": {"system": {"nosym": True, "noinv": True}}},
     ),
-    Remedy(
-        when="^(out of memory|killed by SIGKILL)", say="a smaller workspace",
-        set=_electrons(diago_david_ndim=2),
+    Cure(
+        frozenset({Failure.OUT_OF_MEMORY, Failure.KILLED}), "a smaller workspace",
+        _electrons(diago_david_ndim=2),
     ),
-    Remedy(
-        when="^out of memory", say="conjugate gradients, which need the least memory",
-        set=_electrons(diagonalization="cg"),
+    Cure(
+        frozenset({Failure.OUT_OF_MEMORY}), "conjugate gradients, which need the least memory",
+        _electrons(diagonalization="cg"),
     ),
-    Remedy(when=r"^disk full", say="once more: others may have made room"),
-    Remedy(when=_CRASHED, say="once more, as it was"),
+    Cure(frozenset({Failure.DISK_FULL}), "once more: others may have made room"),
+    Cure(_CRASHED, "once more, as it was"),
 )  # fmt: skip
 """For the reasons that `csp_al.reference.pw_output` gives.
 

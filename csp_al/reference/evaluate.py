@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
@@ -19,8 +19,9 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from csp_al import objective
 from csp_al.files import seal, unseal
-from csp_al.interfaces import Reference, ReferenceFailedError
+from csp_al.interfaces import Failure, Reference, ReferenceFailedError
 from csp_al.reference.sanity import not_finite
+from csp_al.results import Frame, Values, as_json, frame_of
 from csp_al.structures import Floats
 
 if TYPE_CHECKING:
@@ -42,22 +43,17 @@ class Evaluation(NamedTuple):
     stress: Floats
 
 
-def single_point(reference: Reference, atoms: Atoms, directory: Path) -> dict[str, Any]:
-    """Energy, forces and stress of these atoms, as plain JSON; keys as in `relax`.
-
-    Raises ReferenceFailedError with the reason in one line.
-    """
-    return _as_json(atoms, _evaluate(_make(reference, atoms, directory), atoms)) | {
-        "evaluations": 1, "converged": True, "steps": 0,
-    }  # fmt: skip
+def single_point(reference: Reference, atoms: Atoms, directory: Path) -> Values:
+    """Energy, forces and stress of these atoms. Raises ReferenceFailedError with the reason in one line."""
+    evaluation = _evaluate(_make(reference, atoms, directory), atoms)
+    return Values(**vars(_frame(atoms, evaluation)), evaluations=1, converged=True, steps=0)
 
 
-def relax(reference: Reference, atoms: Atoms, directory: Path, *, fmax: float, max_steps: int) -> dict[str, Any]:
+def relax(reference: Reference, atoms: Atoms, directory: Path, *, fmax: float, max_steps: int) -> Values:
     """Atoms and cell brought to rest by ASE's BFGS on a UnitCellFilter, fmax in eV/Å.
 
-    Plain JSON: energy (eV), forces (eV/Å), stress (3x3, eV/Å^3), positions, cell (Å), fmax (largest norm of a force,
-    eV/Å), evaluations (of this attempt alone), steps (of the whole relaxation), converged. Out of steps is a result,
-    not a failure. Where the cell that came out asks for another mesh of k-points than the one it began with, a last
+    Evaluations are those of this attempt alone, steps those of the whole relaxation. Out of steps is a result, not a
+    failure. Where the cell that came out asks for another mesh of k-points than the one it began with, a last
     single point gives energy, forces and stress of that mesh; ``converged`` tells of the mesh before. Raises
     ReferenceFailedError with the reason in one line.
     """
@@ -74,9 +70,8 @@ def relax(reference: Reference, atoms: Atoms, directory: Path, *, fmax: float, m
     if reference.kpoints(moving) != reference.kpoints(atoms):
         recorder.inner = _make(reference, moving, directory)
         recorder.calculate(moving)
-    return _as_json(moving, recorder.last) | {
-        "evaluations": recorder.evaluations, "converged": converged, "steps": int(optimizer.nsteps),
-    }  # fmt: skip
+    frame = _frame(moving, recorder.last)
+    return Values(**vars(frame), evaluations=recorder.evaluations, converged=converged, steps=int(optimizer.nsteps))
 
 
 class Recorder(Calculator):
@@ -111,36 +106,36 @@ class Recorder(Calculator):
     def _remembered(self) -> Evaluation | None:
         """The next evaluation of the past that was of this geometry, if there is one."""
         for place, frame in enumerate(self.past):
-            same = np.allclose(frame["positions"], self.atoms.positions, rtol=0, atol=SAME)
-            if same and np.allclose(frame["cell"], self.atoms.cell.array, rtol=0, atol=SAME):
+            same = np.allclose(frame.positions, self.atoms.positions, rtol=0, atol=SAME)
+            if same and np.allclose(frame.cell, self.atoms.cell.array, rtol=0, atol=SAME):
                 self.past = self.past[place + 1 :]
-                return Evaluation(frame["energy"], np.array(frame["forces"]), np.array(frame["stress"]))
+                return Evaluation(frame.energy, frame.forces, frame.stress)
         return None
 
     def _fresh(self) -> Evaluation:
         evaluation = _evaluate(self.inner, self.atoms)
         self.evaluations += 1
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(seal(_as_json(self.atoms, evaluation)) + "\n")
+            file.write(seal(as_json(_frame(self.atoms, evaluation))) + "\n")
         return evaluation
 
 
-def earlier_frames(directory: Path) -> list[dict[str, Any]]:
+def earlier_frames(directory: Path) -> list[Frame]:
     """Evaluations of the attempts before this one, oldest first."""
     here = _number(directory)
     earlier = sorted((path for path in directory.parent.glob("attempt-*") if _number(path) < here), key=_number)
     return [frame for path in earlier for frame in frames(path)]
 
 
-def frames(directory: Path) -> Iterator[dict[str, Any]]:
-    """Evaluations of one attempt as JSON, as far as they are whole: a kill may have cut off the last one."""
+def frames(directory: Path) -> Iterator[Frame]:
+    """Evaluations of one attempt, as far as they are whole: a kill may have cut off the last one."""
     path = directory / TRAJECTORY
     if not path.exists():
         return
     with path.open("rb") as file:
         for line in file:
             try:
-                yield unseal(line)
+                yield frame_of(unseal(line))
             except ValueError as error:
                 print(f"{path}: an evaluation is left out, and what follows it: {error}")
                 return
@@ -176,11 +171,11 @@ def _evaluate(calculator: BaseCalculator, atoms: Atoms) -> Evaluation:
         msg = f"{_one_line(error)}; a reference must give energy, forces and stress"
         raise ReferenceFailedError(msg) from error
     except MemoryError as error:
-        raise ReferenceFailedError(f"out of memory: {_one_line(error)}") from error
+        raise ReferenceFailedError(f"out of memory: {_one_line(error)}", Failure.OUT_OF_MEMORY) from error
     except Exception as error:
         raise ReferenceFailedError(_one_line(error)) from error
     if reason := not_finite(*evaluation):
-        raise ReferenceFailedError(reason)
+        raise ReferenceFailedError(reason.words, reason.kind)
     return evaluation
 
 
@@ -191,15 +186,15 @@ def _force_consistent_energy(atoms: Atoms) -> float:
         return float(atoms.get_potential_energy())
 
 
-def _as_json(atoms: Atoms, evaluation: Evaluation) -> dict[str, Any]:
-    return {
-        "energy": float(evaluation.energy),
-        "forces": evaluation.forces.tolist(),
-        "stress": evaluation.stress.tolist(),
-        "positions": atoms.positions.tolist(),
-        "cell": atoms.cell.array.tolist(),
-        "fmax": float(np.linalg.norm(evaluation.forces, axis=1).max()),
-    }
+def _frame(atoms: Atoms, evaluation: Evaluation) -> Frame:
+    return Frame(
+        energy=float(evaluation.energy),
+        forces=evaluation.forces.astype(float),
+        stress=evaluation.stress.astype(float),
+        positions=atoms.positions.copy(),
+        cell=atoms.cell.array.copy(),
+        fmax=float(np.linalg.norm(evaluation.forces, axis=1).max()),
+    )
 
 
 def _one_line(error: BaseException) -> str:

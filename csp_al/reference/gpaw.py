@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 from pydantic import Field
 
 from csp_al.campaign.machine import Machine
-from csp_al.campaign.references import ReferenceSection, Remedy
+from csp_al.campaign.references import ReferenceSection
 from csp_al.campaign.section import Positive
-from csp_al.interfaces import ReferenceKind
+from csp_al.interfaces import Cure, Failure, ReferenceKind
 from csp_al.reference.children import one_thread_each
 from csp_al.reference.kpoints import monkhorst_pack
 from csp_al.reference.ladder import AGAIN
@@ -50,9 +50,9 @@ PLAIN: Final = {
 
 LADDER: Final = (
     AGAIN,
-    Remedy(
-        when="^(?!one evaluation took longer)", say="slower density mixing, more SCF steps, no point-group symmetry",
-        set={"parameters": {
+    Cure(
+        frozenset(Failure) - {Failure.TIME_LIMIT}, "slower density mixing, more SCF steps, no point-group symmetry",
+        {"parameters": {
             "mixer": {"name": "pulay", "beta": 0.02, "nmaxold": 8, "weight": 100.0},
             "maxiter": 1000,
             "eigensolver": {"name": "davidson", "niter": 3},

@@ -14,7 +14,7 @@ from ase.calculators.calculator import Calculator, all_changes
 from ase.calculators.subprocesscalculator import MPICommand, NamedPackedCalculator, PythonSubProcessCalculator
 from ase.units import Hartree
 
-from csp_al.interfaces import ReferenceFailedError
+from csp_al.interfaces import Failure, ReferenceFailedError
 from csp_al.reference.children import die_with_parent, one_thread_each
 
 if TYPE_CHECKING:
@@ -81,7 +81,9 @@ class Parallel(PythonSubProcessCalculator):
         try:
             super().calculate(atoms, ["energy", "forces", "stress"], system_changes)
         except (EOFError, BrokenPipeError) as error:
-            raise ReferenceFailedError(_last_error(self.log) or "killed: GPAW's processes ended") from error
+            if said := _last_error(self.log):
+                raise ReferenceFailedError(said) from error
+            raise ReferenceFailedError("killed: GPAW's processes ended", Failure.CRASHED) from error
 
     def __del__(self) -> None:
         if self.protocol is not None:

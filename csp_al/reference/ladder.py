@@ -1,7 +1,9 @@
 """What is tried again when a calculation fails: one table for each kind of reference, extended by the campaign file.
 
-A remedy is a change of the reference section. After a failure the first remedy that has not been tried yet, and whose
-``when`` is found in the reason, is added to those that are in force; where none is left, the calculation has failed.
+A remedy is a change of the reference section. After a failure the first remedy that has not been tried yet, and that is
+for it, is added to those that are in force; where none is left, the calculation has failed. Ours go by the kind of a
+reason, a user's by its words.
+
 Remedies change how the answer is looked for, never the answer: cutoffs, k-points and smearing stay, or the label would
 lie on another energy surface. A calculation that was out of time has no remedy here: how long is long enough is the
 user's to say, e.g. in the campaign file:
@@ -17,9 +19,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from csp_al.campaign.references import AnyReference, Remedy
+from csp_al.interfaces import Cure, Failure, Reason
 from csp_al.reference.references import reference_kind
 
-AGAIN: Final = Remedy(when="^killed by SIGKILL", say="once more, as it was")
+AnyRemedy = Remedy | Cure
+
+AGAIN: Final = Cure(frozenset({Failure.KILLED}), "once more, as it was")
 """Whoever ends a process, as the kernel does that runs out of memory, may have meant another one."""
 
 GENTLER: Final[Mapping[str, Callable[[float, float], float]]] = {
@@ -28,22 +33,44 @@ GENTLER: Final[Mapping[str, Callable[[float, float], float]]] = {
 """Which of two values of a key is the more patient one; a remedy never undoes a user's patience."""
 
 
-def ladder(section: AnyReference) -> tuple[Remedy, ...]:
+def ladder(section: AnyReference) -> tuple[AnyRemedy, ...]:
     """The remedies for a reference: the user's own first."""
     return (*section.remedies, *reference_kind(section).ladder)
 
 
-def next_remedy(rungs: Sequence[Remedy], tried: Sequence[Remedy], reason: str) -> Remedy | None:
+def next_remedy(rungs: Sequence[AnyRemedy], tried: Sequence[AnyRemedy], reason: Reason) -> AnyRemedy | None:
     """The first remedy that was not tried and that is meant for this reason; None if none is left."""
-    return next((remedy for remedy in rungs if remedy not in tried and re.search(remedy.when, reason)), None)
+    return next((remedy for remedy in rungs if remedy not in tried and _is_for(remedy, reason)), None)
 
 
-def in_force(section: AnyReference, remedies: Sequence[Remedy]) -> AnyReference:
+def as_told(remedy: AnyRemedy) -> dict[str, Any]:
+    """A remedy as an outcome holds it: what it does, and of a user's own also what it is looked for by."""
+    if isinstance(remedy, Remedy):
+        return remedy.model_dump(mode="json")
+    return {"say": remedy.say, "set": remedy.set}
+
+
+def recognised(rungs: Sequence[AnyRemedy], told: Mapping[str, Any]) -> AnyRemedy | None:
+    """The remedy of the ladder that an outcome tells of, if it is one; other keys that stand there do not count."""
+    return next((remedy for remedy in rungs if _is_told(remedy, told)), None)
+
+
+def in_force(section: AnyReference, remedies: Sequence[AnyRemedy]) -> AnyReference:
     """The section with these remedies, one after the other; what was gentler before stays."""
     for remedy in remedies:
-        changed = section.with_remedy(remedy)
+        changed = section.with_settings(remedy.set)
         section = type(section).model_validate(_gentler(section.model_dump(), changed.model_dump()))
     return section
+
+
+def _is_told(remedy: AnyRemedy, told: Mapping[str, Any]) -> bool:
+    return remedy.agrees_with(told) if isinstance(remedy, Remedy) else as_told(remedy).items() <= told.items()
+
+
+def _is_for(remedy: AnyRemedy, reason: Reason) -> bool:
+    if isinstance(remedy, Remedy):
+        return re.search(remedy.when, reason.words) is not None
+    return reason.kind in remedy.kinds
 
 
 def _gentler(before: Any, after: Any, key: str = "") -> Any:

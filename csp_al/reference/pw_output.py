@@ -1,6 +1,6 @@
 """What pw.x left: energy, forces and stress; or why it gave none, in one line.
 
-Reasons begin with the words that the ladder goes by: "SCF not converged: ...", "diagonalisation: ...", "symmetry: ...".
+A reason's words begin with what failed, "SCF not converged: ...", and its kind is what remedies go by.
 Messages are those of Quantum ESPRESSO 6.7 to 7.4.
 """
 
@@ -8,41 +8,50 @@ from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
 from ase.stress import full_3x3_to_voigt_6_stress
 from ase.units import Bohr, Ry
 
-SIGNS: Final[Mapping[str, Sequence[str]]] = {
-    "disk full": ("No space left on device", "Disk quota exceeded", "disk is full"),
-    "out of memory": (
+from csp_al.interfaces import Failure, Reason
+
+Signs = Sequence[tuple[Failure, str, Sequence[str]]]
+"""Kinds of failures, how words of them begin, and regular expressions of which one is found."""
+
+SIGNS: Final[Signs] = (
+    (Failure.DISK_FULL, "disk full", ("No space left on device", "Disk quota exceeded", "disk is full")),
+    (Failure.OUT_OF_MEMORY, "out of memory", (
         "insufficient virtual memory", "insufficient memory", "[Cc]annot allocate", "[Oo]ut of memory",
         "Error allocating", "oom-kill",
-    ),
-    "cannot run": ("error while loading shared libraries", "not executable"),
-    "out of time": ("Maximum CPU time exceeded",),
-}  # fmt: skip
+    )),
+    (Failure.CANNOT_RUN, "cannot run", ("error while loading shared libraries", "not executable")),
+    (Failure.TIME_LIMIT, "out of time", ("Maximum CPU time exceeded",)),
+)  # fmt: skip
 """What is looked for in all that was written, before pw.x's own errors, which may only follow from it."""
 
-ROUTINES: Final[Mapping[str, Sequence[str]]] = {
-    "SCF not converged": ("factorization", "broyden", "mix_rho"),
-    "charge is wrong": ("charge is wrong", "imaginary charge"),
-    "Fermi energy": ("efermig", "efermit", "cannot bracket Ef"),
-    "too many cores for this cell (cores_per_label)": ("No plane waves found", "too many processors"),
-    "diagonalisation": (
+ROUTINES: Final[Signs] = (
+    (Failure.SCF_NOT_CONVERGED, "SCF not converged", ("factorization", "broyden", "mix_rho")),
+    (Failure.WRONG_CHARGE, "charge is wrong", ("charge is wrong", "imaginary charge")),
+    (Failure.FERMI_ENERGY, "Fermi energy", ("efermig", "efermit", "cannot bracket Ef")),
+    (Failure.TOO_MANY_CORES, "too many cores for this cell (cores_per_label)", (
+        "No plane waves found", "too many processors",
+    )),
+    (Failure.DIAGONALISATION, "diagonalisation", (
         "S matrix not positive definite", "too many bands", "problems computing cholesky", "failed to converge",
         "eigenvectors", "zhegv", "zheev", "dsyev", "cdiaghg", "rdiaghg", "pdiaghg", "c_bands", "cegterg", "regterg",
-    ),
-    "symmetry": (
+    )),
+    (Failure.SYMMETRY, "symmetry", (
         "sgam_", "sgama", "symmetr", "smallg", "irrek", "s_axis", "scale_sym", "inverse_s", "cryst_to_car",
         "checkallsym", "not a group", "not orthogonal",
-    ),
-    "disk full": ("error writing",),
-    "scratch": ("error while reading", "error reading", "davcio"),
-    "input refused": ("read_namelists", "read_cards", "card_", "namelist", "readpp", "read_upf", "iosys"),
-}  # fmt: skip
+    )),
+    (Failure.DISK_FULL, "disk full", ("error writing",)),
+    (Failure.SCRATCH, "scratch", ("error while reading", "error reading", "davcio")),
+    (Failure.INPUT_REFUSED, "input refused", (
+        "read_namelists", "read_cards", "card_", "namelist", "readpp", "read_upf", "iosys",
+    )),
+)  # fmt: skip
 """What is looked for in the name of the routine and the message of pw.x's own error."""
 
 ERROR: Final = re.compile(r"Error in routine\s+(\S+)\s+\(\s*(-?\d+)\s*\):\s*\n\s*([^\n]*)")
@@ -57,8 +66,8 @@ VERSION: Final = re.compile(r"Program PWSCF v\.(\S+)")
 DONE: Final = "JOB DONE"
 
 
-def why_no_result(output: str, errors: str, status: int) -> str:
-    """The reason in one line; empty if pw.x says that all went well. A status below 0 is the signal that ended it."""
+def why_no_result(output: str, errors: str, status: int) -> Reason | None:
+    """The reason; None if pw.x says that all went well. A status below 0 is the signal that ended it."""
     if status == 0 and DONE in output:
         return _by_error(output) or _not_converged(output)  # libraries complain in errors of what they got over
     return (
@@ -102,49 +111,53 @@ def version_in(output: str) -> str | None:
     return found[1] if found else None
 
 
-def _by_sign(written: str) -> str:
-    for kind, signs in SIGNS.items():
+def _by_sign(written: str) -> Reason | None:
+    for kind, what, signs in SIGNS:
         if found := re.search(f".*(?:{'|'.join(signs)}).*", written):
-            return f"{kind}: {_tidy(found[0])}"
-    return ""
+            return Reason(kind, f"{what}: {_tidy(found[0])}")
+    return None
 
 
-def _by_error(written: str) -> str:
+def _by_error(written: str) -> Reason | None:
     error = ERROR.search(written)
     if not error:
-        return ""
+        return None
     routine, _, message = error.groups()
-    kinds = (kind for kind, signs in ROUTINES.items() if re.search("|".join(signs), f"{routine} {message}"))
-    return f"{next(kinds, 'error')}: {_tidy(message)} (pw.x, {routine})"
+    found = ((kind, what) for kind, what, signs in ROUTINES if re.search("|".join(signs), f"{routine} {message}"))
+    kind, what = next(found, (Failure.OTHER, "error"))
+    return Reason(kind, f"{what}: {_tidy(message)} (pw.x, {routine})")
 
 
-def _not_converged(output: str) -> str:
+def _not_converged(output: str) -> Reason | None:
     found = NOT_CONVERGED.search(output)
     if not found:
-        return ""
+        return None
     accuracy = ACCURACY.findall(output)
     reached = f", accuracy {accuracy[-1]} Ry" if accuracy else ""
-    return f"SCF not converged: {found[1]} steps{reached}"
+    return Reason(Failure.SCF_NOT_CONVERGED, f"SCF not converged: {found[1]} steps{reached}")
 
 
-def _launcher(errors: str) -> str:
+def _launcher(errors: str) -> Reason | None:
     found = LAUNCHER.search(errors)
-    return f"MPI: {_tidy(found[0])}" if found else ""
+    return Reason(Failure.MPI, f"MPI: {_tidy(found[0])}") if found else None
 
 
-def _killed(status: int) -> str:
+def _killed(status: int) -> Reason | None:
     """Launchers report a signal as 128 + its number."""
     number = -status if status < 0 else status - 128
     name = next((known.name for known in signal.Signals if known == number), "")
-    return name and f"killed by {name}{', by the kernel if memory ran out' if name == 'SIGKILL' else ''}"
+    if name == "SIGKILL":
+        return Reason(Failure.KILLED, "killed by SIGKILL, by the kernel if memory ran out")
+    return Reason(Failure.CRASHED, f"killed by {name}") if name else None
 
 
-def _incomplete(output: str, errors: str, status: int) -> str:
+def _incomplete(output: str, errors: str, status: int) -> Reason | None:
     if not output.strip():
-        return f"no output: pw.x ended with exit status {status}{_after(errors)}"
+        return Reason(Failure.NO_OUTPUT, f"no output: pw.x ended with exit status {status}{_after(errors)}")
     if DONE not in output:
-        return f"output ends early: exit status {status}{_after(output)}"
-    return f"exit status {status}: pw.x says that the job is done, and that it failed" if status else ""
+        return Reason(Failure.INCOMPLETE_OUTPUT, f"output ends early: exit status {status}{_after(output)}")
+    words = f"exit status {status}: pw.x says that the job is done, and that it failed"
+    return Reason(Failure.OTHER, words) if status else None
 
 
 def _after(text: str) -> str:

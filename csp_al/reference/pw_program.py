@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ase.calculators.espresso import EspressoProfile, EspressoTemplate
 from ase.units import Ry
 
-from csp_al.interfaces import ReferenceFailedError
+from csp_al.interfaces import Failure, ReferenceFailedError
 from csp_al.reference.children import die_with_parent, one_thread_each
 from csp_al.reference.namelists import elements_in
 from csp_al.reference.pw_output import results_in, version_in, why_no_result
@@ -101,12 +101,13 @@ class PwTemplate(EspressoTemplate):
                     env=one_thread_each(), preexec_fn=die_with_parent,
                 ).returncode  # fmt: skip
         except OSError as error:
-            raise ReferenceFailedError(f"cannot run: {profile.command} ({error.strerror})") from error
+            words = f"cannot run: {profile.command} ({error.strerror})"
+            raise ReferenceFailedError(words, Failure.CANNOT_RUN) from error
         finally:
             shutil.rmtree(directory / SCRATCH, ignore_errors=True)
         said, cried = (path.read_text(encoding="utf-8", errors="replace") for path in (output, errors))
         if reason := why_no_result(said, cried, status):
-            raise ReferenceFailedError(reason)
+            raise ReferenceFailedError(reason.words, reason.kind)
 
     def read_results(self, directory: Path) -> dict[str, Any]:
         """Energy, forces and stress. Raises ReferenceFailedError for an output that cannot be read."""
@@ -114,7 +115,7 @@ class PwTemplate(EspressoTemplate):
         try:
             return results_in(output, self.atoms)
         except ValueError as error:
-            raise ReferenceFailedError(f"output cannot be read: {error}") from error
+            raise ReferenceFailedError(f"output cannot be read: {error}", Failure.UNREADABLE_OUTPUT) from error
 
 
 def _numbered(key: str, numbers: Mapping[str, int]) -> str:

@@ -6,24 +6,24 @@ import json
 import math
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from csp_al import objective
 from csp_al.engine.tasks import is_id, read_result
 from csp_al.files import open_plain
+from csp_al.interfaces import State
 from csp_al.report.plan import duration, mean_cycle, schedule
 from csp_al.report.tables import Run, open_run
 from csp_al.store.lock import holder
 from csp_al.store.run_directory import STAGES, Place, cycles, places, published_stages, seconds_spent
 from csp_al.store.stages import is_published, partial
-
-State = Literal["new", "running", "interrupted", "finished", "failed"]
+from csp_al.structures import Status
 
 
 def status(run: Path) -> dict[str, Any]:
     """State of a run directory, as `csp-al status --json` prints it. Raises NoRunError if there is none.
 
-    - name, state ("new", "running", "interrupted", "finished", "failed"), cycle, stage (under way, or the last one)
+    - name, state (`csp_al.interfaces.State`), cycle, stage (under way, or the last one)
     - labels: done, failed (rejected ones included), pending (asked for in the stage under way, without a result),
       from_elsewhere (usable ones that the campaign began with, which are not among those done)
     - reference_evaluations: calls of the reference method so far, final relaxations included
@@ -45,10 +45,10 @@ def status(run: Path) -> dict[str, Any]:
     in_cycles = place is not None and place[1] == "label" and not checking
     fresh = results if in_cycles else []
     own = opened.labels[opened.labels["id"] >= 0]
-    done = int((own["status"] == "done").sum())
-    here = sum(result["status"] == "done" for result in fresh)
+    done = int((own["status"] == Status.DONE).sum())
+    here = sum(result.status is Status.DONE for result in fresh)
     state = _state(opened.path, events)
-    under_way = _seconds_under_way(events) if state == "running" and place else 0.0
+    under_way = _seconds_under_way(events) if state is State.RUNNING and place else 0.0
     verdict = opened.verdict()
     cycle, stage = _where(opened.path, place)
     return {
@@ -60,9 +60,9 @@ def status(run: Path) -> dict[str, Any]:
             "done": done + here,
             "failed": len(own) - done + len(fresh) - here,
             "pending": pending if in_cycles else 0,
-            "from_elsewhere": int((opened.labels["status"] == "done").sum()) - done,
+            "from_elsewhere": int((opened.labels["status"] == Status.DONE).sum()) - done,
         },
-        "reference_evaluations": opened.reference_evaluations + sum(int(result["evaluations"]) for result in results),
+        "reference_evaluations": opened.reference_evaluations + sum(result.evaluations for result in results),
         "best": _best(opened),
         "top_k": None
         if verdict is None
@@ -110,12 +110,12 @@ def describe(status: dict[str, Any]) -> str:
 
 def _state(run: Path, events: list[dict[str, Any]]) -> State:
     if is_published(run / "winners"):
-        return "finished"
+        return State.FINISHED
     if holder(run) is not None:
-        return "running"
+        return State.RUNNING
     if not events:
-        return "new"
-    return "failed" if events[-1]["event"] == "failed" else "interrupted"
+        return State.NEW
+    return State.FAILED if events[-1]["event"] == State.FAILED else State.INTERRUPTED
 
 
 def _events(run: Path) -> list[dict[str, Any]]:
@@ -178,14 +178,14 @@ def _best(run: Run) -> dict[str, Any] | None:
 
 
 def _why_over(run: Run, state: State, events: list[dict[str, Any]]) -> str | None:
-    if state == "failed":
+    if state is State.FAILED:
         return str(events[-1].get("reason"))
     verdict = run.verdict()
     return verdict.reason if verdict and verdict.stop else None
 
 
 def _eta(run: Run, state: State, place: Place | None, under_way: float, done: int, pending: int) -> float | None:
-    if state in ("finished", "failed", "new"):
+    if state in (State.FINISHED, State.FAILED, State.NEW):
         return None
     if place is not None and place[1] == "winners":
         return under_way / done * pending if done and under_way else None

@@ -42,7 +42,7 @@ from csp_al.select.identity import times_reached
 from csp_al.select.ranking import rows_of
 from csp_al.store.run_directory import STAGES, cycle_folder, cycles, read_campaign_of
 from csp_al.store.stages import file_of, is_published, manifest, verify
-from csp_al.structures import Ints, Labels, Prediction, Relaxed, Structures, concatenate
+from csp_al.structures import Ints, Labels, Prediction, Relaxed, Status, Structures, concatenate
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -288,7 +288,7 @@ class Run:
         return pd.DataFrame(table)
 
     def _cycle(self, cycle: int, labels: pd.DataFrame) -> dict[str, Any]:
-        done, own = labels["status"] == "done", labels["id"] >= 0
+        done, own = labels["status"] == Status.DONE, labels["id"] >= 0
         row: dict[str, Any] = {
             "cycle": cycle,
             "labels_done": int((done & own).sum()),

@@ -10,7 +10,7 @@ import numpy as np
 from ase.units import GPa
 from numpy.typing import NDArray
 
-from csp_al.structures import Floats, Labels, Prediction, take
+from csp_al.structures import Floats, Labels, Prediction, Status, take
 
 Figures = dict[str, int | float | None]
 UPPER = np.triu_indices(3)
@@ -28,7 +28,7 @@ def walk_forward(predicted: Prediction, labels: Labels) -> Figures:
     would have 0.68 and 0.95 for energies, and less than that within 1 sigma for vectors. What is not finite on either
     side is left out; a figure of nothing is None.
     """
-    done = np.flatnonzero(labels.status == "done")
+    done = np.flatnonzero(labels.status == Status.DONE)
     truth = labels.take(done)
     guess = take(predicted, done, labels.structures)
     energy = guess.energy - truth.energy
