@@ -22,6 +22,7 @@ from csp_al.campaign import Campaign, read_campaign
 from csp_al.cli import app
 from csp_al.engine.local import LocalEngine
 from csp_al.engine.tasks import read_result
+from csp_al.events import Event
 from csp_al.files import DamagedError, OtherVersionError, open_plain, read_sealed, sha256, write_sealed
 from csp_al.loop.drive import Drive
 from csp_al.loop.search import search
@@ -52,8 +53,8 @@ def go_on(run: Path, *, mend: bool = False, change: Callable[[str], str] = lambd
     source.write_text(change(source.read_text()))
     campaign, told = read_campaign(source), []
 
-    def tell(event: str, **details: object) -> None:
-        told.extend(str(details[key]) for key in ("text", "stage") if key in details)
+    def tell(event: Event) -> None:
+        told.extend(str(getattr(event, key)) for key in ("text", "stage") if hasattr(event, key))
 
     with locked(run):
         campaign = open_to_drive(run, campaign, source, {}, mend=mend, tell=told.append)

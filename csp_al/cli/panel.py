@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Final, Self
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -16,6 +17,7 @@ from rich.table import Table
 from csp_al import objective
 from csp_al.campaign.errors import printable_lines
 from csp_al.campaign.models import Campaign
+from csp_al.events import Advanced, CycleJudged, Event, LabelsImported, StageStarted, Warned
 
 DOING = {
     "elsewhere": "reading labels from elsewhere",
@@ -69,51 +71,52 @@ class Panel:
             self.progress.remove_task(self.task)
             self.live.__exit__(kind, error, trace)
 
-    def tell(self, event: str, **details: Any) -> None:
-        """Hear of a "stage" begun, of "progress" in it, labels from "elsewhere", a "warning", or a "cycle" judged."""
-        if event == "stage":
-            where = f"cycle {details['cycle']}: " if details["cycle"] is not None else ""
-            self.progress.reset(self.task, description=where + DOING[details["stage"]], total=None)
-            if self.live is None:
-                self.console.print(where + DOING[details["stage"]])
-        elif event == "progress":
-            self.progress.update(self.task, completed=details["done"], total=details["all"])
-        elif event == "elsewhere":
-            why = " (elsewhere/table.csv says why)" if details["rejected"] else ""
-            self.note(f"{details['usable']} usable labels from elsewhere, {details['rejected']} rejected{why}")
-        elif event == "warning":
-            self.note(f"Warning: {details['text']}")
-        elif event == "cycle":
-            self.cycles.add_row(*(_shown(details[key]) for key in _COLUMNS))
-            if self.live is None:
-                said = ", ".join(f"{title} {_shown(details[key])}" for key, title in _COLUMNS.items())
-                self.console.print(said, soft_wrap=True)
+    def tell(self, event: Event) -> None:
+        """Show what happened."""
+        match event:
+            case StageStarted(cycle, stage):
+                doing = f"cycle {cycle}: {DOING[stage]}" if cycle is not None else DOING[stage]
+                self.progress.reset(self.task, description=doing, total=None)
+                if self.live is None:
+                    self.console.print(doing)
+            case Advanced(done, everything):
+                self.progress.update(self.task, completed=done, total=everything)
+            case LabelsImported(usable, rejected):
+                why = " (elsewhere/table.csv says why)" if rejected else ""
+                self.note(f"{usable} usable labels from elsewhere, {rejected} rejected{why}")
+            case Warned(text):
+                self.note(f"Warning: {text}")
+            case CycleJudged():
+                shown = {title: _shown(value(event)) for title, value in _COLUMNS.items()}
+                self.cycles.add_row(*shown.values())
+                if self.live is None:
+                    self.console.print(", ".join(f"{title} {said}" for title, said in shown.items()), soft_wrap=True)
 
     def note(self, text: str) -> None:
         """Print a line above the panel."""
         self.console.print(printable_lines(text), soft_wrap=True, highlight=False, markup=False)
 
 
-_COLUMNS = {
-    "cycle": "cycle",
-    "labels": "labels",
-    "failed": "failed",
-    "best": f"best E ({objective.UNIT})",
-    "energy_error": "E error (meV/atom)",
-    "force_error": "F error (eV/Å)",
-    "stable": "stable cycles",
-    "unseen": "unseen minima",
+_COLUMNS: Final[dict[str, Callable[[CycleJudged], float | None]]] = {
+    "cycle": lambda judged: judged.cycle,
+    "labels": lambda judged: judged.labels,
+    "failed": lambda judged: judged.failed,
+    f"best E ({objective.UNIT})": lambda judged: judged.best,
+    "E error (meV/atom)": lambda judged: judged.energy_error,
+    "F error (eV/Å)": lambda judged: judged.force_error,
+    "stable cycles": lambda judged: judged.stable,
+    "unseen minima": lambda judged: judged.unseen,
 }
 
 
 def _cycle_table(title: str) -> Table:
     table = Table(title=title, title_justify="left")
-    for name in _COLUMNS.values():
+    for name in _COLUMNS:
         table.add_column(name, justify="right")
     return table
 
 
-def _shown(value: Any) -> str:
+def _shown(value: float | None) -> str:
     if value is None:
         return "-"
     return f"{value:.4g}" if isinstance(value, float) else str(value)

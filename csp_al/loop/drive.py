@@ -6,12 +6,13 @@ drive.stage(run / "cycle-00" / "train", write)
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from csp_al.campaign import Campaign
 from csp_al.disk_space import require_space
+from csp_al.events import Advanced, Listener, StageStarted, Warned
 from csp_al.interfaces import Engine
 from csp_al.loop.tasks import StoppedError
 from csp_al.report.plan import cycle_bytes
@@ -36,7 +37,7 @@ class Drive:
     base: Path
     engine: Engine
     device: torch.device
-    tell: Callable[..., None]
+    tell: Listener
     mend: bool = False
 
     def stage(self, folder: Path, write: Callable[[Path], None]) -> Path:
@@ -48,11 +49,11 @@ class Drive:
         if self._stands(folder, after):
             return folder
         require_space(self.run, cycle_bytes(self.campaign))
-        where = {"cycle": _cycle_of(folder), "stage": folder.name}
-        log(self.run, "stage started", **where)
-        self.tell("stage", **where)
+        started = StageStarted(_cycle_of(folder), folder.name)
+        log(self.run, "stage started", **asdict(started))
+        self.tell(started)
         stage(folder, write, after, [after.relative_to(self.run).as_posix()] if after else [])
-        log(self.run, "stage finished", **where)
+        log(self.run, "stage finished", **asdict(started))
         return folder
 
     def _stands(self, folder: Path, after: Path | None) -> bool:
@@ -66,13 +67,13 @@ class Drive:
             if not self.mend:
                 raise
             set_aside_from(self.run, folder)
-            self.tell("warning", text=f"{error.path}: {error.what}; it is done again, with all that follows")
+            self.tell(Warned(f"{error.path}: {error.what}; it is done again, with all that follows"))
             return False
         return True
 
     def report(self, done: int, everything: int) -> None:
         """Tell how far a stage is. Raises `StoppedError` where a stop was asked for."""
-        self.tell("progress", done=done, all=everything)
+        self.tell(Advanced(done, everything))
         require_space(self.run)
         if stop_requested(self.run):
             raise StoppedError

@@ -7,7 +7,7 @@ per atom and the one in the middle are computed again before any is trusted.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +17,7 @@ from ase.units import GPa
 
 from csp_al import objective
 from csp_al.engine.tasks import label_task
+from csp_al.events import LabelsImported
 from csp_al.files import write_json
 from csp_al.hdf5 import load, save
 from csp_al.loop.drive import Drive
@@ -50,9 +51,9 @@ def import_labels(drive: Drive) -> Labels | None:
         labels, table = read_labels(drive.campaign, drive.base)
         save(folder / "labels.h5", labels)
         table.to_csv(folder / "table.csv", index=False)
-        counts = {"usable": len(labels.usable), "rejected": len(labels) - len(labels.usable)}
-        log(drive.run, "labels from elsewhere", **counts)
-        drive.tell("elsewhere", **counts)
+        imported = LabelsImported(len(labels.usable), len(labels) - len(labels.usable))
+        log(drive.run, "labels from elsewhere", **asdict(imported))
+        drive.tell(imported)
 
     return load(file_of(drive.stage(_folder(drive), write), "labels.h5"), Labels)
 

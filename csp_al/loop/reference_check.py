@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from csp_al.engine.tasks import label_task
+from csp_al.events import Warned
 from csp_al.files import write_json
 from csp_al.interfaces import Task
 from csp_al.loop.drive import Drive
@@ -53,7 +54,7 @@ def check(drive: Drive, picks: Picks) -> None:
         refuse_wrong(found)
         for slope in found:
             if not slope.close:
-                drive.tell("warning", text=str(slope))
+                drive.tell(Warned(str(slope)))
         write_json(folder / "check.json", {"evaluations": evaluations, "slopes": [asdict(slope) for slope in found]})
 
     drive.stage(drive.run / "check", write)

@@ -16,6 +16,7 @@ from ase.data import atomic_numbers
 
 from csp_al.campaign import Campaign, resolve
 from csp_al.engine.tasks import label_task
+from csp_al.events import CycleJudged
 from csp_al.files import write_json
 from csp_al.generate import generate_candidates, is_searched
 from csp_al.hdf5 import load, save
@@ -263,17 +264,17 @@ def _tell_of_cycle(drive: Drive, cycle: int, progress: Progress) -> None:
     """One line on the cycle, for the panel and the log."""
     errors = open_run(drive.run).walk_forward(cycle) or {}
     labels, said = progress.all_labels.asked_for, progress.verdict
-    line = {
-        "cycle": cycle,
-        "from_elsewhere": len(progress.all_labels) - len(labels),
-        "labels": len(labels),
-        "failed": int((labels.status != Status.DONE).sum()),
-        "best": said.energies[0] if said and said.energies else None,
-        "energy_error": errors.get("energy_mae_mev_per_atom"),
-        "force_error": errors.get("forces_mae_ev_per_angstrom"),
-        "stable": said.stable_cycles if said else 0,
-        "unseen": said.unseen if said else None,
-        "reason": said.reason if said else "",
-    }
-    log(drive.run, "cycle", **line)
-    drive.tell("cycle", **line)
+    judged = CycleJudged(
+        cycle=cycle,
+        from_elsewhere=len(progress.all_labels) - len(labels),
+        labels=len(labels),
+        failed=int((labels.status != Status.DONE).sum()),
+        best=said.energies[0] if said and said.energies else None,
+        energy_error=errors.get("energy_mae_mev_per_atom"),
+        force_error=errors.get("forces_mae_ev_per_angstrom"),
+        stable=said.stable_cycles if said else 0,
+        unseen=said.unseen if said else None,
+        reason=said.reason if said else "",
+    )
+    log(drive.run, "cycle", **asdict(judged))
+    drive.tell(judged)

@@ -1,0 +1,57 @@
+"""What the loop tells while it runs, to whoever listens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class StageStarted:
+    """A stage is under way; those outside the cycles have none."""
+
+    cycle: int | None
+    stage: str
+
+
+@dataclass(frozen=True)
+class Advanced:
+    """So much of the stage under way is done."""
+
+    done: int
+    all: int
+
+
+@dataclass(frozen=True)
+class LabelsImported:
+    """Labels were read, so many of them fit to train on."""
+
+    usable: int
+    rejected: int
+
+
+@dataclass(frozen=True)
+class Warned:
+    """Something that nothing stops for, but that should be known."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class CycleJudged:
+    """A cycle has ended; energies in eV/atom, their error in meV/atom, that of forces in eV/Å, None where unknown."""
+
+    cycle: int
+    from_elsewhere: int
+    labels: int
+    failed: int
+    best: float | None
+    energy_error: float | None
+    force_error: float | None
+    stable: int
+    unseen: float | None
+    reason: str
+
+
+Event = StageStarted | Advanced | LabelsImported | Warned | CycleJudged
+Listener = Callable[[Event], None]
