@@ -107,7 +107,7 @@ def refuse_changes(trial: Trial, undisturbed: Undisturbed) -> None:
     assert len(computed_twice(trial.folder / "journal")) <= len(calculating), trial
     assert sorted([*trial.run.rglob("*.partial"), *trial.run.glob("LOCK*")]) == [], trial
     assert processes_in(trial.folder) == [], trial
-    assert status(trial.run)["state"] == "finished", trial
+    assert status(trial.run).state == "finished", trial
 
 
 def survive(shim: Shim, server: Server, folder: Path, undisturbed: Undisturbed, at: int) -> Trial:

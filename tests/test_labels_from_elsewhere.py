@@ -32,7 +32,7 @@ from csp_al.loop.search import search
 from csp_al.report import figures
 from csp_al.report.export import export
 from csp_al.report.plan import describe_plan, plan, schedule
-from csp_al.report.status import describe, status
+from csp_al.report.status import LabelCounts, describe, status
 from csp_al.report.tables import open_run
 from csp_al.store.run_directory import prepare, published_stages
 from csp_al.store.stages import manifest
@@ -177,7 +177,7 @@ def test_tables_and_status_tell_labels_from_elsewhere_from_those_asked_for(warm)
     own = labels[(labels["id"] >= 0) & (labels["status"] == "done")]
     assert opened.cycles["best_labelled_energy_per_atom"].iloc[-1] == own["energy_per_atom"].min()
     assert set(own["source"]) == {""}
-    assert now["labels"] == {"done": len(own), "failed": 6 - len(own), "pending": 0, "from_elsewhere": usable}
+    assert now.labels == LabelCounts(done=len(own), failed=6 - len(own), pending=0, from_elsewhere=usable)
     assert f"; {usable} from elsewhere" in describe(now)
     assert opened.walk_forward(0) is None
     assert opened.walk_forward(1)["labels"] <= 3
@@ -299,7 +299,7 @@ def test_labels_are_copied_so_that_a_campaign_outlives_its_sources(here):
 
     with pytest.raises(Killed):
         drive(here, source, die)
-    assert status(here / "run")["stage"] == "elsewhere"
+    assert status(here / "run").stage == "elsewhere"
     old.unlink()
     code = CliRunner().invoke(app, ["resume", str(here / "run"), "--trust", "--slots", "1", "--device", "cpu"])
     assert code.exit_code == 0, code.output
@@ -315,9 +315,9 @@ def test_status_while_labels_are_checked_counts_evaluations_and_no_labels(here):
     with pytest.raises(Killed):
         drive(here, source, die)
     now = status(here / "run")
-    assert (now["cycle"], now["stage"], now["eta_s"]) == (0, "label", None)
-    assert now["labels"] == {"done": 0, "failed": 0, "pending": 0, "from_elsewhere": 0}
-    assert now["reference_evaluations"] == 2
+    assert (now.cycle, now.stage, now.eta_s) == (0, "label", None)
+    assert now.labels == LabelCounts(done=0, failed=0, pending=0, from_elsewhere=0)
+    assert now.reference_evaluations == 2
 
 
 # labels of other settings
@@ -344,9 +344,9 @@ def test_labels_of_another_method_end_the_campaign_with_both_values(here):
     assert "right.extxyz" not in said
     run_directory = here / "runs" / "warm"
     now = status(run_directory)
-    assert now["state"] == "failed"
-    assert "lj.extxyz" in now["stop"]["reason"]
-    assert now["reference_evaluations"] == 4
+    assert now.state == "failed"
+    assert "lj.extxyz" in now.stop.reason
+    assert now.reference_evaluations == 4
     assert run(path)[0] == 1  # the same again, and nothing is computed for it
     assert len(list((run_directory / "tasks").glob("*/attempt-*"))) == 4
 

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import ase.io
@@ -35,7 +36,7 @@ from csp_al.report import columns, doctor, figures
 from csp_al.report.export import export
 from csp_al.report.plan import describe_plan, plan, schedule
 from csp_al.report.projection import principal_components
-from csp_al.report.status import describe, status
+from csp_al.report.status import Best, LabelCounts, describe, status
 from csp_al.report.tables import open_run
 from csp_al.select.walk_forward import walk_forward
 from csp_al.store.lock import locked
@@ -317,30 +318,30 @@ FIELDS = [
 
 def test_status_of_a_new_run(begun):
     now = status(begun)
-    assert list(now) == FIELDS
-    assert (now["state"], now["cycle"], now["stage"], now["best"], now["top_k"]) == ("new", None, None, None, None)
-    assert now["labels"] == {"done": 0, "failed": 0, "pending": 0, "from_elsewhere": 0}
-    assert (now["reference_evaluations"], now["elapsed_s"], now["eta_s"]) == (0, 0, None)
+    assert list(asdict(now)) == FIELDS
+    assert (now.state, now.cycle, now.stage, now.best, now.top_k) == ("new", None, None, None, None)
+    assert now.labels == LabelCounts(done=0, failed=0, pending=0, from_elsewhere=0)
+    assert (now.reference_evaluations, now.elapsed_s, now.eta_s) == (0, 0, None)
     assert "al4: new" in describe(now)
 
 
 def test_status_of_a_finished_run(finished_run, run, labels):
     now = status(finished_run)
-    assert list(now) == FIELDS
-    assert json.loads(json.dumps(now)) == now
-    assert (now["state"], now["cycle"], now["stage"], now["eta_s"]) == ("finished", 2, "winners", None)
+    assert list(asdict(now)) == FIELDS
+    assert json.loads(json.dumps(asdict(now))) == asdict(now)
+    assert (now.state, now.cycle, now.stage, now.eta_s) == ("finished", 2, "winners", None)
     done = int((labels.status == "done").sum())
-    assert now["labels"] == {"done": done, "failed": len(labels) - done, "pending": 0, "from_elsewhere": 0}
-    assert now["reference_evaluations"] == run.reference_evaluations
+    assert now.labels == LabelCounts(done=done, failed=len(labels) - done, pending=0, from_elsewhere=0)
+    assert now.reference_evaluations == run.reference_evaluations
     best = run.result_rows[0]
-    assert now["best"] == {"id": best["id"], "energy_per_atom": best["energy_per_atom"], "by": "reference"}
-    assert now["top_k"]["ids"] == run.verdict().top
-    assert now["stop"]["reason"] == run.verdict().reason
-    assert now["walk_forward"] == run.walk_forward(2)
+    assert now.best == Best(best["id"], best["energy_per_atom"], "reference")
+    assert now.top_k.ids == run.verdict().top
+    assert now.stop.reason == run.verdict().reason
+    assert now.walk_forward == run.walk_forward(2)
     folders = [finished_run / name for name in ("pool", "check", "winners")]
     folders += [finished_run / f"cycle-{cycle:02d}" / stage for cycle in range(3) for stage in STAGES]
-    assert now["elapsed_s"] == pytest.approx(sum(manifest(path)["seconds"] for path in folders if path.exists()))
-    for part in ("finished, cycle 2, winners", f"{done} done", "by the reference", "meV/atom", now["stop"]["reason"]):
+    assert now.elapsed_s == pytest.approx(sum(manifest(path)["seconds"] for path in folders if path.exists()))
+    for part in ("finished, cycle 2, winners", f"{done} done", "by the reference", "meV/atom", now.stop.reason):
         assert part in describe(now)
 
 
@@ -349,12 +350,12 @@ def test_status_of_a_run_interrupted_while_labelling(labelling, labels):
     now = status(folder)
     old = labels.take(labels.cycle < 2)
     done = int((old.status == "done").sum()) + sum(result.status == "done" for result in fresh)
-    assert (now["state"], now["cycle"], now["stage"]) == ("interrupted", 2, "label")
-    assert now["labels"] == {"done": done, "failed": len(old) + len(fresh) - done, "pending": 3, "from_elsewhere": 0}
-    assert now["reference_evaluations"] == CHECK + old.evaluations.sum() + sum(r.evaluations for r in fresh)
-    assert now["best"]["by"] == "potential"
-    assert now["stop"] == {"reason": None}
-    assert now["top_k"]["verdict"].startswith("continues: ")
+    assert (now.state, now.cycle, now.stage) == ("interrupted", 2, "label")
+    assert now.labels == LabelCounts(done=done, failed=len(old) + len(fresh) - done, pending=3, from_elsewhere=0)
+    assert now.reference_evaluations == CHECK + old.evaluations.sum() + sum(r.evaluations for r in fresh)
+    assert now.best.by == "potential"
+    assert now.stop.reason is None
+    assert now.top_k.verdict.startswith("continues: ")
     assert "3 pending" in describe(now)
 
 
@@ -362,7 +363,7 @@ def test_time_left_is_the_mean_cycle_times_the_cycles_allowed(labelling):
     folder, _ = labelling
     seconds = [sum(manifest(folder / f"cycle-0{cycle}" / stage)["seconds"] for stage in STAGES) for cycle in (0, 1)]
     seconds[0] += manifest(folder / "cycle-00" / "relax")["seconds"]  # once a candidate there, twice later
-    assert status(folder)["eta_s"] == pytest.approx(np.mean(seconds))  # one of three cycles is left
+    assert status(folder).eta_s == pytest.approx(np.mean(seconds))  # one of three cycles is left
 
 
 def test_status_of_a_run_under_way(labelling):
@@ -370,18 +371,18 @@ def test_status_of_a_run_under_way(labelling):
     before = status(folder)
     with locked(folder):
         now = status(folder)
-    assert now["state"] == "running"
-    assert now["elapsed_s"] >= before["elapsed_s"]
-    assert now["eta_s"] <= before["eta_s"]
-    assert status(folder)["state"] == "interrupted"
+    assert now.state == "running"
+    assert now.elapsed_s >= before.elapsed_s
+    assert now.eta_s <= before.eta_s
+    assert status(folder).state == "interrupted"
 
 
 def test_status_while_the_winners_are_relaxed(copy):
     shutil.move(copy / "winners", copy / "winners.partial")
     now = status(copy)
-    assert (now["state"], now["cycle"], now["stage"]) == ("interrupted", 2, "winners")
-    assert now["labels"]["pending"] == 0  # a relaxation is no label
-    assert now["reference_evaluations"] == status_evaluations(copy)
+    assert (now.state, now.cycle, now.stage) == ("interrupted", 2, "winners")
+    assert now.labels.pending == 0  # a relaxation is no label
+    assert now.reference_evaluations == status_evaluations(copy)
 
 
 def status_evaluations(folder):
@@ -393,17 +394,17 @@ def test_status_of_a_failed_run_gives_the_reason(copy):
     shutil.rmtree(copy / "winners")
     log(copy, "failed", reason="none of the 2 leading crystals could be relaxed")
     now = status(copy)
-    assert now["state"] == "failed"
-    assert now["stop"]["reason"] == "none of the 2 leading crystals could be relaxed"
+    assert now.state == "failed"
+    assert now.stop.reason == "none of the 2 leading crystals could be relaxed"
     log(copy, "started")
-    assert status(copy)["state"] == "interrupted"
+    assert status(copy).state == "interrupted"
 
 
 def test_a_log_line_cut_off_by_a_kill_is_passed_over(copy):
     shutil.rmtree(copy / "winners")
     with (copy / "log.jsonl").open("a") as file:
         file.write('{"time": "2026-01-01T00:')
-    assert status(copy)["state"] == "interrupted"
+    assert status(copy).state == "interrupted"
 
 
 # plan

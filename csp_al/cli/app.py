@@ -150,6 +150,7 @@ def status(
 ) -> None:
     """Show how far a campaign is and what it has found."""
     import time
+    from dataclasses import asdict
 
     from csp_al.campaign.errors import printable_lines
     from csp_al.interfaces import State
@@ -158,8 +159,8 @@ def status(
 
     while True:
         now = status_of(directory)
-        typer.echo(json.dumps(now, indent=1) if as_json else printable_lines(describe(now)))
-        if not watch or now["state"] != State.RUNNING:
+        typer.echo(json.dumps(asdict(now), indent=1) if as_json else printable_lines(describe(now)))
+        if not watch or now.state is not State.RUNNING:
             return
         time.sleep(2)
 

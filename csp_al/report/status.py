@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,27 +16,84 @@ from csp_al.files import open_plain
 from csp_al.interfaces import State
 from csp_al.report.plan import duration, mean_cycle, schedule
 from csp_al.report.tables import Run, open_run
+from csp_al.results import Result
 from csp_al.store.lock import holder
 from csp_al.store.run_directory import STAGES, Place, cycles, places, published_stages, seconds_spent
 from csp_al.store.stages import is_published, partial
 from csp_al.structures import Status
 
 
-def status(run: Path) -> dict[str, Any]:
-    """State of a run directory, as `csp-al status --json` prints it. Raises NoRunError if there is none.
+@dataclass(frozen=True)
+class LabelCounts:
+    """Labels that the campaign asked for itself, and those from elsewhere.
 
-    - name, state (`csp_al.interfaces.State`), cycle, stage (under way, or the last one)
-    - labels: done, failed (rejected ones included), pending (asked for in the stage under way, without a result),
-      from_elsewhere (usable ones that the campaign began with, which are not among those done)
+    Failed ones include those that are rejected; pending ones were asked for in the stage under way and have no result;
+    those from elsewhere are the usable ones that the campaign began with, which are not among those done.
+    """
+
+    done: int
+    failed: int
+    pending: int
+    from_elsewhere: int
+
+
+@dataclass(frozen=True)
+class Best:
+    """The candidate that is lowest so far, energy in eV/atom, by "reference" or "potential"."""
+
+    id: int
+    energy_per_atom: float
+    by: str
+
+
+@dataclass(frozen=True)
+class Leaders:
+    """The top k of the last cycle judged, as `csp_al.interfaces.Verdict` has it."""
+
+    ids: list[int]
+    energies_per_atom: list[float]
+    stable_cycles: int
+    patience: int
+    unseen: float
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Why the search is over, in words; None while it is not."""
+
+    reason: str | None
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """State of a run directory, as `csp-al status --json` prints it.
+
+    - stage: the one under way, or the last one
     - reference_evaluations: calls of the reference method so far, final relaxations included
-    - best: id, energy_per_atom (eV) and by ("reference" or "potential"); None before the first ranking
-    - top_k: ids, energies_per_atom, stable_cycles, patience, unseen, verdict; None before the first ranking
+    - best and top_k: None before the first ranking
     - walk_forward: how well the latest labels were predicted (`csp_al.select.walk_forward`); None in cycle 0
-    - stop: reason, in words; None while the search is not over
     - elapsed_s: wall time of the stages, interruptions left out
     - eta_s: what is left at most, from the mean of the cycles so far and the cycles that the campaign file allows;
       the final relaxations count from their first result on; None where nothing is known or nothing will come
     """
+
+    name: str
+    state: State
+    cycle: int | None
+    stage: str | None
+    labels: LabelCounts
+    reference_evaluations: int
+    best: Best | None
+    top_k: Leaders | None
+    walk_forward: dict[str, Any] | None
+    stop: Stop
+    elapsed_s: float
+    eta_s: float | None
+
+
+def status(run: Path) -> RunStatus:
+    """How far the run directory is. Raises NoRunError if there is none."""
     opened = open_run(run)
     events = _events(opened.path)
     place = _under_way(opened.path)
@@ -43,69 +102,72 @@ def status(run: Path) -> dict[str, Any]:
     # the first cycle of a campaign with labels from elsewhere checks some of them, and labels nothing
     checking = bool(opened.campaign.labels) and place is not None and place[0] == 0
     in_cycles = place is not None and place[1] == "label" and not checking
-    fresh = results if in_cycles else []
-    own = opened.labels[opened.labels["id"] >= 0]
-    done = int((own["status"] == Status.DONE).sum())
-    here = sum(result.status is Status.DONE for result in fresh)
     state = _state(opened.path, events)
     under_way = _seconds_under_way(events) if state is State.RUNNING and place else 0.0
-    verdict = opened.verdict()
     cycle, stage = _where(opened.path, place)
-    return {
-        "name": opened.campaign.name,
-        "state": state,
-        "cycle": cycle,
-        "stage": stage,
-        "labels": {
-            "done": done + here,
-            "failed": len(own) - done + len(fresh) - here,
-            "pending": pending if in_cycles else 0,
-            "from_elsewhere": int((opened.labels["status"] == Status.DONE).sum()) - done,
-        },
-        "reference_evaluations": opened.reference_evaluations + sum(result.evaluations for result in results),
-        "best": _best(opened),
-        "top_k": None
-        if verdict is None
-        else {
-            "ids": verdict.top,
-            "energies_per_atom": verdict.energies,
-            "stable_cycles": verdict.stable_cycles,
-            "patience": opened.campaign.stop.patience,
-            "unseen": verdict.unseen,
-            "verdict": verdict.reason,
-        },
-        "walk_forward": opened.walk_forward(),
-        "stop": {"reason": _why_over(opened, state, events)},
-        "elapsed_s": seconds_spent(opened.path) + under_way,
-        "eta_s": _eta(opened, state, place, under_way, len(results), pending),
-    }
+    return RunStatus(
+        name=opened.campaign.name,
+        state=state,
+        cycle=cycle,
+        stage=stage,
+        labels=_label_counts(opened, results if in_cycles else [], pending if in_cycles else 0),
+        reference_evaluations=opened.reference_evaluations + sum(result.evaluations for result in results),
+        best=_best(opened),
+        top_k=_leaders(opened),
+        walk_forward=opened.walk_forward(),
+        stop=Stop(_why_over(opened, state, events)),
+        elapsed_s=seconds_spent(opened.path) + under_way,
+        eta_s=_eta(opened, state, place, under_way, len(results), pending),
+    )
 
 
-def describe(status: dict[str, Any]) -> str:
+def describe(status: RunStatus) -> str:
     """The status in plain lines, for people."""
-    labels, best, top, stop = status["labels"], status["best"], status["top_k"], status["stop"]["reason"]
-    where = f", cycle {status['cycle']}" if status["cycle"] is not None else ""
+    labels, best, top, stop = status.labels, status.best, status.top_k, status.stop.reason
+    where = f", cycle {status.cycle}" if status.cycle is not None else ""
     lines = [
-        f"{status['name']}: {status['state']}{where}{', ' + status['stage'] if status['stage'] else ''}",
-        f"labels      {labels['done']} done, {labels['failed']} failed, {labels['pending']} pending"
-        + (f"; {labels['from_elsewhere']} from elsewhere" if labels["from_elsewhere"] else ""),
-        f"evaluations {status['reference_evaluations']} by the reference method",
+        f"{status.name}: {status.state}{where}{', ' + status.stage if status.stage else ''}",
+        f"labels      {labels.done} done, {labels.failed} failed, {labels.pending} pending"
+        + (f"; {labels.from_elsewhere} from elsewhere" if labels.from_elsewhere else ""),
+        f"evaluations {status.reference_evaluations} by the reference method",
     ]
     if best:
-        how = "by the reference" if best["by"] == "reference" else "predicted"
-        lines.append(f"best        {objective.show(best['energy_per_atom'])} {how}, candidate {best['id']}")
+        how = "by the reference" if best.by == "reference" else "predicted"
+        lines.append(f"best        {objective.show(best.energy_per_atom)} {how}, candidate {best.id}")
     if top:
         lines.append(
-            f"top {len(top['ids']):<8}unchanged in {top['stable_cycles']} of {top['patience']} cycles; "
-            f"chance that one more candidate finds a new minimum: {100 * top['unseen']:.0f}%"
+            f"top {len(top.ids):<8}unchanged in {top.stable_cycles} of {top.patience} cycles; "
+            f"chance that one more candidate finds a new minimum: {100 * top.unseen:.0f}%"
         )
-    if status["walk_forward"]:
-        lines.append(f"predicted   {_prediction_errors(status['walk_forward'])}")
-    if stop or top:
-        lines.append(f"verdict     {stop or top['verdict']}")
-    eta = f"; at most {duration(status['eta_s'])} left" if status["eta_s"] is not None else ""
-    lines.append(f"time        {duration(status['elapsed_s'])}{eta}")
+    if status.walk_forward:
+        lines.append(f"predicted   {_prediction_errors(status.walk_forward)}")
+    if stop:
+        lines.append(f"verdict     {stop}")
+    elif top:
+        lines.append(f"verdict     {top.verdict}")
+    eta = f"; at most {duration(status.eta_s)} left" if status.eta_s is not None else ""
+    lines.append(f"time        {duration(status.elapsed_s)}{eta}")
     return "\n".join(lines)
+
+
+def _label_counts(run: Run, fresh: Sequence[Result], pending: int) -> LabelCounts:
+    """Those of the published stages, and the fresh ones of the stage under way."""
+    usable, own = run.labels["status"] == Status.DONE, run.labels["id"] >= 0
+    done = int((usable & own).sum())
+    here = sum(result.done is not None for result in fresh)
+    return LabelCounts(
+        done=done + here,
+        failed=int(own.sum()) - done + len(fresh) - here,
+        pending=pending,
+        from_elsewhere=int(usable.sum()) - done,
+    )
+
+
+def _leaders(run: Run) -> Leaders | None:
+    verdict, patience = run.verdict(), run.campaign.stop.patience
+    if verdict is None:
+        return None
+    return Leaders(verdict.top, verdict.energies, verdict.stable_cycles, patience, verdict.unseen, verdict.reason)
 
 
 def _state(run: Path, events: list[dict[str, Any]]) -> State:
@@ -168,13 +230,13 @@ def _seconds_under_way(events: list[dict[str, Any]]) -> float:
     return max(0.0, (datetime.now(UTC) - datetime.fromisoformat(started[-1])).total_seconds()) if started else 0.0
 
 
-def _best(run: Run) -> dict[str, Any] | None:
+def _best(run: Run) -> Best | None:
     for row in run.result_rows[:1]:
-        return {"id": row["id"], "energy_per_atom": row["energy_per_atom"], "by": "reference"}
+        return Best(row["id"], row["energy_per_atom"], "reference")
     verdict = run.verdict()
     if verdict is None or not verdict.top:
         return None
-    return {"id": verdict.top[0], "energy_per_atom": verdict.energies[0], "by": "potential"}
+    return Best(verdict.top[0], verdict.energies[0], "potential")
 
 
 def _why_over(run: Run, state: State, events: list[dict[str, Any]]) -> str | None:
