@@ -16,6 +16,8 @@ Kind = Literal[
     "settings", "provenance", "manifest", "task", "outcome", "result", "weights", "arrays", "control", "benchmark"
 ]  # fmt: skip
 T = TypeVar("T")
+SPECIES: Final = 119
+"""Atomic numbers, with that of no element, 0."""
 
 VERSIONS: Final[dict[Kind, int]] = {
     "settings": 2,  # resolved.json
@@ -24,7 +26,7 @@ VERSIONS: Final[dict[Kind, int]] = {
     "task": 2,  # task.json
     "outcome": 2,  # outcome.json of an attempt
     "result": 2,  # result.json of a task
-    "weights": 3,  # potential.json, with weights.pt at its side
+    "weights": 4,  # potential.json, with weights.pt at its side
     "arrays": 2,  # *.h5
     "control": 1,  # control.json of a benchmark
     "benchmark": 1,  # result.json of a benchmark
@@ -36,8 +38,18 @@ def _name_no_needs(manifest: dict[str, Any]) -> dict[str, Any]:
     return manifest | {"needs": None}
 
 
+def _no_zero_of_species(weights: tuple[dict[str, Any], dict[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """All species had one zero of energy, from which none deviated."""
+    about, tensors = weights
+    shift = tensors.get("energy_shift")
+    if shift is None:  # then these are no weights, which whoever reads them says
+        return weights
+    return about, {"species_shift": shift.new_zeros(*shift.shape[:1], SPECIES)} | tensors
+
+
 UPGRADES: Final[dict[tuple[Kind, int], Callable[[Any], Any]]] = {
     ("manifest", 2): _name_no_needs,
+    ("weights", 3): _no_zero_of_species,
 }
 """By kind and version: from the content of this version to that of the next.
 

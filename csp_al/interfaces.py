@@ -17,12 +17,15 @@ from numpy.typing import NDArray
 from csp_al.structures import Labels, Prediction, Status, Strings, Structures
 
 if TYPE_CHECKING:
+    import pandas as pd
+    import torch
     from ase import Atoms
     from ase.calculators.calculator import BaseCalculator
 
     from csp_al.campaign.constraints import Constraints
     from csp_al.campaign.machine import Machine
     from csp_al.campaign.references import AnyReference, ReferenceSection, Remedy
+    from csp_al.campaign.section import Section
     from csp_al.campaign.sources import SourceSection
 
 CONVERGED: Final = "converged"
@@ -187,12 +190,81 @@ class SourceKind:
     """
 
 
+@dataclass(frozen=True)
+class Gives:
+    """What a potential predicts. What it does not give is NaN in its predictions, and its features are (n, 0)."""
+
+    energy: bool = True
+    conservative: bool = True
+    """Whether forces and stress are derivatives of the energy."""
+    stress: bool = True
+    spread: bool = True
+    """Whether sigmas say how far the potential may be wrong."""
+    features: int = 0
+    """Numbers that tell one crystal from another, see `Prediction`."""
+
+
 class Ensemble(Protocol):
-    """Trained potentials that are asked together."""
+    """Potentials that are asked together. `csp_al.testing.check_potential` says whether one keeps all of this."""
+
+    @property
+    def gives(self) -> Gives:
+        """What it predicts."""
+        ...
 
     def predict(self, structures: Structures) -> Prediction:
-        """Mean and spread over the members."""
+        """Mean and spread over the members; an empty batch has an empty prediction.
+
+        Structures of one id are taken for one crystal that moves, so that neighbours may be remembered by it.
+        """
         ...
+
+    def fresh(self) -> Ensemble:
+        """The same, with nothing remembered of earlier calls: it predicts what a loaded copy would, bit for bit."""
+        ...
+
+    def train(self, labels: Labels, seed: list[int], report: Callable[[int, int], None] = ...) -> Trained:
+        """Train on usable labels, in the order in which they were obtained; this ensemble stays as it is.
+
+        The same labels and seed give the same result. ``report(done, all)`` is called now and then.
+        Raises ValueError for labels that are too few.
+        """
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write into a folder what `PotentialKind.load` reads: numbers and text, nothing that is run when read."""
+        ...
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained ensemble and how it went.
+
+    The learning curve has a row for each epoch and member: columns epoch (from 1), member (from 0), training and
+    validation (losses, low is good). Of the labels so many were left out.
+    """
+
+    ensemble: Ensemble
+    curve: pd.DataFrame
+    left_out: int
+
+
+@dataclass(frozen=True)
+class PotentialKind:
+    """A kind of potential, light to import. Functions are given its section of the campaign file.
+
+    A section may have ``warm_start``: where it is true, each cycle trains on from the ensemble of the one before. It
+    may have ``cutoff`` (Å), beyond which atoms do not see each other.
+    """
+
+    section: type[Section]
+    gives: Callable[[Any], Gives]
+    new: Callable[[Any, list[int], torch.device], Ensemble]
+    """An untrained ensemble, which the seed decides."""
+    load: Callable[[Path, Any, torch.device], Ensemble]
+    """What `Ensemble.save` wrote for this section. Raises `csp_al.files.DamagedError` for anything else."""
+    weights_bytes: Callable[[Any], int]
+    """What `Ensemble.save` writes, roughly."""
 
 
 class State(StrEnum):
@@ -255,6 +327,7 @@ class Engine(Protocol):
 
 __all__ = [
     "CONVERGED", "NOT_FINITE", "OUT_OF_STEPS", "STALLED", "STOP_REASONS", "TOO_CLOSE", "UNCERTAIN", "UNTRUSTED",
-    "VOLUME", "Cure", "Engine", "Ensemble", "Failure", "Labels", "Reason", "Reference", "ReferenceFailedError",
-    "ReferenceKind", "SourceKind", "State", "Status", "Task", "UnplaceableError", "Verdict", "trusted",
+    "VOLUME", "Cure", "Engine", "Ensemble", "Failure", "Gives", "Labels", "PotentialKind", "Reason", "Reference",
+    "ReferenceFailedError", "ReferenceKind", "SourceKind", "State", "Status", "Task", "Trained", "UnplaceableError",
+    "Verdict", "trusted",
 ]  # fmt: skip

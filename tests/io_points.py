@@ -38,6 +38,7 @@ THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_
 TOO_LONG = "too long"
 IMPORTED = (
     "csp_al.cli.driver", "csp_al.engine.local", "csp_al.loop.search", "csp_al.potential.training",
+    "csp_al.potential.networks.schnet",
     "csp_al.report.tables", "numba.np.ufunc.parallel", "pymatgen.core", "sklearn.cluster",
 )  # fmt: skip
 """What a driver imports on its way, by the modules that import the rest. None of it may start a thread."""

@@ -1,8 +1,10 @@
 """The ensemble is right about graphs, derivatives and symmetries, and training teaches it without leaking."""
 
 import re
+import shutil
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,15 +20,17 @@ from scipy.spatial.transform import Rotation
 from torch.func import functional_call
 
 from csp_al.campaign.models import Potential
-from csp_al.files import DamagedError, OtherVersionError, write_sealed
+from csp_al.files import DamagedError, OtherVersionError, read_as_written, write_sealed
+from csp_al.formats import SPECIES
 from csp_al.potential import ensemble as ensemble_module
 from csp_al.potential import graphs
 from csp_al.potential import training as training_module
-from csp_al.potential.architecture import Member, both_ways
+from csp_al.potential.energy_zero import fit_zero, without_zero
 from csp_al.potential.ensemble import Ensemble, evaluate, load_ensemble, new_ensemble
 from csp_al.potential.graphs import Edges, NeighbourLists, build_graph, find_edges
+from csp_al.potential.networks.member import Member, both_ways
+from csp_al.potential.networks.schnet import Pairs, convolve, plain_convolve
 from csp_al.potential.repulsion import repel
-from csp_al.potential.schnet import Pairs, convolve, plain_convolve
 from csp_al.potential.training import STRONG, bootstrap, importance, not_extreme, train
 from csp_al.structures import Labels, Prediction, Structures, concatenate
 
@@ -838,3 +842,89 @@ def test_sides_hold_over_cycles_whichever_labels_are_extreme(monkeypatch):
     assert 0 in sides[1]  # extreme in one cycle, ordinary in the next
     for earlier, later in pairwise(sides):
         assert all(later[candidate] == side for candidate, side in earlier.items() if candidate in later)
+
+
+# --- the zero of energy
+
+ALONE = {13: -50.0, 8: 430.0, 29: -1500.0}
+"""eV, what an atom of each species is given on top of its surroundings."""
+
+
+def as_alloys(labels: Labels, every: int) -> Labels:
+    """The same crystals with the first atom of every so manyth exchanged for another species, and their own zeros."""
+    structures = labels.structures
+    numbers = structures.numbers.copy()
+    numbers[structures.ptr[:-1][::every]] = 29
+    alone = np.array([ALONE[number] for number in numbers])
+    energy = labels.energy + np.add.reduceat(alone, structures.ptr[:-1])
+    return replace(labels, structures=replace(structures, numbers=numbers), energy=energy)
+
+
+def of_two_atoms(size: int, seed: int = 0) -> Labels:
+    labels = emt_labels(3 * size, seed)
+    return labels.take(np.flatnonzero(labels.structures.counts == 2)[:size])
+
+
+def test_species_of_very_different_energies_each_have_their_own_zero():
+    labels, unseen = as_alloys(of_two_atoms(24), 2), as_alloys(of_two_atoms(12, seed=9), 3)
+    trained = train(beginner(steps=60, learning_rate=5e-3), labels, [1, 0]).ensemble
+    error = (trained.predict(unseen.structures).energy - unseen.energy) / unseen.structures.counts
+    per_atom = labels.energy / labels.structures.counts
+    assert np.ptp(per_atom) > 700
+    assert np.abs(error).max() < 2
+    relative = without_zero(labels.energy, labels.structures, trained.state)
+    assert np.abs(relative / labels.structures.counts).max() < 2
+    assert np.median(relative) == pytest.approx(0, abs=0.1)  # of all labels, those left out as extreme included
+
+
+def test_the_zero_of_compositions_that_tell_all_species_apart_is_what_each_species_adds():
+    rng = np.random.default_rng(1)
+    atoms = [random_crystal(rng, symbols) for symbols in ("Al4", "AlO3", "Al2O2", "Cu3Al", "CuO", "Al3O")]
+    structures = Structures.from_atoms(atoms)
+    energy = np.array([sum(ALONE[number] for number in each.numbers) for each in atoms])
+    labels = replace(emt_labels(6), structures=structures, energy=energy)
+    shift, deviations = fit_zero(labels, np.ones(6), SPECIES)
+    assert {number: shift + deviations[number] for number in ALONE} == pytest.approx(ALONE)
+    assert np.count_nonzero(deviations) == 3
+
+
+def test_the_zero_of_two_compositions_is_their_energy_per_atom():
+    labels = as_alloys(of_two_atoms(10), 2)
+    ensemble = untrained()
+    shift, deviations = fit_zero(labels, np.ones(10), SPECIES)
+    ensemble.state["energy_shift"] += shift
+    ensemble.state["species_shift"] += torch.from_numpy(deviations)
+    per_atom = without_zero(labels.energy, labels.structures, ensemble.state) / 2
+    for kind in (labels.structures.numbers[::2] == 29, labels.structures.numbers[::2] == 13):
+        assert abs(per_atom[kind].mean()) < 0.5
+
+
+@pytest.mark.parametrize("cells", [1, 3])
+def test_with_one_composition_the_zero_is_the_median_energy_per_atom_and_nothing_else(cells):
+    rng = np.random.default_rng(2)
+    atoms = [random_crystal(rng, symbols) for symbols in ("Al2O", "Al2O", "Al4O2", "Al6O3", "Al2O")[:: 5 // cells]]
+    labels = replace(emt_labels(len(atoms)), structures=Structures.from_atoms(atoms))
+    shift, deviations = fit_zero(labels, rng.random(len(atoms)), SPECIES)
+    assert shift == np.median(labels.energy / labels.structures.counts)
+    assert not deviations.any()
+
+
+def test_zeros_of_species_are_part_of_predictions_and_change_no_forces():
+    atoms = random_crystal(np.random.default_rng(3), "Al2O")
+    plain, shifted = untrained(), untrained()
+    shifted.state["species_shift"][:, [13, 8]] = torch.tensor([1.0, -3.0], dtype=torch.float64)
+    before, after = predicted(plain, atoms), predicted(shifted, atoms)
+    np.testing.assert_allclose(after.energy - before.energy, -1.0)
+    for name in ("energy_sigma", "forces", "stress", "features"):
+        np.testing.assert_allclose(getattr(after, name), getattr(before, name), rtol=1e-12)
+
+
+def test_weights_from_before_species_had_zeros_are_read_with_none(tmp_path):
+    shutil.copytree(Path(__file__).parent / "data" / "run-format-2" / "cycle-01" / "train", tmp_path / "train")
+    version, about = read_as_written(tmp_path / "train" / "potential.json", "weights")
+    restored = load_ensemble(tmp_path / "train", Potential(**about["potential"]), DEVICE)
+    assert version == 3
+    assert not restored.state["species_shift"].any()
+    restored.save(tmp_path)
+    again = load_ensemble(tmp_path, restored.section, DEVICE)
+    assert_same_prediction(predicted(again, bulk("Al")), predicted(restored, bulk("Al")), 0)

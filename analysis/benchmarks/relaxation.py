@@ -34,9 +34,9 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from csp_al.campaign.models import Potential, Relax
 from csp_al.interfaces import CONVERGED
-from csp_al.potential.architecture import spk
 from csp_al.potential.devices import resolve_device
 from csp_al.potential.ensemble import Ensemble
+from csp_al.potential.networks.member import spk
 from csp_al.relax.relaxation import relax
 from csp_al.structures import Floats, Ints, Structures
 

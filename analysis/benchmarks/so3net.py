@@ -12,9 +12,9 @@ import torch
 from ase.build import bulk
 
 from csp_al.campaign.models import Potential
-from csp_al.potential import architecture
 from csp_al.potential.ensemble import Ensemble, evaluate, new_ensemble
 from csp_al.potential.graphs import build_graph, find_edges
+from csp_al.potential.networks import so3net
 from csp_al.structures import Structures
 
 CUTOFF, BATCH, REPEATS = 4.0, 8, 5
@@ -51,9 +51,9 @@ def main() -> None:
     for interactions, features in ((1, 16), (2, 16), (2, 32), (3, 64)):
         section = Potential(kind="so3net", members=3, features=features, interactions=interactions, cutoff=CUTOFF)
         ours = seconds(new_ensemble(section, [1], device))
-        mine, architecture.SO3net = architecture.SO3net, architecture.spk.representation.SO3net
+        mine, so3net.SO3net = so3net.SO3net, so3net.spk.representation.SO3net
         theirs = seconds(new_ensemble(section, [1], device))
-        architecture.SO3net = mine
+        so3net.SO3net = mine
         print(f"{interactions:12d} {features:9d} {1e3 * theirs:16.0f} {1e3 * ours:10.0f} {theirs / ours:6.1f}")
 
 

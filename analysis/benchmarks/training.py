@@ -21,9 +21,9 @@ import torch
 import torchmetrics
 
 from csp_al.campaign.models import Potential
-from csp_al.potential.architecture import keys, spk
 from csp_al.potential.devices import resolve_device
 from csp_al.potential.ensemble import new_ensemble
+from csp_al.potential.networks.member import keys, spk
 from csp_al.potential.training import BLOCK, train
 from csp_al.structures import Floats, Labels
 

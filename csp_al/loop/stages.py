@@ -6,21 +6,21 @@ so that a continued campaign goes on from the very same numbers.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from ase.data import atomic_numbers
 
 from csp_al.campaign import Campaign, resolve
+from csp_al.campaign.potentials import potential_kind
 from csp_al.engine.tasks import label_task
 from csp_al.events import CycleJudged
 from csp_al.files import write_json
 from csp_al.generate import generate_candidates, is_searched
 from csp_al.hdf5 import load, save
-from csp_al.interfaces import Verdict
+from csp_al.interfaces import Ensemble, Verdict
 from csp_al.loop.drive import Drive
 from csp_al.loop.random_streams import (
     CLUSTER,
@@ -50,9 +50,6 @@ from csp_al.select.walk_forward import walk_forward
 from csp_al.store.run_directory import cycle_folder, log, seconds_spent
 from csp_al.store.stages import file_of
 from csp_al.structures import Ints, Labels, Prediction, Relaxed, Status, Structures, concatenate
-
-if TYPE_CHECKING:
-    from csp_al.potential.ensemble import Ensemble
 
 EXPLORED = 5
 """Of so many labels asked for in a cycle one goes to an explorer, see `_explorers`; of fewer none."""
@@ -151,22 +148,21 @@ def label(drive: Drive, cycle: int, picks: Picks) -> Labels:
 
 def train(drive: Drive, cycle: int, progress: Progress) -> Ensemble:
     """The ensemble, trained on every usable label so far."""
-    from csp_al.potential.ensemble import load_ensemble, new_ensemble
-    from csp_al.potential.training import train as train_ensemble
+    section = drive.campaign.potential
+    kind = potential_kind(section.kind)
 
     def write(folder: Path) -> None:
-        section = drive.campaign.potential
         seed = [drive.campaign.seed, cycle, TRAIN]
         start = progress.ensemble
-        if start is None or not section.warm_start:
-            start = new_ensemble(section, seed, drive.device)
-        trained = train_ensemble(start, progress.all_labels.usable, seed, drive.report)
+        if start is None or not getattr(section, "warm_start", False):
+            start = kind.new(section, seed, drive.device)
+        trained = start.train(progress.all_labels.usable, seed, drive.report)
         trained.ensemble.save(folder)
         trained.curve.to_csv(folder / "learning_curve.csv", index=False)
         write_json(folder / "training.json", {"left_out": trained.left_out})
 
     folder = drive.stage(cycle_folder(drive.run, cycle) / "train", write)
-    return load_ensemble(folder, drive.campaign.potential, drive.device)
+    return kind.load(folder, section, drive.device)
 
 
 def relax(drive: Drive, cycle: int, progress: Progress, ensemble: Ensemble) -> Relaxed:
@@ -231,7 +227,7 @@ def select(drive: Drive, cycle: int, progress: Progress, ensemble: Ensemble, rel
         perturbed = to_label(drive.campaign, origin, cycle, PERTURB)
         save(folder / "picks.h5", Picks(perturbed, origin))
         # as read back: neighbour lists remembered from the relaxation would change the last bits
-        save(folder / "predicted.h5", replace(ensemble).predict(perturbed))
+        save(folder / "predicted.h5", ensemble.fresh().predict(perturbed))
 
     return load(file_of(drive.stage(cycle_folder(drive.run, cycle) / "select", write), "picks.h5"), Picks)
 
@@ -246,7 +242,7 @@ def _explorers(drive: Drive, cycle: int, others: Structures, count: int, ensembl
     drawn = others.take(np.sort(rng.choice(len(others), size=min(count, len(others)), replace=False)))
     starts = first_cells(drive.campaign, drawn, cycle)
     # as read back, see `select`
-    return relax_all(starts, replace(ensemble), drive.campaign.relax, relaxation_limits(drive.campaign)).structures
+    return relax_all(starts, ensemble.fresh(), drive.campaign.relax, relaxation_limits(drive.campaign)).structures
 
 
 def relaxation_limits(campaign: Campaign) -> Limits:

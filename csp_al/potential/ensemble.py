@@ -8,12 +8,12 @@ its stress.
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import torch
@@ -21,22 +21,18 @@ from torch import Tensor
 from torch.func import functional_call, stack_module_state, vmap
 
 from csp_al.campaign.models import Potential
+from csp_al.campaign.potentials import potential_kind
 from csp_al.files import DamagedError, open_plain, read_as_written, write_sealed
 from csp_al.formats import upgrade
-from csp_al.potential.architecture import Graph, Member
+from csp_al.interfaces import Gives, Trained
+from csp_al.potential.energy_zero import zero_of
 from csp_al.potential.graphs import Edges, NeighbourLists, batches_by_edges, build_graph
+from csp_al.potential.networks.member import Graph, Member, network_of
 from csp_al.potential.repulsion import repel
-from csp_al.potential.schnet import SchNet
-from csp_al.structures import Ints, Prediction, Structures, concatenate
+from csp_al.structures import Ints, Labels, Prediction, Structures, concatenate
 
 MEMORY = 1_000_000_000
 """Bytes of intermediate results in one pass on a CPU; on a GPU it is half of what is free."""
-
-BYTES = {"schnet": 80, "painn": 320, "so3net": 820}
-"""Of intermediate results for each edge, feature, member and interaction: twice what a pass keeps for its gradient."""
-
-BYTES_COMPILED = 10
-"""Of SchNet in compiled kernels, with room to spare: a pass keeps one byte, of what belongs to atoms."""
 
 NO_WEIGHTS = (
     pickle.UnpicklingError, RuntimeError, ValueError, LookupError, EOFError, TypeError, AttributeError,
@@ -84,25 +80,39 @@ class Ensemble:
     def _predict(self, structures: Structures, edges: Edges, rows: Ints) -> Prediction:
         graph = build_graph(structures, edges, rows, self.device, self.state["energy_scale"].dtype)
         energy, *others = evaluate(self.skeleton, self._fixed, graph)
-        energy = energy.double() + self.state["energy_shift"][:, None] * graph.counts
+        energy = energy.double() + zero_of(self.state, graph.numbers, graph.system, graph.counts)
         return _statistics(graph, energy, *others)
 
     @cached_property
     def _fixed(self) -> State:
-        """The state, with the filters of SchNet read into tables once and for all."""
-        if not isinstance(self.skeleton.representation, SchNet):
+        """The state, with the tables of the network, such as the filters of SchNet, made once and for all."""
+        if self.skeleton.network.tables is None:
             return self.state
-
         member = deepcopy(self.skeleton).to(self.state["energy_scale"].dtype)
         tables = []
         for index in range(self.section.members):
             member.load_state_dict({name: tensor[index] for name, tensor in self.state.items()}, strict=False)
-            tables.append(cast("SchNet", member.representation).tabulate())
-        return self.state | {"representation.tables": torch.stack(tables)}
+            tables.append(member.tables())
+        return self.state | {name: torch.stack([each[name] for each in tables]) for name in tables[0]}
 
     @cached_property
     def _neighbours(self) -> NeighbourLists:
         return NeighbourLists(self.section.cutoff)
+
+    @property
+    def gives(self) -> Gives:
+        """What it predicts."""
+        return potential_kind(self.section.kind).gives(self.section)
+
+    def fresh(self) -> Ensemble:
+        """The same weights, without the neighbour lists that earlier calls left."""
+        return replace(self)
+
+    def train(self, labels: Labels, seed: list[int], report: Callable[[int, int], None] = lambda *_: None) -> Trained:
+        """See `csp_al.potential.training.train`."""
+        from csp_al.potential.training import train
+
+        return train(self, labels, seed, report)
 
     def save(self, folder: Path) -> None:
         """Write weights (a state dictionary) and what is needed to rebuild the network (JSON)."""
@@ -161,12 +171,11 @@ def new_ensemble(section: Potential, seed: list[int], device: torch.device) -> E
 
 def edges_at_once(section: Potential, device: torch.device) -> int:
     """Edges that one pass may hold, so that memory is bounded whatever the pool."""
-    room, each = MEMORY, BYTES[section.kind]
+    room = MEMORY
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         room = (torch.cuda.mem_get_info(device)[0] + unused) // 2
-    if device.type == "cpu" and section.kind == "schnet":
-        each = BYTES_COMPILED
+    each = network_of(section).bytes_per_edge(device)
     return room // (section.members * section.features * section.interactions * each)
 
 
@@ -186,7 +195,7 @@ def evaluate(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """What every member says: energies (m, n), forces (m, N, 3), stress (m, n, 3, 3), representations (m, N, d).
 
-    Energies are relative to the state's ``energy_shift``, see `Member`.
+    Energies are relative to the zero of energy, see `Member`.
     With ``differentiable`` the results can be differentiated with respect to the state, for training.
     """
     members = state["energy_scale"].shape[0]

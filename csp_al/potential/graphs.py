@@ -14,7 +14,7 @@ import torch
 from matscipy.neighbours import neighbour_list
 from numpy.typing import NDArray
 
-from csp_al.potential.architecture import Graph
+from csp_al.potential.networks.member import Graph
 from csp_al.structures import Floats, Ints, Structures, pointer, ragged_indices
 
 SKIN = 0.5

@@ -16,7 +16,7 @@ from ase.units import Bohr, Hartree
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from csp_al.potential.architecture import Graph
+    from csp_al.potential.networks.member import Graph
 
 REACH = 0.9
 """Reach of the repulsion in sums of the covalent radii of each pair: single bonds are longer."""

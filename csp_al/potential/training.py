@@ -18,9 +18,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from csp_al.campaign.models import Potential
-from csp_al.potential.architecture import Graph
+from csp_al.formats import SPECIES
+from csp_al.interfaces import Trained
+from csp_al.potential.energy_zero import fit_zero, without_zero
 from csp_al.potential.ensemble import Ensemble, State, evaluate
 from csp_al.potential.graphs import Edges, build_graph, find_edges
+from csp_al.potential.networks.member import OUTPUT_LAYER, Graph
 from csp_al.structures import Floats, Ints, Labels
 
 Mask = NDArray[np.bool_]
@@ -52,17 +55,6 @@ WARM_RATE = 0.3
 UNSET = 1.0
 """Energy scale of an ensemble that was never trained."""
 
-OUTPUT_LAYER = "energy.outnet.1.weight"
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A trained ensemble and how it went: the learning curve, one row per epoch and member, and labels left out."""
-
-    ensemble: Ensemble
-    curve: pd.DataFrame
-    left_out: int
-
 
 def train(
     ensemble: Ensemble, labels: Labels, seed: list[int], report: Callable[[int, int], None] = lambda *_: None
@@ -87,8 +79,7 @@ def train(
     fresh = bool((state["energy_scale"] == UNSET).all())
     if fresh:
         _set_scale(state, kept)
-    shift = float(state["energy_shift"][0])
-    relative = replace(kept, energy=kept.energy - shift * kept.structures.counts)
+    relative = replace(kept, energy=without_zero(kept.energy, kept.structures, state))
     targets = _Targets.of(relative, weights, section, ensemble.device)
     rate = section.learning_rate * (1.0 if fresh else WARM_RATE)
     return Trained(
@@ -195,13 +186,14 @@ class _Targets:
 
 
 def _set_scale(state: State, labels: Labels) -> None:
-    """Shift by the median energy per atom, scale by the root mean square force times 1 Å, and begin at the shift.
+    """Fit the zero of energy, scale by the root mean square force times 1 Å, and begin at the zero.
 
-    With an output layer of zeros the first predictions are the shift and the repulsion alone; with a random one their
+    With an output layer of zeros the first predictions are the zero and the repulsion alone; with a random one their
     errors are many times the spread of the labels, and the first epochs go into unlearning them.
     """
-    per_atom = labels.energy / labels.structures.counts
-    state["energy_shift"].fill_(float(np.median(per_atom)))
+    shift, deviations = fit_zero(labels, importance(labels), SPECIES)
+    state["energy_shift"].fill_(shift)
+    state["species_shift"][:] = torch.from_numpy(deviations)
     state[OUTPUT_LAYER].zero_()
     state["energy_scale"].fill_(max(1e-3, float(np.sqrt((labels.forces**2).mean()))))
 

@@ -16,14 +16,13 @@ from typing import Any, Final
 import pandas as pd
 
 from csp_al.campaign.models import Campaign, species_counts
+from csp_al.campaign.potentials import potential_kind
 from csp_al.reference.references import reference_kind
 from csp_al.report.tables import Run, open_run
 from csp_al.store.run_directory import SETTINGS, STAGES
 
 CHECKS: Final = 2
 """Labels of a source from elsewhere that are computed again at most, before it is trusted."""
-WEIGHTS: Final = 10
-"""Numbers per member, interaction and squared width of the features, in SchNet, PaiNN and SO3net alike, within 3x."""
 
 
 @dataclass(frozen=True)
@@ -178,9 +177,10 @@ def cycle_bytes(campaign: Campaign, candidates: int | None = None, labels: int |
     """Bytes that one cycle writes, roughly; before it is known, with as many candidates and labels as may be."""
     potential = campaign.potential
     atoms = _atoms(campaign)
-    # energies, positions, forces, sigmas; and the features of all members side by side
-    per_candidate = 8 * (9 * atoms + potential.members * potential.features + 40)
-    weights = 4 * WEIGHTS * potential.members * potential.interactions * potential.features**2
+    kind = potential_kind(potential.kind)
+    # energies, positions, forces, sigmas; and the features
+    per_candidate = 8 * (9 * atoms + kind.gives(potential).features + 40)
+    weights = kind.weights_bytes(potential)
     per_task = reference_kind(campaign.reference).bytes_per_task
     tasks = (campaign.select.per_cycle if labels is None else labels) * per_task
     return (_size(campaign) if candidates is None else candidates) * per_candidate + weights + tasks
