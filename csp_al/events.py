@@ -31,6 +31,13 @@ class LabelsImported:
 
 
 @dataclass(frozen=True)
+class Noted:
+    """Something to know, in words."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class Warned:
     """Something that nothing stops for, but that should be known."""
 
@@ -53,5 +60,5 @@ class CycleJudged:
     reason: str
 
 
-Event = StageStarted | Advanced | LabelsImported | Warned | CycleJudged
+Event = StageStarted | Advanced | LabelsImported | Noted | Warned | CycleJudged
 Listener = Callable[[Event], None]

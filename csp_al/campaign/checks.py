@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,13 @@ from csp_al import objective
 from csp_al.campaign.constraints import conflicts, distance_key, min_distances
 from csp_al.campaign.errors import Finding, KeyPath, shown
 from csp_al.campaign.models import Budget, Pool, Potential, Select
+from csp_al.campaign.potentials import potential_kind
 from csp_al.campaign.references import ReferenceSection
 from csp_al.campaign.section import Section
+from csp_al.interfaces import Gives
+
+DESCRIPTOR = "dscribe"
+"""Library of `csp_al.select.descriptor`."""
 
 LEAST_LABELS = 2
 """What an ensemble can be trained on at all."""
@@ -32,12 +38,10 @@ def check(values: dict[str, Any], folder: Path) -> Iterator[Finding]:
         yield from map(_of_search_pool, _pool(larger, folder))
         if isinstance(pool, Pool):
             yield from _composition(pool, larger)
-        if isinstance(potential, Potential):
-            yield from (_of_search_pool(found) for found in _sight(larger, potential))
+    if isinstance(potential, Potential):
+        yield from _potential(potential, pool, larger)
     if isinstance(reference, ReferenceSection):
         yield from (replace(found, key=("reference", *found.key)) for found in reference.senseless())
-    if isinstance(pool, Pool) and isinstance(potential, Potential):
-        yield from _sight(pool, potential)
     if isinstance(pool, Pool) and isinstance(select, Select):
         yield from _picks(pool, select)
     if isinstance(select, Select) and not values.get("labels"):
@@ -79,6 +83,14 @@ def _labels(names: tuple[str, ...], folder: Path) -> Iterator[Finding]:
             yield Finding(("labels", row), message)
 
 
+def _potential(potential: Potential, pool: Any, larger: Any) -> Iterator[Finding]:
+    yield from lacking(potential_kind(potential.kind).gives(potential))
+    if isinstance(pool, Pool):
+        yield from _sight(pool, potential)
+    if isinstance(larger, Pool):
+        yield from map(_of_search_pool, _sight(larger, potential))
+
+
 def _sight(pool: Pool, potential: Potential) -> Iterator[Finding]:
     """An atom that sees no neighbour feels no force."""
     pair, distance = max(min_distances(pool).items(), key=lambda item: item[1])
@@ -86,6 +98,21 @@ def _sight(pool: Pool, potential: Potential) -> Iterator[Finding]:
         key = _given(potential, "potential", "cutoff") or distance_key(pool, pair) or ("pool", "min_distance")
         message = f"a cutoff of {potential.cutoff:g} Å is within the least distance of {pair}, {distance:.3g} Å"
         yield Finding(key, f"{message}; choose about two or three times as much")
+
+
+def lacking(gives: Gives) -> Iterator[Finding]:
+    """What a campaign needs of its potential and does not get."""
+    needs = [
+        (gives.energy, "energy, by which candidates are relaxed and ranked"),
+        (gives.stress, "stress, without which no cell can be relaxed"),
+        (gives.spread, "spread, without which no relaxation would stop where the potential knows too little"),
+    ]
+    for given, what in needs:
+        if not given:
+            yield Finding(("potential", "kind"), f"it gives no {what}; choose another kind")
+    if not gives.features and find_spec(DESCRIPTOR) is None:
+        message = f"it gives no features that tell crystals apart, and {DESCRIPTOR}, which then does, is not installed"
+        yield Finding(("potential", "kind"), f"{message}; pip install 'csp_al[descriptor]'")
 
 
 def _first_labels(select: Select) -> Iterator[Finding]:

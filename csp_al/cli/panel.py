@@ -17,7 +17,7 @@ from rich.table import Table
 from csp_al import objective
 from csp_al.campaign.errors import printable_lines
 from csp_al.campaign.models import Campaign
-from csp_al.events import Advanced, CycleJudged, Event, LabelsImported, StageStarted, Warned
+from csp_al.events import Advanced, CycleJudged, Event, LabelsImported, Noted, StageStarted, Warned
 
 DOING = {
     "elsewhere": "reading labels from elsewhere",
@@ -84,6 +84,8 @@ class Panel:
             case LabelsImported(usable, rejected):
                 why = " (elsewhere/table.csv says why)" if rejected else ""
                 self.note(f"{usable} usable labels from elsewhere, {rejected} rejected{why}")
+            case Noted(text):
+                self.note(text)
             case Warned(text):
                 self.note(f"Warning: {text}")
             case CycleJudged():

@@ -16,7 +16,7 @@ from ase.data import atomic_numbers
 from csp_al.campaign import Campaign, resolve
 from csp_al.campaign.potentials import potential_kind
 from csp_al.engine.tasks import label_task
-from csp_al.events import CycleJudged
+from csp_al.events import CycleJudged, Noted
 from csp_al.files import write_json
 from csp_al.generate import generate_candidates, is_searched
 from csp_al.hdf5 import load, save
@@ -41,6 +41,7 @@ from csp_al.relax.relaxation import relax as relax_all
 from csp_al.relax.relaxation import relax_pool
 from csp_al.report.tables import open_run
 from csp_al.select.cluster import k_means
+from csp_al.select.descriptor import with_descriptor
 from csp_al.select.pick import pick
 from csp_al.select.ranking import rank as ranked
 from csp_al.select.ranking import representatives, rows_of
@@ -56,6 +57,8 @@ EXPLORED = 5
 
 RELAXED_VOLUME = 2.0
 """A relaxation may leave the range of volumes that candidates are generated with by this factor."""
+
+DESCRIBED = "The potential gives no features: a descriptor, SOAP averaged over atoms, tells clusters and basins apart"
 
 
 @dataclass(frozen=True)
@@ -166,12 +169,16 @@ def train(drive: Drive, cycle: int, progress: Progress) -> Ensemble:
 
 
 def relax(drive: Drive, cycle: int, progress: Progress, ensemble: Ensemble) -> Relaxed:
-    """Every candidate at rest on the ensemble's mean energy, see `relax_pool`."""
+    """Every candidate at rest on the ensemble's mean energy, see `relax_pool`; features tell crystals apart."""
 
     def write(folder: Path) -> None:
         section, limits = drive.campaign.relax, relaxation_limits(drive.campaign)
         starts = first_cells(drive.campaign, progress.pool, cycle)
         relaxed = relax_pool(starts, progress.relaxed, ensemble, section, limits, drive.report)
+        if not ensemble.gives.features:
+            if cycle == 0:
+                drive.tell(Noted(DESCRIBED))
+            relaxed = with_descriptor(relaxed)
         save(folder / "relaxed.h5", relaxed)
 
     return load(file_of(drive.stage(cycle_folder(drive.run, cycle) / "relax", write), "relaxed.h5"), Relaxed)
