@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from csp_al.campaign.constraints import Constraints
     from csp_al.campaign.machine import Machine
+    from csp_al.campaign.potentials import PotentialSection
     from csp_al.campaign.references import AnyReference, ReferenceSection, Remedy
-    from csp_al.campaign.section import Section
     from csp_al.campaign.sources import SourceSection
 
 CONVERGED: Final = "converged"
@@ -251,13 +251,12 @@ class Trained:
 
 @dataclass(frozen=True)
 class PotentialKind:
-    """A kind of potential, light to import. Functions are given its section of the campaign file.
+    """A kind of potential, light to import. `csp_al.kinds` finds it by its name.
 
-    A section may have ``warm_start``: where it is true, each cycle trains on from the ensemble of the one before. It
-    may have ``cutoff`` (Å), beyond which atoms do not see each other.
+    The functions take the section of a campaign file, which is of ``section``.
     """
 
-    section: type[Section]
+    section: type[PotentialSection]
     gives: Callable[[Any], Gives]
     new: Callable[[Any, list[int], torch.device], Ensemble]
     """An untrained ensemble, which the seed decides."""

@@ -33,7 +33,11 @@ OURS: Final[Mapping[str, Mapping[str, str]]] = {
         "random": "csp_al.generate.random_cells.KIND",
         "symmetric": "csp_al.generate.symmetric_cells.KIND",
     },
-    POTENTIALS: {},
+    POTENTIALS: {
+        "schnet": "csp_al.potential.schnet.KIND",
+        "painn": "csp_al.potential.painn.KIND",
+        "so3net": "csp_al.potential.so3net.KIND",
+    },
     ENGINES: {},
 }
 """Where each of our records is. The names are those of the groups of entry points."""

@@ -15,13 +15,15 @@ from pydantic import TypeAdapter
 
 from csp_al.campaign.constraints import resolve
 from csp_al.campaign.models import Pool
+from csp_al.campaign.potentials import AnyPotential, PotentialSection
 from csp_al.campaign.references import AnyReference, ReferenceSection
 from csp_al.campaign.section import Section
 from csp_al.campaign.sources import AnySource, SourceSection
 from csp_al.engine.tasks import LIMITS, label_task, task_id
 from csp_al.generate.sources import candidate_of
-from csp_al.interfaces import Reference, ReferenceFailedError, ReferenceKind, SourceKind, Task
-from csp_al.kinds import REFERENCES, SOURCES, find
+from csp_al.interfaces import PotentialKind, Reference, ReferenceFailedError, ReferenceKind, SourceKind, Task
+from csp_al.kinds import POTENTIALS, REFERENCES, SOURCES, find
+from csp_al.potential.contract import check_kind, labels_by
 from csp_al.reference.derivatives import slopes, trial
 from csp_al.reference.evaluate import single_point
 from csp_al.reference.ladder import in_force
@@ -29,6 +31,10 @@ from csp_al.reference.references import build_reference
 
 if TYPE_CHECKING:
     from ase import Atoms
+
+    from csp_al.structures import Labels
+
+__all__ = ["check_potential", "check_reference", "check_source", "labels_by"]
 
 CANDIDATES: Final = 5
 """Streams that a source is asked for a candidate of."""
@@ -58,6 +64,19 @@ def check_reference(section: Mapping[str, Any], atoms: Atoms, folder: Path) -> N
     assert build_reference(pinned, sorted(set(atoms.symbols))).pinned() == pinned, "what is pinned stays as it is"
     assert all(isinstance(word, str) for pair in reference.versions().items() for word in pair)
     _check_results(build_reference(pinned, sorted(set(atoms.symbols))), atoms, folder)
+
+
+def check_potential(section: Mapping[str, Any], folder: Path, labels: Labels | None = None) -> None:
+    """Whether a kind of potential keeps its contract, tried on a section of it that trains within seconds.
+
+    ``folder`` is an empty one. ``labels``, of at least six candidates, are rattled aluminium by ASE's EMT by default;
+    `labels_by` makes others.
+    """
+    kind = find(POTENTIALS, section["kind"])
+    assert isinstance(kind, PotentialKind), f"{section['kind']} is no csp_al.interfaces.PotentialKind"
+    parsed = _section(AnyPotential, section)
+    assert isinstance(parsed, PotentialSection)
+    check_kind(kind, parsed, folder, labels)
 
 
 def check_source(section: Mapping[str, Any], pool: Mapping[str, Any], seed: int = 0) -> None:

@@ -19,13 +19,14 @@ from typer.testing import CliRunner
 from csp_al import formats
 from csp_al.benchmark.control import random_search
 from csp_al.campaign import Campaign, Section, read_campaign
-from csp_al.campaign.models import Budget, Finish, Pool, Potential, Relax, Select, Stop
+from csp_al.campaign.models import Budget, Finish, Pool, Relax, Select, Stop
 from csp_al.cli import app
 from csp_al.engine.local import LocalEngine
 from csp_al.engine.tasks import label_task, task_id
 from csp_al.files import DamagedError, OtherVersionError, read_sealed, write_sealed
 from csp_al.hdf5 import load
 from csp_al.potential.ensemble import load_ensemble
+from csp_al.potential.schnet import SchnetPotential
 from csp_al.reference.ase_calculator import AseReference
 from csp_al.reference.espresso import EspressoReference
 from csp_al.reference.gpaw import GpawReference
@@ -40,7 +41,7 @@ from csp_al.structures import Labels
 
 DATA = Path(__file__).parent / "data"
 FORMATS = ("run-format-2", "run-format-3")
-SECTIONS = (Pool, Potential, Relax, Select, Stop, Finish, Budget, AseReference, Campaign)
+SECTIONS = (Pool, SchnetPotential, Relax, Select, Stop, Finish, Budget, AseReference, Campaign)
 REFERENCES = (
     {"kind": "gpaw"},
     {"kind": "espresso", "pseudopotentials": {"Al": "Al.upf"}},
@@ -62,7 +63,7 @@ def define() -> Iterator[Callable[..., None]]:
     before: list[tuple[type[Section], dict[str, FieldInfo]]] = []
 
     def rebuild() -> None:
-        for section in (Pool, Potential, Relax, Select, Stop, Finish, Budget, AseReference):
+        for section in (Pool, SchnetPotential, Relax, Select, Stop, Finish, Budget, AseReference):
             section.model_rebuild(force=True)
         for section in (GpawReference, EspressoReference, Campaign):
             section.model_rebuild(force=True)

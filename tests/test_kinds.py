@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -31,7 +32,7 @@ from csp_al.generate import generate_pool
 from csp_al.generate.pool import is_symmetric
 from csp_al.generate.sources import allot
 from csp_al.interfaces import ReferenceKind, SourceKind
-from csp_al.kinds import OURS, REFERENCES, SOURCES, BrokenKindError, UnknownKindError, find, is_ours, names
+from csp_al.kinds import OURS, POTENTIALS, REFERENCES, SOURCES, BrokenKindError, UnknownKindError, find, is_ours, names
 from csp_al.reference.references import reference_kind
 from csp_al.report.doctor import examine
 from csp_al.store.opening import open_to_drive
@@ -133,6 +134,15 @@ def test_kinds_of_a_package_are_found_by_name_and_by_import_path(example):
     assert isinstance(find(SOURCES, "strained"), SourceKind)
 
 
+def test_potential_of_a_package_has_the_keys_of_its_kind_and_is_code_of_its_author(example, tmp_path):
+    text = re.sub("potential: .*", "potential: {kind: fitted_emt}", CAMPAIGN).replace("sources:", "seeds: [] #")
+    (tmp_path / "al4.yaml").write_text(re.sub("reference: .*", "reference: {kind: gpaw}", text))
+    campaign = read_campaign(tmp_path / "al4.yaml")
+    assert campaign.potential.lengths == 0.02
+    with pytest.raises(UntrustedError, match=r"potential\.kind: fitted_emt"):
+        refuse_code(campaign, tmp_path)
+
+
 def test_kind_beside_the_place_where_one_starts_is_found_and_the_path_stays_as_it_was(tmp_path, monkeypatch):
     shutil.copyfile(PACKAGE / "csp_al_example" / "springs.py", tmp_path / "my_springs.py")
     monkeypatch.chdir(tmp_path)
@@ -144,7 +154,7 @@ def test_kind_beside_the_place_where_one_starts_is_found_and_the_path_stays_as_i
     assert sys.path == before
 
 
-@pytest.mark.parametrize("group", [REFERENCES, SOURCES])
+@pytest.mark.parametrize("group", [POTENTIALS, REFERENCES, SOURCES])
 def test_each_of_our_kinds_is_found_and_has_a_section_of_its_name(group):
     for name in OURS[group]:
         section = find(group, name).section

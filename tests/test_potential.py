@@ -19,18 +19,20 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 from torch.func import functional_call
 
-from csp_al.campaign.models import Potential
 from csp_al.files import DamagedError, OtherVersionError, read_as_written, write_sealed
 from csp_al.formats import SPECIES
+from csp_al.kinds import POTENTIALS, find
 from csp_al.potential import ensemble as ensemble_module
 from csp_al.potential import graphs
 from csp_al.potential import training as training_module
 from csp_al.potential.energy_zero import fit_zero, without_zero
 from csp_al.potential.ensemble import Ensemble, evaluate, load_ensemble, new_ensemble
 from csp_al.potential.graphs import Edges, NeighbourLists, build_graph, find_edges
+from csp_al.potential.kind import NetworkPotential
 from csp_al.potential.networks.member import Member, both_ways
 from csp_al.potential.networks.schnet import Pairs, convolve, plain_convolve
 from csp_al.potential.repulsion import repel
+from csp_al.potential.schnet import SchnetPotential
 from csp_al.potential.training import STRONG, bootstrap, importance, not_extreme, train
 from csp_al.structures import Labels, Prediction, Structures, concatenate
 
@@ -41,8 +43,12 @@ FAST = settings(max_examples=30, deadline=None)
 EVERY_KIND = pytest.mark.parametrize("kind", KINDS)
 
 
+def section_of(kind: str = "schnet", **keywords) -> NetworkPotential:
+    return find(POTENTIALS, kind).section(**keywords)
+
+
 def untrained(seed: int = 1, **keywords) -> Ensemble:
-    return new_ensemble(Potential(**(TINY | keywords)), [seed], DEVICE)
+    return new_ensemble(section_of(**(TINY | keywords)), [seed], DEVICE)
 
 
 def random_crystal(rng: np.random.Generator, symbols: str, volume_per_atom: float = 12.0) -> Atoms:
@@ -332,7 +338,7 @@ def test_second_derivatives_by_distance_which_the_compiled_convolution_lacks_are
 
 
 def test_tabulated_filters_are_those_of_the_networks():
-    representation = Member(Potential()).representation.double()
+    representation = Member(SchnetPotential()).representation.double()
     for interaction in representation.interactions:
         torch.nn.init.normal_(interaction.filter_network[0].weight)  # larger than training makes them
     distance = torch.linspace(0.3, 6.2, 5000, dtype=torch.float64)
@@ -366,7 +372,7 @@ def test_every_tensor_follows_the_device(kind, monkeypatch):
     # which pairs repel each other is a matter of numbers
     none = torch.zeros(2, device=meta), torch.zeros(len(edges.source), 3, device=meta)
     monkeypatch.setattr("csp_al.potential.ensemble.repel", lambda *_: none)
-    ensemble = new_ensemble(Potential(**(TINY | {"kind": kind})), [1], meta)
+    ensemble = new_ensemble(section_of(**(TINY | {"kind": kind})), [1], meta)
     weights = [ensemble.state[name].requires_grad_() for name in ensemble.learned]
     for state, differentiable in ((ensemble._fixed, False), (ensemble.state, True)):
         results = evaluate(ensemble.skeleton, state, graph, differentiable=differentiable)
@@ -922,7 +928,7 @@ def test_zeros_of_species_are_part_of_predictions_and_change_no_forces():
 def test_weights_from_before_species_had_zeros_are_read_with_none(tmp_path):
     shutil.copytree(Path(__file__).parent / "data" / "run-format-2" / "cycle-01" / "train", tmp_path / "train")
     version, about = read_as_written(tmp_path / "train" / "potential.json", "weights")
-    restored = load_ensemble(tmp_path / "train", Potential(**about["potential"]), DEVICE)
+    restored = load_ensemble(tmp_path / "train", section_of(**about["potential"]), DEVICE)
     assert version == 3
     assert not restored.state["species_shift"].any()
     restored.save(tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,22 +14,21 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from conftest import CAMPAIGN
+from typer.testing import CliRunner
 
-from csp_al.campaign import read_campaign
-from csp_al.campaign.potentials import KINDS, potential_kind
-from csp_al.engine.local import LocalEngine
+from csp_al.campaign import CampaignError, read_campaign
+from csp_al.cli import app
+from csp_al.cli.trust import UntrustedError, refuse_code
 from csp_al.interfaces import Gives
-from csp_al.loop.drive import Drive
-from csp_al.loop.search import search
+from csp_al.kinds import OURS, POTENTIALS
 from csp_al.loop.stages import DESCRIBED
+from csp_al.potential.contract import check_kind
 from csp_al.report.tables import open_run
-from csp_al.store.lock import locked
-from csp_al.store.run_directory import prepare
+from csp_al.store.run_directory import read_campaign_of
 from csp_al.testing import check_potential
 
-CPU = torch.device("cpu")
+KIND = "csp_al_example.potential.KIND"
 SMALLER = (
     CAMPAIGN.replace("size: 24", "size: 10")
     .replace("max_steps: 40", "max_steps: 20")
@@ -39,16 +39,16 @@ SMALLER = (
 SMALL = {"members": 2, "features": 8, "interactions": 2, "cutoff": 4.0, "radial": 8, "batch_size": 4, "steps": 15}
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", OURS[POTENTIALS])
 def test_every_kind_of_ours_keeps_the_contract(name, tmp_path):
-    kind = potential_kind(name)
-    check_potential(kind, kind.section(**SMALL), tmp_path)
+    check_potential({"kind": name, **SMALL}, tmp_path)
 
 
 def test_kinds_are_known_without_torch():
     script = (
-        "import sys; from csp_al.campaign.potentials import KINDS, potential_kind; "
-        "print([potential_kind(name).gives(potential_kind(name).section()).features for name in KINDS]); "
+        "import sys; from csp_al.kinds import OURS, POTENTIALS, find; "
+        "kinds = [find(POTENTIALS, name) for name in OURS[POTENTIALS]]; "
+        "print([kind.gives(kind.section()).features for kind in kinds]); "
         "sys.exit('torch' in sys.modules or 'schnetpack' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
@@ -63,7 +63,7 @@ def example(monkeypatch):
 
 
 def test_a_potential_of_another_package_keeps_the_contract(example, tmp_path):
-    check_potential(example, example.section(), tmp_path)
+    check_potential({"kind": KIND}, tmp_path)
 
 
 @dataclass(frozen=True)
@@ -138,17 +138,33 @@ def never_better(trained):
 def test_the_contract_says_what_a_potential_does_not_keep(changes, complaint, example, tmp_path):
     kind = replace(example, new=lambda *details: Changed(example.new(*details), changes))
     with pytest.raises(AssertionError, match=complaint):
-        check_potential(kind, example.section(), tmp_path)
+        check_kind(kind, example.section(), tmp_path)
 
 
 def test_the_contract_notices_a_seed_that_decides_nothing_and_a_quantity_that_is_denied_and_given(example, tmp_path):
     rng = np.random.default_rng(1)
     kind = replace(example, new=lambda section, _, device: example.new(section, rng.integers(9, size=3), device))
     with pytest.raises(AssertionError, match="a seed makes two different ensembles"):
-        check_potential(kind, example.section(), tmp_path)
+        check_kind(kind, example.section(), tmp_path)
     kind = replace(example, gives=lambda _: Gives(spread=False))
     with pytest.raises(AssertionError, match="the ensemble gives something else than its kind says"):
-        check_potential(kind, example.section(), tmp_path)
+        check_kind(kind, example.section(), tmp_path)
+
+
+def test_what_a_potential_lacks_is_said_at_its_kind_in_the_file(example, tmp_path, monkeypatch):
+    module = sys.modules["csp_al_example.potential"]
+    monkeypatch.setattr(module, "KIND", replace(example, gives=lambda _: Gives(stress=False)))
+    path = tmp_path / "al4.yaml"
+    path.write_text(
+        CAMPAIGN.replace(
+            "{members: 2, features: 16, interactions: 2, cutoff: 5.0, steps: 50, batch_size: 8}",
+            f"{{members: 2, kind: {KIND}}}",
+        )
+    )
+    with pytest.raises(
+        CampaignError, match=r"al4.yaml:5:31: potential.kind: it gives no stress, without which no cell"
+    ):
+        read_campaign(path)
 
 
 def test_the_contract_notices_files_that_are_run_when_they_are_read(example, tmp_path):
@@ -166,27 +182,22 @@ def test_the_contract_notices_files_that_are_run_when_they_are_read(example, tmp
         load=lambda folder, *_: Pickled(**pickle.loads((folder / "all.pkl").read_bytes())),
     )
     with pytest.raises(AssertionError, match="it reads a pickle"):
-        check_potential(kind, example.section(), tmp_path)
+        check_kind(kind, example.section(), tmp_path)
 
 
-def test_a_campaign_runs_with_a_potential_without_features(example, tmp_path, monkeypatch):
-    monkeypatch.setitem(KINDS, "schnet", "csp_al_example.potential:KIND")
-    told = []
+def test_a_campaign_runs_with_a_potential_without_features(example, tmp_path):
+    """Its kind is known by its path; what tells its crystals apart is said once."""
     source, run = tmp_path / "al4.yaml", tmp_path / "al4"
-    source.write_text(SMALLER)
-    run.mkdir()
-    campaign = read_campaign(source).model_copy(update={"potential": example.section(kind="schnet", members=2)})
-    with locked(run):
-        prepare(run, campaign, source, {})
-        engine = LocalEngine(run / "tasks", slots=2)
-        try:
-            search(Drive(campaign, run, tmp_path, engine, CPU, lambda event, **more: told.append((event, more))))
-        finally:
-            engine.close()
-    assert [more for event, more in told if event == "note"] == [{"text": DESCRIBED}]
+    potential = re.search("potential: .*", SMALLER)[0]
+    source.write_text(SMALLER.replace(potential, f"potential: {{kind: {KIND}, members: 2}}"))
+    ended = CliRunner().invoke(app, ["run", str(source), "--directory", str(run), "--slots", "1", "--device", "cpu"])
+    assert ended.exit_code == 0, ended.output
+    assert ended.output.count(DESCRIBED) == 1
     opened = open_run(run)
     table = opened.ranking()
     assert table.loc[table["trusted"], "basin"].ge(0).mean() > 0.9
     assert len(set(table["cluster"])) > 3
     assert np.isfinite(opened.pool_map(1)[["x", "y"]]).all(axis=None)
     assert opened.results["energy_per_atom"].min() < 0.05
+    with pytest.raises(UntrustedError, match=f"potential.kind: {KIND}"):
+        refuse_code(read_campaign_of(run), run)

@@ -24,7 +24,7 @@ from pymatgen.io.ase import AseAtomsAdaptor
 from scipy.optimize import LbfgsInvHessProduct
 
 from csp_al import objective, open_run
-from csp_al.campaign.models import Potential, Relax
+from csp_al.campaign.models import Relax
 from csp_al.hdf5 import load, save
 from csp_al.interfaces import (
     CONVERGED,
@@ -40,6 +40,7 @@ from csp_al.interfaces import (
 from csp_al.loop.random_streams import first_cells
 from csp_al.loop.stages import Picks, relaxation_limits
 from csp_al.potential.ensemble import load_ensemble, new_ensemble
+from csp_al.potential.schnet import SchnetPotential
 from csp_al.potential.training import train
 from csp_al.reference.classical import lennard_jones
 from csp_al.reference.evaluate import relax as relax_by_reference
@@ -195,7 +196,9 @@ def test_lennard_jones_crystals_reach_the_minima_of_ase():
 
 @pytest.fixture(scope="module")
 def trained():
-    section = Potential(members=2, features=16, interactions=2, cutoff=5.0, radial=12, steps=100, learning_rate=5e-3)
+    section = SchnetPotential(
+        members=2, features=16, interactions=2, cutoff=5.0, radial=12, steps=100, learning_rate=5e-3
+    )
     return in_double(train(new_ensemble(section, [1], torch.device("cpu")), emt_labels(60), [1, 0]).ensemble)
 
 

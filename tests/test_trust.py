@@ -19,7 +19,6 @@ from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from csp_al.campaign.machine import Machine
-from csp_al.campaign.models import Potential
 from csp_al.cli import app
 from csp_al.cli.trust import UntrustedError, refuse_code, refuse_links
 from csp_al.engine import worker
@@ -29,6 +28,7 @@ from csp_al.engine.wait import run_tasks
 from csp_al.files import DamagedError, OtherVersionError, read_sealed, sha256, write_sealed
 from csp_al.hdf5 import load, save
 from csp_al.potential.ensemble import load_ensemble, new_ensemble
+from csp_al.potential.schnet import SchnetPotential
 from csp_al.reference.ase_calculator import AseReference
 from csp_al.reference.espresso import EspressoReference
 from csp_al.report.figures import learning_curves, parity, pool_map
@@ -37,7 +37,7 @@ from csp_al.store.run_directory import read_campaign_of
 from csp_al.store.stages import manifest, verify
 from csp_al.structures import Labels, Structures
 
-POTENTIAL = Potential(members=2, features=8, interactions=1, cutoff=4.0)
+POTENTIAL = SchnetPotential(members=2, features=8, interactions=1, cutoff=4.0)
 CPU = torch.device("cpu")
 EMT = AseReference(kind="ase", calculator="ase.calculators.emt.EMT")
 

@@ -19,13 +19,14 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 from ase import Atoms
+from pydantic import TypeAdapter
 from ruamel.yaml import YAML
 from scipy.stats import spearmanr
 from suite import positive, several
 
 from csp_al.campaign import Campaign, read_campaign
 from csp_al.campaign.machine import Machine
-from csp_al.campaign.models import Potential
+from csp_al.campaign.potentials import AnyPotential, PotentialSection
 from csp_al.cli.checks import reference_of
 from csp_al.generate import generate_pool
 from csp_al.interfaces import Reference, ReferenceFailedError
@@ -73,10 +74,10 @@ def main() -> None:
         print(f"| {text or 'as in the file'} | {seconds:.0f} | {figures} |", flush=True)
 
 
-def with_settings(section: Potential, text: str) -> Potential:
+def with_settings(section: PotentialSection, text: str) -> PotentialSection:
     """Raises ValueError for what is no setting of a potential."""
     values = dict(part.split("=", 1) for part in several(text))
-    return Potential.model_validate(
+    return TypeAdapter(AnyPotential).validate_python(
         section.model_dump() | {key: YAML(typ="safe").load(value) for key, value in values.items()}
     )
 

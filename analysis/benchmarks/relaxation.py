@@ -32,16 +32,17 @@ from ase.filters import FrechetCellFilter
 from ase.optimize import LBFGS
 from ase.stress import full_3x3_to_voigt_6_stress
 
-from csp_al.campaign.models import Potential, Relax
+from csp_al.campaign.models import Relax
 from csp_al.interfaces import CONVERGED
 from csp_al.potential.devices import resolve_device
 from csp_al.potential.ensemble import Ensemble
 from csp_al.potential.networks.member import spk
+from csp_al.potential.schnet import SchnetPotential
 from csp_al.relax.relaxation import relax
 from csp_al.structures import Floats, Ints, Structures
 
 FMAX, MOST = 0.05, 300
-POTENTIAL = Potential(kind="schnet", members=5, features=64, interactions=3, cutoff=6.0, steps=1200)
+POTENTIAL = SchnetPotential(members=5, features=64, interactions=3, cutoff=6.0, steps=1200)
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,10 @@ import torch
 from ase.calculators.calculator import Calculator
 
 from csp_al.campaign import read_campaign
-from csp_al.campaign.models import Pool, Potential
+from csp_al.campaign.models import Pool
 from csp_al.generate import generate_pool
 from csp_al.potential.ensemble import Ensemble, new_ensemble
+from csp_al.potential.kind import NetworkPotential
 from csp_al.potential.training import train
 from csp_al.reference.classical import tersoff
 from csp_al.relax.limits import Limits
@@ -56,6 +57,6 @@ def labels(structures: Structures) -> Labels:
     )
 
 
-def trained(section: Potential, size: int = 300, device: str = "cpu") -> Ensemble:
+def trained(section: NetworkPotential, size: int = 300, device: str = "cpu") -> Ensemble:
     """An ensemble that has learned Tersoff's silicon from cells of 16 atoms, for better or worse."""
     return train(new_ensemble(section, [1], torch.device(device)), labels(pool(16, size, seed=2)), [1, 0]).ensemble

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from ase.build import bulk
 
-from csp_al.campaign.models import Potential
 from csp_al.potential.ensemble import Ensemble, evaluate, new_ensemble
 from csp_al.potential.graphs import build_graph, find_edges
 from csp_al.potential.networks import so3net
+from csp_al.potential.so3net import So3netPotential
 from csp_al.structures import Structures
 
 CUTOFF, BATCH, REPEATS = 4.0, 8, 5
@@ -49,7 +49,7 @@ def main() -> None:
     print(f"three members, {BATCH} x Si8, {CUTOFF} Å, on {device}, {torch.get_num_threads()} threads")
     print("interactions  features  schnetpack (ms)  ours (ms)  ratio")
     for interactions, features in ((1, 16), (2, 16), (2, 32), (3, 64)):
-        section = Potential(kind="so3net", members=3, features=features, interactions=interactions, cutoff=CUTOFF)
+        section = So3netPotential(members=3, features=features, interactions=interactions, cutoff=CUTOFF)
         ours = seconds(new_ensemble(section, [1], device))
         mine, so3net.SO3net = so3net.SO3net, so3net.spk.representation.SO3net
         theirs = seconds(new_ensemble(section, [1], device))

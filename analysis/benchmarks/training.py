@@ -20,14 +20,14 @@ import silicon
 import torch
 import torchmetrics
 
-from csp_al.campaign.models import Potential
 from csp_al.potential.devices import resolve_device
 from csp_al.potential.ensemble import new_ensemble
 from csp_al.potential.networks.member import keys, spk
+from csp_al.potential.schnet import SchnetPotential
 from csp_al.potential.training import BLOCK, train
 from csp_al.structures import Floats, Labels
 
-SECTION = Potential(kind="schnet", members=5, features=64, interactions=3, cutoff=6.0, batch_size=16)
+SECTION = SchnetPotential(members=5, features=64, interactions=3, cutoff=6.0, batch_size=16)
 
 
 def ours(labels: Labels, test: Labels, epochs: int, device: torch.device) -> tuple[float, Floats]:

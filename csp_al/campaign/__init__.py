@@ -7,13 +7,13 @@ from csp_al.campaign.models import (
     Campaign,
     Finish,
     Pool,
-    Potential,
     Relax,
     Select,
     Stop,
     species_counts,
     species_pairs,
 )
+from csp_al.campaign.potentials import PotentialSection
 from csp_al.campaign.read import CampaignFile, open_campaign, read_campaign
 from csp_al.campaign.references import AnyReference, ReferenceSection
 from csp_al.campaign.section import Section
@@ -22,7 +22,7 @@ from csp_al.campaign.template import campaign_schema, campaign_template
 
 __all__ = [
     "AnyReference", "Budget", "Campaign", "CampaignError", "CampaignFile", "Constraints", "Finish", "KeyPath",
-    "Location", "Pool", "Potential", "Problem", "ReferenceSection", "Relax", "Section", "Select", "SourceSection",
-    "Stop", "campaign_schema", "campaign_template", "conflicts", "min_distances", "open_campaign", "read_campaign",
-    "resolve", "species_counts", "species_pairs",
+    "Location", "Pool", "PotentialSection", "Problem", "ReferenceSection", "Relax", "Section", "Select",
+    "SourceSection", "Stop", "campaign_schema", "campaign_template", "conflicts", "min_distances", "open_campaign",
+    "read_campaign", "resolve", "species_counts", "species_pairs",
 ]  # fmt: skip

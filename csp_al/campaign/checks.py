@@ -14,8 +14,8 @@ from typing import Any
 from csp_al import objective
 from csp_al.campaign.constraints import conflicts, distance_key, min_distances
 from csp_al.campaign.errors import Finding, KeyPath, shown
-from csp_al.campaign.models import Budget, Pool, Potential, Select
-from csp_al.campaign.potentials import potential_kind
+from csp_al.campaign.models import Budget, Pool, Select
+from csp_al.campaign.potentials import PotentialSection, potential_kind
 from csp_al.campaign.references import ReferenceSection
 from csp_al.campaign.section import Section
 from csp_al.interfaces import Gives
@@ -38,7 +38,7 @@ def check(values: dict[str, Any], folder: Path) -> Iterator[Finding]:
         yield from map(_of_search_pool, _pool(larger, folder))
         if isinstance(pool, Pool):
             yield from _composition(pool, larger)
-    if isinstance(potential, Potential):
+    if isinstance(potential, PotentialSection):
         yield from _potential(potential, pool, larger)
     if isinstance(reference, ReferenceSection):
         yield from (replace(found, key=("reference", *found.key)) for found in reference.senseless())
@@ -83,20 +83,21 @@ def _labels(names: tuple[str, ...], folder: Path) -> Iterator[Finding]:
             yield Finding(("labels", row), message)
 
 
-def _potential(potential: Potential, pool: Any, larger: Any) -> Iterator[Finding]:
-    yield from lacking(potential_kind(potential.kind).gives(potential))
+def _potential(potential: PotentialSection, pool: Any, larger: Any) -> Iterator[Finding]:
+    yield from lacking(potential_kind(potential).gives(potential))
     if isinstance(pool, Pool):
         yield from _sight(pool, potential)
     if isinstance(larger, Pool):
         yield from map(_of_search_pool, _sight(larger, potential))
 
 
-def _sight(pool: Pool, potential: Potential) -> Iterator[Finding]:
+def _sight(pool: Pool, potential: PotentialSection) -> Iterator[Finding]:
     """An atom that sees no neighbour feels no force."""
+    cutoff = getattr(potential, "cutoff", None)
     pair, distance = max(min_distances(pool).items(), key=lambda item: item[1])
-    if potential.cutoff <= distance:
+    if cutoff is not None and cutoff <= distance:
         key = _given(potential, "potential", "cutoff") or distance_key(pool, pair) or ("pool", "min_distance")
-        message = f"a cutoff of {potential.cutoff:g} Å is within the least distance of {pair}, {distance:.3g} Å"
+        message = f"a cutoff of {cutoff:g} Å is within the least distance of {pair}, {distance:.3g} Å"
         yield Finding(key, f"{message}; choose about two or three times as much")
 
 

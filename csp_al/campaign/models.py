@@ -7,16 +7,17 @@ Every field carries its unit and meaning in its description, which `csp-al init`
 from __future__ import annotations
 
 from itertools import combinations_with_replacement
-from typing import Annotated, Literal
+from typing import Annotated
 
 from ase.formula import Formula
 from pydantic import Field, field_validator, model_validator
 
 from csp_al.campaign.errors import Finding, Misfit, shown
+from csp_al.campaign.potentials import AnyPotential, default_potential
 from csp_al.campaign.references import AnyReference
 from csp_al.campaign.section import Count, Fraction, Number, Positive, Range, Section
 from csp_al.campaign.sources import AnySource
-from csp_al.kinds import REFERENCES, SOURCES
+from csp_al.kinds import POTENTIALS, REFERENCES, SOURCES
 from csp_al.spelling import is_element, meant_formula, nearest_element
 
 SLACK = 1e-9
@@ -82,29 +83,6 @@ class Pool(Section):
         if findings:
             raise Misfit(findings)
         return self
-
-
-class Potential(Section):
-    """The ensemble and how it is trained."""
-
-    kind: Literal["schnet", "painn", "so3net"] = Field("schnet", description="representation, from schnetpack")
-    members: Annotated[int, Field(strict=True, ge=2)] = Field(5, description="number of potentials in the ensemble")
-    features: Count = Field(64, description="number of features of each atom")
-    interactions: Count = Field(3, description="number of interaction blocks")
-    cutoff: Positive = Field(6.0, description="Å")
-    radial: Count = Field(20, description="number of radial basis functions")
-    learning_rate: Positive = Field(5e-3, description="maximum learning rate of AdamW")
-    batch_size: Count = Field(16, description="structures in one training step")
-    steps: Count = Field(3000, description="maximum number of training steps in each cycle, rounded up to whole epochs")
-    patience: Count = Field(1000, description="training stops after this many steps without a lower validation loss")
-    energy_weight: Positive = Field(1.0, description="weight in the loss of the squared energy error, (eV/atom)^2")
-    force_weight: Positive = Field(1.0, description="weight of the mean squared force error, (eV/Å)^2")
-    stress_weight: Positive = Field(10.0, description="weight of the mean squared stress error, (eV/Å^3)^2")
-    warm_start: bool = Field(
-        False,
-        strict=True,
-        description="start training from the weights of the previous cycle (a fresh start generalises better)",
-    )
 
 
 class Relax(Section):
@@ -190,7 +168,7 @@ class Campaign(Section):
         "outputs",
     )
     reference: AnyReference
-    potential: Potential = Field(default_factory=Potential)
+    potential: AnyPotential = Field(default_factory=default_potential)
     relax: Relax = Field(default_factory=Relax)
     select: Select = Field(default_factory=Select)
     stop: Stop = Field(default_factory=Stop)
@@ -206,7 +184,7 @@ class Campaign(Section):
     def kinds(self) -> list[tuple[str, str]]:
         """Group and name of each kind that the campaign asks for."""
         sources = [(SOURCES, source.kind) for pool in self.pools for source in pool.sources]
-        return [(REFERENCES, self.reference.kind), *sources]
+        return [(REFERENCES, self.reference.kind), (POTENTIALS, self.potential.kind), *sources]
 
     @property
     def winners(self) -> int:

@@ -1,16 +1,38 @@
-"""Kinds of potentials, by their names in the campaign file."""
+"""What a campaign file may say of the potentials whatever their kind."""
 
 from __future__ import annotations
 
-from pkgutil import resolve_name
-from typing import Final
+from typing import Annotated, Final
 
+from csp_al.campaign.open_section import OfKind
+from csp_al.campaign.section import Section
 from csp_al.interfaces import PotentialKind
+from csp_al.kinds import POTENTIALS, find
 
-KINDS: Final = {name: f"csp_al.potential.{name}:KIND" for name in ("schnet", "painn", "so3net")}
+DEFAULT: Final = "schnet"
 
 
-def potential_kind(name: str) -> PotentialKind:
-    """The kind of this name. Raises KeyError for a name that is none."""
-    kind: PotentialKind = resolve_name(KINDS[name])
+class PotentialSection(Section):
+    """The ensemble and how it is trained. The section of a kind is a subclass with further keys, each described.
+
+    Where it has ``warm_start`` and that is true, each cycle trains on from the ensemble of the one before. Where it has
+    ``cutoff`` (Å), atoms do not see each other beyond it.
+    """
+
+    kind: str
+
+
+AnyPotential = Annotated[PotentialSection, OfKind(POTENTIALS, DEFAULT)]
+"""The section of the kind that it names."""
+
+
+def default_potential() -> PotentialSection:
+    """The section of a campaign file that says nothing of its potential."""
+    section: PotentialSection = find(POTENTIALS, DEFAULT).section()
+    return section
+
+
+def potential_kind(section: PotentialSection) -> PotentialKind:
+    """The record of the kind that a section names. Raises ValueError for a kind that cannot be found or imported."""
+    kind: PotentialKind = find(POTENTIALS, section.kind)
     return kind

@@ -152,7 +152,7 @@ def label(drive: Drive, cycle: int, picks: Picks) -> Labels:
 def train(drive: Drive, cycle: int, progress: Progress) -> Ensemble:
     """The ensemble, trained on every usable label so far."""
     section = drive.campaign.potential
-    kind = potential_kind(section.kind)
+    kind = potential_kind(section)
 
     def write(folder: Path) -> None:
         seed = [drive.campaign.seed, cycle, TRAIN]

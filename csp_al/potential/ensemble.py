@@ -20,13 +20,13 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, stack_module_state, vmap
 
-from csp_al.campaign.models import Potential
 from csp_al.campaign.potentials import potential_kind
 from csp_al.files import DamagedError, open_plain, read_as_written, write_sealed
 from csp_al.formats import upgrade
 from csp_al.interfaces import Gives, Trained
 from csp_al.potential.energy_zero import zero_of
 from csp_al.potential.graphs import Edges, NeighbourLists, batches_by_edges, build_graph
+from csp_al.potential.kind import NetworkPotential
 from csp_al.potential.networks.member import Graph, Member, network_of
 from csp_al.potential.repulsion import repel
 from csp_al.structures import Ints, Labels, Prediction, Structures, concatenate
@@ -50,7 +50,7 @@ class Ensemble:
     ``state`` holds the weights and buffers of all members, stacked along the first axis; it is final once asked.
     """
 
-    section: Potential
+    section: NetworkPotential
     skeleton: Member
     state: State
     device: torch.device
@@ -102,7 +102,7 @@ class Ensemble:
     @property
     def gives(self) -> Gives:
         """What it predicts."""
-        return potential_kind(self.section.kind).gives(self.section)
+        return potential_kind(self.section).gives(self.section)
 
     def fresh(self) -> Ensemble:
         """The same weights, without the neighbour lists that earlier calls left."""
@@ -123,7 +123,7 @@ class Ensemble:
         write_sealed(folder / ABOUT, "weights", {"potential": self.section.written()}, indent=1)
 
 
-def load_ensemble(folder: Path, section: Potential, device: torch.device) -> Ensemble:
+def load_ensemble(folder: Path, section: NetworkPotential, device: torch.device) -> Ensemble:
     """Read what `Ensemble.save` wrote for this section of the campaign. Only tensors are unpickled.
 
     Raises OtherVersionError for another format, and DamagedError for another architecture, a pickle of something else,
@@ -157,7 +157,7 @@ def _tensors(path: Path, device: torch.device) -> State:
     return state
 
 
-def new_ensemble(section: Potential, seed: list[int], device: torch.device) -> Ensemble:
+def new_ensemble(section: NetworkPotential, seed: list[int], device: torch.device) -> Ensemble:
     """Untrained members that differ by their initial weights; the seed decides them."""
     members = []
     for index in range(section.members):
@@ -169,7 +169,7 @@ def new_ensemble(section: Potential, seed: list[int], device: torch.device) -> E
     return Ensemble(section, skeleton(section, device), state, device)
 
 
-def edges_at_once(section: Potential, device: torch.device) -> int:
+def edges_at_once(section: NetworkPotential, device: torch.device) -> int:
     """Edges that one pass may hold, so that memory is bounded whatever the pool."""
     room = MEMORY
     if device.type == "cuda":
@@ -185,7 +185,7 @@ def _is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or any(words in str(error) for words in known)
 
 
-def skeleton(section: Potential, device: torch.device) -> Member:
+def skeleton(section: NetworkPotential, device: torch.device) -> Member:
     """The architecture, whose own weights are never used."""
     return Member(section).to(device).requires_grad_(requires_grad=False)
 
@@ -245,7 +245,7 @@ def _statistics(graph: Graph, energy: Tensor, forces: Tensor, stress: Tensor, re
     )
 
 
-def _empty(section: Potential) -> Prediction:
+def _empty(section: NetworkPotential) -> Prediction:
     return Prediction(
         energy=np.zeros(0),
         energy_sigma=np.zeros(0),

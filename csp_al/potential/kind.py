@@ -9,23 +9,46 @@ campaign files.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, Annotated, ClassVar, Final
 
-from csp_al.campaign.models import Potential
+from pydantic import Field
+
+from csp_al.campaign.potentials import PotentialSection
+from csp_al.campaign.section import Count, Positive
 from csp_al.interfaces import Ensemble, Gives, PotentialKind
 
 if TYPE_CHECKING:
     import torch
 
+REPRESENTATION: Final = "representation, from schnetpack"
+
 WEIGHTS: Final = 10
 """Numbers per member, interaction and squared width of the features, in SchNet, PaiNN and SO3net alike, within 3x."""
 
 
-class NetworkPotential(Potential):
+class NetworkPotential(PotentialSection):
     """The ensemble and how it is trained."""
 
     network: ClassVar[str]
     """Where its `csp_al.potential.networks.member.Network` is: module:name."""
+
+    members: Annotated[int, Field(strict=True, ge=2)] = Field(5, description="number of potentials in the ensemble")
+    features: Count = Field(64, description="number of features of each atom")
+    interactions: Count = Field(3, description="number of interaction blocks")
+    cutoff: Positive = Field(6.0, description="Å")
+    radial: Count = Field(20, description="number of radial basis functions")
+    learning_rate: Positive = Field(5e-3, description="maximum learning rate of AdamW")
+    batch_size: Count = Field(16, description="structures in one training step")
+    steps: Count = Field(3000, description="maximum number of training steps in each cycle, rounded up to whole epochs")
+    patience: Count = Field(1000, description="training stops after this many steps without a lower validation loss")
+    energy_weight: Positive = Field(1.0, description="weight in the loss of the squared energy error, (eV/atom)^2")
+    force_weight: Positive = Field(1.0, description="weight of the mean squared force error, (eV/Å)^2")
+    stress_weight: Positive = Field(10.0, description="weight of the mean squared stress error, (eV/Å^3)^2")
+    warm_start: bool = Field(
+        False,
+        strict=True,
+        description="start training from the weights of the previous cycle (a fresh start generalises better)",
+    )
 
 
 def network_kind(section: type[NetworkPotential]) -> PotentialKind:

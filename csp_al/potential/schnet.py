@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from csp_al.potential.kind import NetworkPotential, network_kind
+from pydantic import Field
+
+from csp_al.potential.kind import REPRESENTATION, NetworkPotential, network_kind
 
 
 class SchnetPotential(NetworkPotential):
     """The ensemble and how it is trained."""
 
-    kind: Literal["schnet"] = "schnet"
+    kind: Literal["schnet"] = Field("schnet", description=REPRESENTATION)
     network: ClassVar[str] = "csp_al.potential.networks.schnet:NETWORK"
 
 

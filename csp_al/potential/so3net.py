@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from csp_al.potential.kind import NetworkPotential, network_kind
+from pydantic import Field
+
+from csp_al.potential.kind import REPRESENTATION, NetworkPotential, network_kind
 
 
 class So3netPotential(NetworkPotential):
     """The ensemble and how it is trained."""
 
-    kind: Literal["so3net"] = "so3net"
+    kind: Literal["so3net"] = Field("so3net", description=REPRESENTATION)
     network: ClassVar[str] = "csp_al.potential.networks.so3net:NETWORK"
 
 

@@ -17,12 +17,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from csp_al.campaign.models import Potential
 from csp_al.formats import SPECIES
 from csp_al.interfaces import Trained
 from csp_al.potential.energy_zero import fit_zero, without_zero
 from csp_al.potential.ensemble import Ensemble, State, evaluate
 from csp_al.potential.graphs import Edges, build_graph, find_edges
+from csp_al.potential.kind import NetworkPotential
 from csp_al.potential.networks.member import OUTPUT_LAYER, Graph
 from csp_al.structures import Floats, Ints, Labels
 
@@ -153,11 +153,11 @@ class _Targets:
     labels: Labels
     edges: Edges
     weights: Tensor
-    section: Potential
+    section: NetworkPotential
     device: torch.device
 
     @classmethod
-    def of(cls, labels: Labels, weights: Floats, section: Potential, device: torch.device) -> _Targets:
+    def of(cls, labels: Labels, weights: Floats, section: NetworkPotential, device: torch.device) -> _Targets:
         edges = find_edges(labels.structures, section.cutoff)
         return cls(labels, edges, torch.from_numpy(weights).float().to(device), section, device)
 

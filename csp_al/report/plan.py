@@ -177,7 +177,7 @@ def cycle_bytes(campaign: Campaign, candidates: int | None = None, labels: int |
     """Bytes that one cycle writes, roughly; before it is known, with as many candidates and labels as may be."""
     potential = campaign.potential
     atoms = _atoms(campaign)
-    kind = potential_kind(potential.kind)
+    kind = potential_kind(potential)
     # energies, positions, forces, sigmas; and the features
     per_candidate = 8 * (9 * atoms + kind.gives(potential).features + 40)
     weights = kind.weights_bytes(potential)

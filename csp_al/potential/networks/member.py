@@ -9,19 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pkgutil import resolve_name
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple
 
 import schnetpack as spk
 import torch
 from schnetpack import properties as keys
 from torch import Tensor, nn
 
-from csp_al.campaign.models import Potential
-from csp_al.campaign.potentials import potential_kind
 from csp_al.formats import SPECIES
-
-if TYPE_CHECKING:
-    from csp_al.potential.kind import NetworkPotential
+from csp_al.potential.kind import NetworkPotential
 
 POINTER: Final = "pair_pointer"
 """Where the pairs of each structure begin, in the inputs of a representation."""
@@ -59,16 +55,15 @@ class Network:
     made once when these are final.
     """
 
-    representation: Callable[[Potential], nn.Module]
+    representation: Callable[[NetworkPotential], nn.Module]
     bytes_per_edge: Callable[[torch.device], int]
     each_pair_once: bool = False
     tables: Callable[[nn.Module], dict[str, Tensor]] | None = None
 
 
-def network_of(section: Potential) -> Network:
+def network_of(section: NetworkPotential) -> Network:
     """The network of a section."""
-    known = cast("type[NetworkPotential]", potential_kind(section.kind).section)
-    network: Network = resolve_name(known.network)
+    network: Network = resolve_name(section.network)
     return network
 
 
@@ -86,7 +81,7 @@ class Member(nn.Module):
     species_shift: Tensor
     energy_scale: Tensor
 
-    def __init__(self, section: Potential) -> None:
+    def __init__(self, section: NetworkPotential) -> None:
         super().__init__()
         self.cutoff = section.cutoff
         self.network = network_of(section)
@@ -128,7 +123,7 @@ def both_ways(graph: Graph, vectors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     )
 
 
-def schnetpack_keywords(section: Potential) -> dict[str, Any]:
+def schnetpack_keywords(section: NetworkPotential) -> dict[str, Any]:
     """Keywords that schnetpack's representations share."""
     return {
         "n_atom_basis": section.features,

@@ -14,7 +14,8 @@ import pandas as pd
 from ase.calculators.emt import EMT
 from pydantic import Field
 
-from csp_al.campaign.section import Count, Positive, Section
+from csp_al.campaign.potentials import PotentialSection
+from csp_al.campaign.section import Count, Positive
 from csp_al.files import DamagedError, open_plain, seal, unseal, write_atomically
 from csp_al.interfaces import Gives, PotentialKind, Trained
 from csp_al.structures import Floats, Labels, Prediction, Structures
@@ -22,10 +23,10 @@ from csp_al.structures import Floats, Labels, Prediction, Structures
 FILE = "emt.json"
 
 
-class EmtPotential(Section):
+class EmtPotential(PotentialSection):
     """Effective medium theory with fitted scales."""
 
-    kind: str = "emt"
+    kind: str = "fitted_emt"
     members: Count = Field(3, description="potentials in the ensemble, at least 2")
     lengths: Positive = Field(0.02, description="standard deviation of the factors on lengths")
 

@@ -1,10 +1,4 @@
-"""What every kind of potential must keep, whatever is inside.
-
-    def test_my_potential_keeps_its_contract(tmp_path):
-        check_potential(KIND, MySection(kind="mine"), tmp_path)
-
-Choose a small section that trains within seconds.
-"""
+"""What every kind of potential must keep, whatever is inside; `csp_al.testing` has it for packages."""
 
 from __future__ import annotations
 
@@ -24,10 +18,10 @@ from ase.calculators.calculator import BaseCalculator
 from ase.calculators.emt import EMT
 from scipy.spatial.transform import Rotation
 
-from csp_al.campaign.section import Section
+from csp_al.campaign.potentials import PotentialSection
 from csp_al.files import DamagedError, OtherVersionError
 from csp_al.interfaces import Ensemble, Gives, PotentialKind, Trained
-from csp_al.structures import Floats, Labels, Prediction, Structures, concatenate, take
+from csp_al.structures import Floats, Labels, Prediction, Status, Structures, concatenate, take
 
 CPU: Final = torch.device("cpu")
 TOLERANCE: Final = 1e-4
@@ -47,7 +41,7 @@ DENIED: Final = {
 """Fields of a prediction that are NaN where a potential does not give this."""
 
 
-def check_potential(kind: PotentialKind, section: Section, folder: Path, labels: Labels | None = None) -> None:
+def check_kind(kind: PotentialKind, section: PotentialSection, folder: Path, labels: Labels | None = None) -> None:
     """Raise AssertionError where the kind does not keep what `csp_al.interfaces` says of it.
 
     ``folder`` must be empty. ``labels``, of at least six candidates, are rattled aluminium by ASE's EMT by default.
@@ -81,7 +75,7 @@ def labels_by(calculator: BaseCalculator, crystals: Sequence[Atoms]) -> Labels:
         energy=np.array([energy for energy, _, _ in results]),
         forces=np.concatenate([forces for _, forces, _ in results]),
         stress=np.array([stress for _, _, stress in results]),
-        status=np.full(n, "done"),
+        status=np.full(n, Status.DONE.value),
         reason=np.full(n, ""),
         cost=np.ones(n),
         evaluations=np.ones(n, np.int64),
@@ -229,7 +223,7 @@ def _slopes(ensemble: Ensemble, moved: Any) -> Floats:
 
 
 def _check_files(
-    kind: PotentialKind, section: Section, ensemble: Ensemble, structures: Structures, folder: Path
+    kind: PotentialKind, section: PotentialSection, ensemble: Ensemble, structures: Structures, folder: Path
 ) -> None:
     ensemble.save(folder)
     with _no_pickles():
