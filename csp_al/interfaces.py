@@ -305,10 +305,16 @@ class Task:
 
 
 class Engine(Protocol):
-    """Runs tasks somewhere. Results are found in the task directories, never in the engine's memory."""
+    """Runs tasks somewhere, each once. Results are found in the task directories, never in the engine's memory.
+
+    What keeps it can be seen with `csp_al.testing.check_engine`.
+    """
 
     def submit(self, task: str) -> None:
-        """Queue the task of this id; a task that is queued, running or finished is left alone."""
+        """Queue the task of this id; tasks start in this order. One that is queued, running or finished is left alone.
+
+        Returns at once. Raises ValueError where there is no such task.
+        """
         ...
 
     def tick(self) -> None:
@@ -316,17 +322,36 @@ class Engine(Protocol):
         ...
 
     def lost(self) -> list[str]:
-        """Tasks that were submitted, are not finished, and that no living worker has."""
+        """Tasks that were submitted, are not finished, are not queued, and that no living worker has."""
         ...
 
     def close(self) -> None:
-        """End what runs, within seconds; finished results are kept."""
+        """End what runs, within seconds, and start nothing more; finished results are kept."""
         ...
+
+    def leave(self) -> None:
+        """Let go of what runs, which goes on to its end, and start nothing more; returns at once."""
+        ...
+
+
+@dataclass(frozen=True)
+class EngineKind:
+    """A kind of engine. `csp_al.kinds` finds it by its name, which is the ``engine`` of a machine file.
+
+    The functions take the machine that the file describes, which is of ``section``.
+    """
+
+    section: type[Machine]
+    """`csp_al.campaign.machine.Machine`, or a subclass with the keys of this engine alone."""
+    start: Callable[[Path, Any], Engine]
+    """From the folder of the tasks and the machine; nothing runs before something is submitted."""
+    check: Callable[[Any], int]
+    """How many labels are computed side by side. Raises ValueError where the machine has not what its file asks for."""
 
 
 __all__ = [
     "CONVERGED", "NOT_FINITE", "OUT_OF_STEPS", "STALLED", "STOP_REASONS", "TOO_CLOSE", "UNCERTAIN", "UNTRUSTED",
-    "VOLUME", "Cure", "Engine", "Ensemble", "Failure", "Gives", "Labels", "PotentialKind", "Reason", "Reference",
-    "ReferenceFailedError", "ReferenceKind", "SourceKind", "State", "Status", "Task", "Trained", "UnplaceableError",
-    "Verdict", "trusted",
+    "VOLUME", "Cure", "Engine", "EngineKind", "Ensemble", "Failure", "Gives", "Labels", "PotentialKind", "Reason",
+    "Reference", "ReferenceFailedError", "ReferenceKind", "SourceKind", "State", "Status", "Task", "Trained",
+    "UnplaceableError", "Verdict", "trusted",
 ]  # fmt: skip

@@ -38,7 +38,7 @@ OURS: Final[Mapping[str, Mapping[str, str]]] = {
         "painn": "csp_al.potential.painn.KIND",
         "so3net": "csp_al.potential.so3net.KIND",
     },
-    ENGINES: {},
+    ENGINES: {"local": "csp_al.engine.local.KIND"},
 }
 """Where each of our records is. The names are those of the groups of entry points."""
 

@@ -19,6 +19,7 @@ from csp_al.campaign.potentials import AnyPotential, PotentialSection
 from csp_al.campaign.references import AnyReference, ReferenceSection
 from csp_al.campaign.section import Section
 from csp_al.campaign.sources import AnySource, SourceSection
+from csp_al.engine.contract import check_engine
 from csp_al.engine.tasks import LIMITS, label_task, task_id
 from csp_al.generate.sources import candidate_of
 from csp_al.interfaces import PotentialKind, Reference, ReferenceFailedError, ReferenceKind, SourceKind, Task
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
     from csp_al.structures import Labels
 
-__all__ = ["check_potential", "check_reference", "check_source", "labels_by"]
+__all__ = ["check_engine", "check_potential", "check_reference", "check_source", "labels_by"]
 
 CANDIDATES: Final = 5
 """Streams that a source is asked for a candidate of."""

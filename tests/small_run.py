@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 
 from csp_al.campaign import read_campaign
-from csp_al.engine.local import LocalEngine
+from csp_al.campaign.machine import Machine
+from csp_al.engine.engines import start_engine
 from csp_al.loop.drive import Drive
 from csp_al.loop.search import search
 from csp_al.store.lock import locked
@@ -24,7 +25,7 @@ def run_to_its_end(folder: Path, text: str) -> Path:
     with locked(run):
         prepare(run, campaign, source, {})
         log(run, "started")
-        engine = LocalEngine(run / "tasks", slots=2)
+        engine = start_engine(run / "tasks", Machine(slots=2))
         try:
             verdict = search(Drive(campaign, run, folder, engine, torch.device("cpu"), lambda *_, **__: None))
         finally:

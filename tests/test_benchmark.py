@@ -25,8 +25,9 @@ from csp_al.benchmark.statistics import Runs
 from csp_al.benchmark.target import Target, lowest, target_of_file
 from csp_al.benchmark.trial import evaluations_to, known_minima, leaders_by_cycle, relaxed_in_the_end, trial_of
 from csp_al.campaign import read_campaign
+from csp_al.campaign.machine import Machine
 from csp_al.cli import app
-from csp_al.engine.local import LocalEngine
+from csp_al.engine.engines import start_engine
 from csp_al.engine.tasks import relax_task, task_id
 from csp_al.files import DamagedError
 from csp_al.select.identity import same_structure
@@ -44,7 +45,7 @@ def quiet(*_):
 
 
 def engine(folder):
-    return LocalEngine(folder, slots=2)
+    return start_engine(folder, Machine(slots=2))
 
 
 def nothing(_):

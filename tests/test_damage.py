@@ -19,8 +19,9 @@ from typer.testing import CliRunner
 
 from csp_al.benchmark.trial import relaxed_in_the_end
 from csp_al.campaign import Campaign, read_campaign
+from csp_al.campaign.machine import Machine
 from csp_al.cli import app
-from csp_al.engine.local import LocalEngine
+from csp_al.engine.engines import start_engine
 from csp_al.engine.tasks import read_result
 from csp_al.events import Event
 from csp_al.files import DamagedError, OtherVersionError, open_plain, read_sealed, sha256, write_sealed
@@ -58,7 +59,7 @@ def go_on(run: Path, *, mend: bool = False, change: Callable[[str], str] = lambd
 
     with locked(run):
         campaign = open_to_drive(run, campaign, source, {}, mend=mend, tell=told.append)
-        engine = LocalEngine(run / "tasks", slots=1)
+        engine = start_engine(run / "tasks", Machine(slots=1))
         try:
             search(Drive(campaign, run, source.parent, engine, torch.device("cpu"), tell, mend))
         finally:
@@ -387,7 +388,7 @@ def test_more_crystals_can_be_relaxed_when_a_search_is_over(run, tmp_path):
     assert "label" not in told
     assert before < candidates()
     assert len(candidates()) == 5
-    final = relaxed_in_the_end(open_run(run), tmp_path, lambda folder: LocalEngine(folder, slots=1))
+    final = relaxed_in_the_end(open_run(run), tmp_path, lambda folder: start_engine(folder, Machine(slots=1)))
     assert set(final.structures.ids) == candidates()
     assert not list(tmp_path.glob("tasks/*/result.json"))  # all are there
 

@@ -19,14 +19,16 @@ from ase.calculators.emt import EMT
 from csp_al import claim
 from csp_al.campaign.machine import Machine
 from csp_al.campaign.references import Remedy
-from csp_al.engine import attempt, worker
-from csp_al.engine.local import MOST_DEATHS, LocalEngine
+from csp_al.engine import attempt, local, worker
+from csp_al.engine.engines import start_engine
+from csp_al.engine.local import MOST_DEATHS
 from csp_al.engine.tasks import create_task, is_done, label_task, read_result, relax_task, task_id
 from csp_al.engine.wait import run_tasks
-from csp_al.files import sha256, write_atomically
+from csp_al.files import sha256, write_atomically, write_sealed
 from csp_al.reference.ase_calculator import AseCalculator, AseReference
 from csp_al.reference.classical import lennard_jones, tersoff
 from csp_al.reference.gpaw import GpawReference
+from csp_al.testing import check_engine
 
 ODD = '''
 import os, signal, subprocess, sys, time
@@ -89,7 +91,7 @@ def notes(tmp_path, monkeypatch):
 
 @pytest.fixture
 def engine(root):
-    engine = LocalEngine(root, slots=2)
+    engine = start_engine(root, Machine(slots=2))
     yield engine
     engine.close()
 
@@ -298,10 +300,11 @@ def test_same_task_submitted_twice_is_computed_once(engine, root, notes):
 DRIVER = """
 import sys
 from pathlib import Path
-from csp_al.engine.local import LocalEngine
+from csp_al.campaign.machine import Machine
+from csp_al.engine.engines import start_engine
 from csp_al.engine.wait import run_tasks
 root = Path(sys.argv[1])
-run_tasks(LocalEngine(root, slots=1), root, sys.argv[2:], lambda done, total: None, lambda: False)
+run_tasks(start_engine(root, Machine(slots=1)), root, sys.argv[2:], lambda done, total: None, lambda: False)
 """
 
 
@@ -355,7 +358,7 @@ def test_terminated_worker_exits_143_and_leaves_neither_claim_nor_process(root, 
 
 
 def test_closed_engine_leaves_nothing_running(root, notes):
-    engine = LocalEngine(root, slots=2)
+    engine = start_engine(root, Machine(slots=2))
     for seed in range(2):
         engine.submit(create_task(root, label_task(aluminium(seed), odd(notes, "breed", seconds=1000))))
     engine.tick()
@@ -365,20 +368,37 @@ def test_closed_engine_leaves_nothing_running(root, notes):
     assert not list(root.glob("*/claim*"))
 
 
+def test_local_engine_keeps_the_contract(tmp_path):
+    check_engine(lambda root: start_engine(root, Machine(slots=1)), tmp_path)
+
+
+def test_a_task_is_submitted_in_the_same_time_whatever_the_number_that_wait(root, monkeypatch):
+    monkeypatch.setattr(local, "is_done", lambda *_: False)
+    monkeypatch.setattr(local, "require_task", lambda *_: None)
+    engine = start_engine(root, Machine(slots=1))
+    names = [f"{number:020x}" for number in range(100_000)]
+    started = time.monotonic()
+    for name in [*names, *names]:
+        engine.submit(name)
+    assert time.monotonic() - started < 10  # it took minutes where each looked through those before it
+
+
 def test_workers_that_keep_dying_stop_the_engine_with_their_last_words(root):
-    engine = LocalEngine(root, slots=1)
-    engine.submit("no-such-task")  # the worker cannot read it
+    engine = start_engine(root, Machine(slots=1))
+    name = "0" * 20
+    (root / name).mkdir()
+    write_sealed(root / name / "task.json", "task", {"kind": "label", "inputs": {}})  # of no reference
+    engine.submit(name)
 
     def run_until_it_gives_up():
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             engine.tick()
-            for name in engine.lost():
-                engine.submit(name)
+            for lost in engine.lost():
+                engine.submit(lost)
             time.sleep(0.02)
 
-    (root / "no-such-task").mkdir()
-    with pytest.raises(OSError, match=rf"{MOST_DEATHS} workers died .* ends with: FileNotFoundError"):
+    with pytest.raises(OSError, match=rf"{MOST_DEATHS} workers died .* ends with: KeyError"):
         run_until_it_gives_up()
     engine.close()
 

@@ -19,12 +19,14 @@ from typer.testing import CliRunner
 from csp_al import formats
 from csp_al.benchmark.control import random_search
 from csp_al.campaign import Campaign, Section, read_campaign
+from csp_al.campaign.machine import Machine
 from csp_al.campaign.models import Budget, Finish, Pool, Relax, Select, Stop
 from csp_al.cli import app
-from csp_al.engine.local import LocalEngine
+from csp_al.engine.engines import start_engine
 from csp_al.engine.tasks import label_task, task_id
 from csp_al.files import DamagedError, OtherVersionError, read_sealed, write_sealed
 from csp_al.hdf5 import load
+from csp_al.interfaces import Engine
 from csp_al.potential.ensemble import load_ensemble
 from csp_al.potential.schnet import SchnetPotential
 from csp_al.reference.ase_calculator import AseReference
@@ -296,15 +298,15 @@ def test_format_that_is_not_known_is_refused_in_one_line(tmp_path, version):
 # --- controls of a benchmark
 
 
-def control(campaign: Campaign, root: Path, engine: Callable[[Path], LocalEngine]) -> Labels:
+def control(campaign: Campaign, root: Path, engine: Callable[[Path], Engine]) -> Labels:
     return random_search(campaign, Path(), root, engine, lambda *_: None, size=2)
 
 
-def compute(folder: Path) -> LocalEngine:
-    return LocalEngine(folder, slots=1)
+def compute(folder: Path) -> Engine:
+    return start_engine(folder, Machine(slots=1))
 
 
-def nothing(_: Path) -> LocalEngine:
+def nothing(_: Path) -> Engine:
     raise AssertionError("nothing is to be computed")
 
 

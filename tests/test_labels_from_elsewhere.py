@@ -22,8 +22,9 @@ from ase.units import GPa
 from typer.testing import CliRunner
 
 from csp_al.campaign import read_campaign
+from csp_al.campaign.machine import Machine
 from csp_al.cli import app
-from csp_al.engine.local import LocalEngine
+from csp_al.engine.engines import start_engine
 from csp_al.engine.tasks import read_result
 from csp_al.loop.drive import Drive
 from csp_al.loop.imported import rows_to_check
@@ -245,7 +246,7 @@ def drive(folder: Path, source: Path, tell: Callable[..., None] = lambda *_, **_
     campaign, place = read_campaign(source), folder / "run"
     place.mkdir(exist_ok=True)
     prepare(place, campaign, source, {})
-    engine = LocalEngine(place / "tasks", slots=1)
+    engine = start_engine(place / "tasks", Machine(slots=1))
     try:
         search(Drive(campaign, place, source.parent, engine, torch.device("cpu"), tell))
     finally:

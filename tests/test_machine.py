@@ -5,9 +5,11 @@ from ase.build import bulk
 
 from csp_al.campaign import CampaignError
 from csp_al.campaign.machine import Machine, machine_folder, read_machine
-from csp_al.engine.local import LocalEngine
+from csp_al.engine.engines import check_machine, start_engine
+from csp_al.engine.local import check
 from csp_al.engine.tasks import create_task, label_task, read_result
 from csp_al.engine.wait import run_tasks
+from csp_al.interfaces import EngineKind
 from csp_al.reference.ase_calculator import AseReference
 
 
@@ -39,7 +41,10 @@ def test_missing_machine_is_named_with_those_that_are_there(folder):
         ("slots: many\n", ':1:8: slots: a whole number is expected, not "many"'),
         ("launcher: [mpirun, -n, 4]\n", "launcher[2]: text is expected"),
         ("launcher: [mpirun]\n", "{cores} must stand where the number of cores belongs"),
-        ("- slots\n", "no keys and values; allowed: slots, "),
+        ("- slots\n", "no keys and values; allowed: engine, slots, "),
+        ("slots: 2\nengine: locel\n", ":2:9: engine: unknown engine locel, did you mean local?"),
+        ("engine: pbs\n", ":1:9: engine: unknown engine pbs; allowed: local"),
+        ("engine: [local]\n", "engine: unknown engine a list; allowed: local"),
         ("slots: [1\n", ":2:1: "),
     ],
 )
@@ -60,12 +65,12 @@ def test_commands_are_argument_lists_with_the_launcher_for_several_cores(tmp_pat
 
 
 def test_cores_are_never_oversubscribed():
-    assert Machine().slots_on(8) == 8
-    assert Machine(cores_per_label=3).slots_on(8) == 2
+    assert check(Machine(), 8) == 8
+    assert check(Machine(cores_per_label=3), 8) == 2
     with pytest.raises(ValueError, match="3 labels side by side on 4 cores each need 12 cores, this machine has 8"):
-        Machine(slots=3, cores_per_label=4).slots_on(8)
+        check(Machine(slots=3, cores_per_label=4), 8)
     with pytest.raises(ValueError, match="this machine has 2"):
-        Machine(cores_per_label=4).slots_on(2)
+        check(Machine(cores_per_label=4), 2)
 
 
 def test_workers_hold_programs_to_the_cores_of_their_label(tmp_path, monkeypatch):
@@ -77,9 +82,33 @@ def test_workers_hold_programs_to_the_cores_of_their_label(tmp_path, monkeypatch
     root = tmp_path / "tasks"
     section = AseReference(kind="ase", calculator="threads.calculator")
     name = create_task(root, label_task(bulk("Al"), section))
-    engine = LocalEngine(root, slots=1, machine=Machine(cores_per_label=3))
+    engine = start_engine(root, Machine(slots=1, cores_per_label=3))
     try:
         run_tasks(engine, root, [name], lambda *_: None, lambda: False)
     finally:
         engine.close()
     assert "ValueError: 3;" in read_result(root, name).reason.words
+
+
+class Cluster(Machine):
+    partition: str
+
+
+STARTED = []
+CLUSTER = EngineKind(Cluster, lambda *what: STARTED.append(what), lambda _: 100)
+
+
+def test_an_engine_of_a_package_has_keys_of_its_own_in_the_machine_file(tmp_path):
+    file = tmp_path / "big.yaml"
+    file.write_text(f"engine: {__name__}.CLUSTER\npartition: night\n")
+    machine = read_machine(str(file))
+    assert machine.partition == "night"
+    assert check_machine(machine) == 100  # more than the cores here
+    start_engine(tmp_path, machine)
+    assert [(tmp_path, machine)] == STARTED
+    file.write_text(f"engine: {__name__}.CLUSTER\npartitoin: night\n")
+    with pytest.raises(CampaignError, match=r":2:1: partitoin: unknown key, did you mean partition\?"):
+        read_machine(str(file))
+    file.write_text(f"engine: {__name__}.CLUSTR\n")
+    with pytest.raises(CampaignError, match=r":1:9: engine: .*CLUSTR"):
+        read_machine(str(file))

@@ -11,7 +11,8 @@ from csp_al.benchmark.control import random_search
 from csp_al.benchmark.target import Target
 from csp_al.benchmark.trial import leaders_by_cycle, relaxed_in_the_end, trial_of
 from csp_al.campaign import CampaignError, Pool, read_campaign
-from csp_al.engine.local import LocalEngine
+from csp_al.campaign.machine import Machine
+from csp_al.engine.engines import start_engine
 from csp_al.generate import generate_candidates, generate_pool, is_searched
 
 CAMPAIGN = """\
@@ -32,7 +33,7 @@ def quiet(*_, **__):
 
 
 def engine(folder):
-    return LocalEngine(folder, 2)
+    return start_engine(folder, Machine(slots=2))
 
 
 @pytest.fixture(scope="module")

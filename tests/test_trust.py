@@ -22,7 +22,7 @@ from csp_al.campaign.machine import Machine
 from csp_al.cli import app
 from csp_al.cli.trust import UntrustedError, refuse_code, refuse_links
 from csp_al.engine import worker
-from csp_al.engine.local import LocalEngine
+from csp_al.engine.engines import start_engine
 from csp_al.engine.tasks import create_task, label_task, read_result
 from csp_al.engine.wait import run_tasks
 from csp_al.files import DamagedError, OtherVersionError, read_sealed, sha256, write_sealed
@@ -132,7 +132,7 @@ def test_modules_of_the_current_folder_do_not_pass_for_those_of_a_worker(strange
     monkeypatch.chdir(stranger)
     root = tmp_path / "tasks"
     name = create_task(root, label_task(bulk("Al"), EMT))
-    engine = LocalEngine(root, slots=1)
+    engine = start_engine(root, Machine(slots=1))
     try:
         run_tasks(engine, root, [name], lambda *_: None, lambda: False)
     finally:

@@ -25,8 +25,9 @@ from ase import Atoms
 from ase.build import bulk
 from ase.spacegroup import crystal
 
+from csp_al.campaign.machine import Machine
 from csp_al.campaign.models import Pool, species_counts
-from csp_al.engine.local import LocalEngine
+from csp_al.engine.engines import start_engine
 from csp_al.engine.tasks import create_task, label_task, read_result
 from csp_al.engine.wait import run_tasks
 from csp_al.generate import generate_pool
@@ -128,7 +129,7 @@ def cells(folder: Path, slots: int) -> None:
             EspressoReference(kind="espresso", **CELLS), list(species_counts(str(atoms.symbols)))
         )
         names.append(create_task(root, label_task(atoms, reference.pinned())))
-    engine = LocalEngine(root, slots)
+    engine = start_engine(root, Machine(slots=slots))
     try:
         run_tasks(
             engine, root, names, lambda done, every: print(f"\r{done}/{every}", end="", flush=True), lambda: False

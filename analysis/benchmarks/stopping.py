@@ -22,8 +22,9 @@ from csp_al.benchmark.comparison import HINDSIGHT
 from csp_al.benchmark.statistics import upper_median
 from csp_al.benchmark.target import Target
 from csp_al.benchmark.trial import NEVER, evaluations_to, leaders_by_cycle, leading
+from csp_al.campaign.machine import Machine
 from csp_al.campaign.models import Stop
-from csp_al.engine.local import LocalEngine
+from csp_al.engine.engines import start_engine
 from csp_al.report.tables import Run, open_run
 from csp_al.select.stopping import Top, changes
 from csp_al.structures import Labels
@@ -70,7 +71,7 @@ def cycles_of(run: Run, hindsight: Path) -> list[Cycle]:
     """Every cycle of a campaign; what its benchmark has not relaxed yet, is relaxed."""
     spent = run.cycles.set_index("cycle")
     asked = spent["labels_done"] + spent["labels_failed"]
-    leaders = leaders_by_cycle(run, hindsight, lambda folder: LocalEngine(folder, 1), lambda *_: None)
+    leaders = leaders_by_cycle(run, hindsight, lambda folder: start_engine(folder, Machine(slots=1)), lambda *_: None)
     evaluations = spent["reference_evaluations"]
     return [
         Cycle(leading(run, cycle), labels, int(evaluations[cycle]), int(asked[cycle]))

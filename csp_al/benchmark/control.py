@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from csp_al.campaign import AnyReference, Campaign
-from csp_al.engine.local import LocalEngine
 from csp_al.engine.tasks import LIMITS, read_result, relax_task, task_id
 from csp_al.files import DamagedError, digest, make_directory, read_sealed, write_sealed
 from csp_al.generate import generate_candidates, is_searched
 from csp_al.hdf5 import load, save
-from csp_al.interfaces import Task
+from csp_al.interfaces import Engine, Task
 from csp_al.loop.tasks import labels_of, run_all
 from csp_al.reference.evaluate import OPTIMISER
 from csp_al.reference.references import places
@@ -33,7 +32,7 @@ from csp_al.structures import Labels, Structures
 NAME, ABOUT = "relaxed.h5", "control.json"
 LOOK = 3.0
 """s between two looks at a pool that another benchmark is at."""
-Engines = Callable[[Path], LocalEngine]
+Engines = Callable[[Path], Engine]
 Report = Callable[[int, int], None]
 
 

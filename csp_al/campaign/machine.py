@@ -11,21 +11,28 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field, ValidationError, field_validator
 
 from csp_al.campaign.document import read_document
-from csp_al.campaign.errors import CampaignError, Finding
+from csp_al.campaign.errors import CampaignError, Finding, shown
 from csp_al.campaign.messages import findings
 from csp_al.campaign.section import Count, Section
+from csp_al.kinds import ENGINES, BrokenKindError, UnknownKindError, find, names
+from csp_al.spelling import did_you_mean
 
 DEFAULT = "default"
+DEFAULT_ENGINE = "local"
 CORES = "{cores}"
 
 
 class Machine(Section):
     """What a machine offers to the calculations of the reference method."""
 
+    engine: str = Field(
+        DEFAULT_ENGINE, description="what runs the calculations there; local: processes of this machine"
+    )
     slots: Count | None = Field(None, description="labels computed side by side; null: as many as the cores allow")
     cores_per_label: Count = Field(1, description="cores of one label; above 1 its program is started by the launcher")
     launcher: tuple[str, ...] = Field(
@@ -53,17 +60,6 @@ class Machine(Section):
             found = str(Path(found).expanduser().absolute())
         launcher = self.launcher if self.cores_per_label > 1 else ()
         return [*(word.replace(CORES, str(self.cores_per_label)) for word in launcher), found, *options]
-
-    def slots_on(self, cores: int) -> int:
-        """Labels side by side on so many cores. Raises ValueError where they would need more."""
-        slots = self.slots or max(1, cores // self.cores_per_label)
-        if slots * self.cores_per_label > cores:
-            msg = (
-                f"{slots} labels side by side on {self.cores_per_label} cores each need {slots * self.cores_per_label} "
-                f"cores, this machine has {cores}: give fewer slots or cores_per_label"
-            )
-            raise ValueError(msg)
-        return slots
 
 
 def read_machine(name: str | None) -> Machine:
@@ -94,17 +90,33 @@ def machine_folder() -> Path:
 
 def _read(path: Path) -> Machine:
     document = read_document(path)
-    if document.value is not None and not isinstance(document.value, dict):
-        raise CampaignError([document.problem(Finding((), "no keys and values; allowed: " + _keys()))])
+    value = {} if document.value is None else document.value
+    if not isinstance(value, dict):
+        allowed = ", ".join(Machine.model_fields)
+        raise CampaignError([document.problem(Finding((), f"no keys and values; allowed: {allowed}"))])
+    found = _section(value.get("engine", DEFAULT_ENGINE))
+    if isinstance(found, Finding):
+        raise CampaignError([*document.problems, document.problem(found)])
     try:
-        machine = Machine.model_validate(document.value or {})
+        machine = found.model_validate(value)
     except ValidationError as error:
-        problems = (document.problem(finding) for finding in findings(error, document.value, Machine))
+        problems = (document.problem(finding) for finding in findings(error, value, found))
         raise CampaignError([*document.problems, *problems]) from None
     if document.problems:
         raise CampaignError(document.problems)
     return machine
 
 
-def _keys() -> str:
-    return ", ".join(Machine.model_fields)
+def _section(engine: Any) -> type[Machine] | Finding:
+    """The section of a machine file for this engine, or what is wrong with the engine."""
+    try:
+        section = getattr(find(ENGINES, engine), "section", None) if isinstance(engine, str) else None
+    except BrokenKindError as error:
+        return Finding(("engine",), str(error))
+    except UnknownKindError:
+        section = None
+    if isinstance(section, type) and issubclass(section, Machine):
+        return section
+    allowed = names(ENGINES)
+    hint = did_you_mean(engine, allowed) if isinstance(engine, str) else ""
+    return Finding(("engine",), f"unknown engine {shown(engine)}{hint or '; allowed: ' + ', '.join(allowed)}")

@@ -18,12 +18,12 @@ from csp_al.benchmark.comparison import CONTROL, Benchmark, compare
 from csp_al.benchmark.figure import draw
 from csp_al.benchmark.statistics import Interval
 from csp_al.benchmark.trial import LOW
-from csp_al.campaign.machine import Machine, usable_cores
+from csp_al.campaign.machine import Machine
 from csp_al.cli.checks import checked_campaign, for_workers, reference_of
 from csp_al.cli.driver import MACHINE_FAILED, STOPPED, Interrupted, interruptible
 from csp_al.cli.tables import WIDTH_OF_FILES
 from csp_al.disk_space import is_machine_failure
-from csp_al.engine.local import LocalEngine
+from csp_al.engine.engines import check_machine, start_engine
 from csp_al.files import make_directory, write_json
 from csp_al.loop.tasks import StoppedError
 from csp_al.store.lock import locked
@@ -49,15 +49,15 @@ def run_benchmark(
         raise ValueError(f"{directory}: benchmarks keep their random searches there; choose another directory")
     if isinstance(target, float) and not math.isfinite(target):
         raise ValueError(f"--target-energy: {target} is no energy")
-    slots = slots or machine.slots_on(usable_cores())
-    workers = for_workers(machine, campaign, path.parent)
+    slots = slots or check_machine(machine)
+    workers = for_workers(machine.model_copy(update={"slots": slots}), campaign, path.parent)
     benchmark = Benchmark(
         file=path,
         campaign=campaign,
         base=path.parent,
         seeds=range(campaign.seed, campaign.seed + seeds),
         directory=directory,
-        engine=lambda folder: LocalEngine(folder, slots, workers),
+        engine=lambda folder: start_engine(folder, workers),
         slots=slots,
         options=[*options, *(["--repair"] if repair else [])],
         tell=_Progress().tell,

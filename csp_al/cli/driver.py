@@ -11,7 +11,7 @@ from types import FrameType
 
 import typer
 
-from csp_al.campaign.machine import Machine, usable_cores
+from csp_al.campaign.machine import Machine
 from csp_al.campaign.models import Campaign
 from csp_al.cli.panel import Panel
 from csp_al.cli.tables import results_table
@@ -58,12 +58,13 @@ def drive(campaign: Campaign, start: Start) -> int:
     Raises InUseError, ChangedError, DamagedError and UntrustedError.
     """
     from csp_al.cli.checks import reference_of
+    from csp_al.engine.engines import check_machine
     from csp_al.report.tables import open_run
     from csp_al.store.lock import locked
 
     directory = start.directory
     machine = start.machine.model_copy(update={"slots": start.slots or start.machine.slots})
-    slots = machine.slots_on(usable_cores())
+    check_machine(machine)
     reference = reference_of(campaign, machine, start.base)
     campaign = campaign.model_copy(update={"reference": reference.pinned()})
     programs = reference.versions()
@@ -72,7 +73,7 @@ def drive(campaign: Campaign, start: Start) -> int:
         if not start.trust:
             refuse_links(directory)
         with interruptible(), locked(directory), Panel(campaign, directory) as panel:
-            status = _drive(campaign, replace(start, machine=machine), slots, programs, panel)
+            status = _drive(campaign, replace(start, machine=machine), programs, panel)
     except Interrupted as end:  # before the run directory was ours
         return end.status
     except OSError as trouble:
@@ -87,7 +88,7 @@ def drive(campaign: Campaign, start: Start) -> int:
     return status
 
 
-def _drive(campaign: Campaign, start: Start, slots: int, programs: dict[str, str], panel: Panel) -> int:
+def _drive(campaign: Campaign, start: Start, programs: dict[str, str], panel: Panel) -> int:
     """Drive a run directory that is ours, and say how that ended."""
     from csp_al.loop.finish import NoResultError
     from csp_al.loop.imported import UntrustedLabelsError
@@ -96,7 +97,7 @@ def _drive(campaign: Campaign, start: Start, slots: int, programs: dict[str, str
 
     directory = start.directory
     try:
-        reason = _search(campaign, start, slots, programs, panel)
+        reason = _search(campaign, start, programs, panel)
     except (Interrupted, StoppedError) as end:
         log(directory, "stopped")
         panel.note(f"Stopped. {how_to_continue(campaign, directory)}")
@@ -110,10 +111,10 @@ def _drive(campaign: Campaign, start: Start, slots: int, programs: dict[str, str
     return DONE
 
 
-def _search(campaign: Campaign, start: Start, slots: int, programs: dict[str, str], panel: Panel) -> str:
+def _search(campaign: Campaign, start: Start, programs: dict[str, str], panel: Panel) -> str:
     """Open the run directory and search; why the search ended."""
     from csp_al.cli.checks import for_workers
-    from csp_al.engine.local import LocalEngine
+    from csp_al.engine.engines import start_engine
     from csp_al.loop.drive import Drive
     from csp_al.loop.search import search
     from csp_al.potential.devices import resolve_device
@@ -126,7 +127,7 @@ def _search(campaign: Campaign, start: Start, slots: int, programs: dict[str, st
     forget_stop_request(directory)
     log(directory, "started")
     device = resolve_device(start.device)
-    engine = LocalEngine(directory / "tasks", slots, for_workers(start.machine, campaign, base))
+    engine = start_engine(directory / "tasks", for_workers(start.machine, campaign, base))
     try:
         return search(Drive(campaign, directory, base, engine, device, panel.tell, start.repair)).reason
     finally:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import typer
 
-from csp_al.campaign.machine import Machine, usable_cores
+from csp_al.campaign.machine import Machine
 from csp_al.cli.checks import checked_campaign, for_workers, reference_of
 
 DONE, WRONG = 0, 1
@@ -18,7 +18,7 @@ RATTLE = 0.1  # Å, so that no force vanishes by symmetry
 
 def try_reference(path: Path, machine: Machine) -> int:
     """Compute a candidate of the pool, moved and strained, and print forces and stress both ways. The exit status."""
-    from csp_al.engine.local import LocalEngine
+    from csp_al.engine.engines import check_machine, start_engine
     from csp_al.engine.tasks import create_task, label_task, read_result
     from csp_al.engine.wait import run_tasks
     from csp_al.generate import generate_pool
@@ -39,7 +39,8 @@ def try_reference(path: Path, machine: Machine) -> int:
     root = Path(tempfile.mkdtemp(prefix="csp-al-doctor-")) / "tasks"
     tried = trial(atoms, reference.kpoints, campaign.seed)
     names = [create_task(root, label_task(moved, campaign.reference)) for moved in tried.structures]
-    engine = LocalEngine(root, machine.slots_on(usable_cores()), for_workers(machine, campaign, path.parent))
+    check_machine(machine)
+    engine = start_engine(root, for_workers(machine, campaign, path.parent))
     try:
         run_tasks(engine, root, names, lambda done, every: typer.echo(f"{done} of {every} done"), lambda: False)
     finally:

@@ -1,6 +1,6 @@
 """Slots on this machine: a worker process for each, fed one task at a time.
 
-engine = LocalEngine(run / "tasks", slots=2)
+engine = start_engine(run / "tasks", Machine(slots=2))  # csp_al.engine.engines
 try:
     run_tasks(engine, run / "tasks", ids, report, should_stop)
 finally:
@@ -15,15 +15,16 @@ import os
 import subprocess
 import sys
 import time
-from collections import deque
+from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final, NoReturn
 
 from csp_al import claim
-from csp_al.campaign.machine import Machine
-from csp_al.engine.tasks import is_done
+from csp_al.campaign.machine import Machine, usable_cores
+from csp_al.engine.tasks import is_done, require_task
 from csp_al.files import DamagedError
+from csp_al.interfaces import EngineKind
 from csp_al.reference.children import THREADS
 
 GRACE: Final = 5.0  # s for the workers to end when told to
@@ -36,26 +37,39 @@ class _Worker:
     task: str | None = None  # what it was given and has not yet said to be through with
 
 
+def check(machine: Machine, cores: int) -> int:
+    """Labels side by side on so many cores. Raises ValueError where they would need more."""
+    slots = _slots(machine, cores)
+    if slots * machine.cores_per_label > cores:
+        msg = (
+            f"{slots} labels side by side on {machine.cores_per_label} cores each need "
+            f"{slots * machine.cores_per_label} cores, this machine has {cores}: give fewer slots or cores_per_label"
+        )
+        raise ValueError(msg)
+    return slots
+
+
 class LocalEngine:
     """A `csp_al.interfaces.Engine` on this machine; workers start when there is work for them."""
 
-    def __init__(self, root: Path, slots: int, machine: Machine | None = None) -> None:
-        if slots < 1:
-            raise ValueError(f"slots {slots}: there must be at least 1")
+    def __init__(self, root: Path, machine: Machine) -> None:
         self.root = root
-        self.slots = slots
-        self.machine = machine or Machine()
+        self.machine = machine
+        self.slots = _slots(machine, usable_cores())
         self._workers: dict[int, _Worker] = {}
-        self._queue: deque[str] = deque()
-        self._unfinished: dict[str, None] = {}
+        self._queue: OrderedDict[str, None] = OrderedDict()  # a deque is searched from its start
+        self._handed_out: dict[str, None] = {}
         self._deaths = 0
 
     def submit(self, task: str) -> None:
-        """Queue the task of this id; a task that is queued, running or finished is left alone."""
+        """Queue the task of this id; a task that is queued, running or finished is left alone.
+
+        Raises ValueError where there is no such task.
+        """
         if is_done(self.root, task) or task in self._queue or task in self._running():
             return
-        self._unfinished[task] = None
-        self._queue.append(task)
+        require_task(self.root, task)
+        self._queue[task] = None
 
     def tick(self) -> None:
         """Hear what has ended and give every idle slot a task.
@@ -76,13 +90,13 @@ class LocalEngine:
 
     def lost(self) -> list[str]:
         """Tasks that were submitted, are not finished, and that no living worker, ours or another's, has."""
-        self._unfinished = {task: None for task in self._unfinished if not is_done(self.root, task)}
-        known = self._running() | set(self._queue)
-        return [task for task in self._unfinished if task not in known and not claim.is_taken(self.root / task)]
+        self._handed_out = {task: None for task in self._handed_out if not is_done(self.root, task)}
+        known = self._running() | self._queue.keys()
+        return [task for task in self._handed_out if task not in known and not claim.is_taken(self.root / task)]
 
     def close(self) -> None:
         """End all workers and what they run, within seconds."""
-        self._queue.clear()
+        self._forget_queue()
         for worker in self._workers.values():
             worker.process.terminate()
         deadline = time.monotonic() + GRACE
@@ -95,6 +109,17 @@ class LocalEngine:
             _close_pipes(worker)
         self._workers.clear()
 
+    def leave(self) -> None:
+        """Let go of the workers: each finishes the task at hand and ends, as when the driver is killed."""
+        self._forget_queue()
+        for worker in self._workers.values():
+            _close_pipes(worker)
+        self._workers.clear()
+
+    def _forget_queue(self) -> None:
+        self._handed_out |= self._queue
+        self._queue.clear()
+
     def _running(self) -> set[str]:
         return {worker.task for worker in self._workers.values() if worker.task is not None}
 
@@ -103,10 +128,11 @@ class LocalEngine:
 
     def _start(self, slot: int) -> subprocess.Popen[bytes]:
         self.root.mkdir(parents=True, exist_ok=True)
+        here = self.machine.model_dump_json(exclude={"engine", "slots"})
         with self._log(slot).open("ab") as log:
             # -P: a module in the current folder must not pass for one that the worker imports
             process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "csp_al.engine.worker", str(self.root), self.machine.model_dump_json()],
+                [sys.executable, "-P", "-m", "csp_al.engine.worker", str(self.root), here],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -118,11 +144,13 @@ class LocalEngine:
         return process
 
     def _give(self, worker: _Worker) -> None:
-        worker.task = self._queue.popleft()
+        worker.task, _ = self._queue.popitem(last=False)
+        self._handed_out[worker.task] = None
         try:
             _pipe(worker.process.stdin).write(f"{worker.task}\n".encode())
         except BrokenPipeError:  # it has just died, which the next tick hears
-            self._queue.appendleft(worker.task)
+            self._queue[worker.task] = None
+            self._queue.move_to_end(worker.task, last=False)
             worker.task = None
 
     def _hear(self, slot: int) -> None:
@@ -146,6 +174,10 @@ class LocalEngine:
             raise OSError(errno.EIO, told, str(log))
 
 
+def _slots(machine: Machine, cores: int) -> int:
+    return machine.slots or max(1, cores // machine.cores_per_label)
+
+
 def _raise(trouble: dict[str, Any]) -> NoReturn:
     """What a worker said before it ended."""
     if "refused" in trouble:
@@ -163,3 +195,6 @@ def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
 def _close_pipes(worker: _Worker) -> None:
     _pipe(worker.process.stdin).close()
     _pipe(worker.process.stdout).close()
+
+
+KIND: Final = EngineKind(Machine, LocalEngine, lambda machine: check(machine, usable_cores()))

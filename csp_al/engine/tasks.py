@@ -94,6 +94,12 @@ def read_task(root: Path, name: str) -> Task:
     return task
 
 
+def require_task(root: Path, name: str) -> None:
+    """Raise ValueError if there is no task of this id."""
+    if not is_id(name) or not (root / name / "task.json").exists():
+        raise ValueError(f"{root}: there is no task {name}; make it with create_task, which returns its id")
+
+
 def is_done(root: Path, name: str) -> bool:
     """Whether the task of this id has a result, good or bad."""
     return (root / name / "result.json").exists()
