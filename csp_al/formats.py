@@ -13,7 +13,8 @@ from collections.abc import Callable
 from typing import Any, Final, Literal, TypeVar
 
 Kind = Literal[
-    "settings", "provenance", "manifest", "task", "outcome", "result", "weights", "arrays", "control", "benchmark"
+    "settings", "provenance", "manifest", "filled", "task", "outcome", "result", "weights", "arrays", "control",
+    "benchmark",
 ]  # fmt: skip
 T = TypeVar("T")
 SPECIES: Final = 119
@@ -23,6 +24,7 @@ VERSIONS: Final[dict[Kind, int]] = {
     "settings": 2,  # resolved.json
     "provenance": 2,  # provenance.json
     "manifest": 3,  # manifest.json of a stage
+    "filled": 1,  # filled.json of a stage that is not yet published
     "task": 2,  # task.json
     "outcome": 2,  # outcome.json of an attempt
     "result": 2,  # result.json of a task

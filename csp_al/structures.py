@@ -192,6 +192,14 @@ class Relaxed:
         return len(self.steps)
 
 
+@dataclass(frozen=True)
+class Picks:
+    """What is labelled next: perturbed structures, and where they stood before that."""
+
+    structures: Structures
+    origin: Structures
+
+
 def pointer(counts: ArrayLike) -> Ints:
     """Start of each structure in flat arrays, and the end: (n,) counts to (n+1,)."""
     return np.concatenate([[0], np.cumsum(np.asarray(counts, dtype=np.int64))]).astype(np.int64)

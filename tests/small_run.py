@@ -27,7 +27,7 @@ def run_to_its_end(folder: Path, text: str) -> Path:
         log(run, "started")
         engine = start_engine(run / "tasks", Machine(slots=2))
         try:
-            verdict = search(Drive(campaign, run, folder, engine, torch.device("cpu"), lambda *_, **__: None))
+            verdict = search(Drive(campaign, run, folder, torch.device("cpu"), lambda *_, **__: None, engine))
         finally:
             engine.close()
         log(run, "finished", reason=verdict.reason)

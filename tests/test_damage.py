@@ -61,7 +61,7 @@ def go_on(run: Path, *, mend: bool = False, change: Callable[[str], str] = lambd
         campaign = open_to_drive(run, campaign, source, {}, mend=mend, tell=told.append)
         engine = start_engine(run / "tasks", Machine(slots=1))
         try:
-            search(Drive(campaign, run, source.parent, engine, torch.device("cpu"), tell, mend))
+            search(Drive(campaign, run, source.parent, torch.device("cpu"), tell, engine, mend))
         finally:
             engine.close()
     return told

@@ -248,7 +248,7 @@ def drive(folder: Path, source: Path, tell: Callable[..., None] = lambda *_, **_
     prepare(place, campaign, source, {})
     engine = start_engine(place / "tasks", Machine(slots=1))
     try:
-        search(Drive(campaign, place, source.parent, engine, torch.device("cpu"), tell))
+        search(Drive(campaign, place, source.parent, torch.device("cpu"), tell, engine))
     finally:
         engine.close()
 

@@ -37,8 +37,8 @@ from csp_al.interfaces import (
     Ensemble,
     trusted,
 )
+from csp_al.loop.bodies import relaxation_limits
 from csp_al.loop.random_streams import first_cells
-from csp_al.loop.stages import Picks, relaxation_limits
 from csp_al.potential.ensemble import load_ensemble, new_ensemble
 from csp_al.potential.schnet import SchnetPotential
 from csp_al.potential.training import train
@@ -48,7 +48,7 @@ from csp_al.relax import lbfgs, limits, relaxation
 from csp_al.relax.limits import Limits, broken_limit
 from csp_al.relax.relaxation import ENERGY_NOISE, relax, relax_pool
 from csp_al.store.run_directory import cycle_folder
-from csp_al.structures import Floats, Prediction, Relaxed, Structures, concatenate
+from csp_al.structures import Floats, Picks, Prediction, Relaxed, Structures, concatenate
 
 Change = Callable[[Structures, Prediction], Prediction]
 WIDE = Limits({(a, b): 0.8 for a in (10, 13, 29, 79) for b in (10, 13, 29, 79)}, (2.0, 100.0))

@@ -11,7 +11,7 @@ from types import FrameType
 
 import typer
 
-from csp_al.campaign.machine import Machine
+from csp_al.campaign.machine import Machine, usable_cores
 from csp_al.campaign.models import Campaign
 from csp_al.cli.panel import Panel
 from csp_al.cli.tables import results_table
@@ -129,7 +129,8 @@ def _search(campaign: Campaign, start: Start, programs: dict[str, str], panel: P
     device = resolve_device(start.device)
     engine = start_engine(directory / "tasks", for_workers(start.machine, campaign, base))
     try:
-        return search(Drive(campaign, directory, base, engine, device, panel.tell, start.repair)).reason
+        drive = Drive(campaign, directory, base, device, panel.tell, engine, start.repair, cores=usable_cores())
+        return search(drive).reason
     finally:
         try:
             _end_in_peace()

@@ -88,15 +88,15 @@ def generate_pool(
 
 
 def generate_candidates(
-    pools: Sequence[Pool], seed: int, report: Callable[[int, int], None], folder: Path
+    pools: Sequence[Pool], seed: int, report: Callable[[int, int], None], folder: Path, workers: int = 1
 ) -> tuple[Structures, pd.DataFrame]:
     """The candidates of several pools, numbered through, as of `generate_pool`; the last pool is the one searched.
 
     Where there are several the table has a column more, ``searched``.
     """
-    structures, table = generate_pool(pools[0], seed, report=report, folder=folder)
+    structures, table = generate_pool(pools[0], seed, workers, report, folder)
     for pool in pools[1:]:
-        more, rows = generate_pool(pool, seed, report=report, folder=folder, first=len(structures))
+        more, rows = generate_pool(pool, seed, workers, report, folder, first=len(structures))
         structures = concatenate([structures, more])
         table = pd.concat([table.assign(searched=False), rows.assign(searched=True)], ignore_index=True)
     return structures, table

@@ -1,62 +1,84 @@
-"""One run of the driver, as every stage sees it: where it works, with what, and whom it tells.
+"""What a stage works with, and one run of the driver, which publishes the stages.
 
-drive.stage(run / "cycle-00" / "train", write)
+drive.stage(stage_folder(run, "train", cycle), lambda folder: train_ensemble(drive, folder, cycle, progress))
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from csp_al.campaign import Campaign
 from csp_al.disk_space import require_space
-from csp_al.events import Advanced, Listener, StageStarted, Warned
+from csp_al.events import Advanced, CycleJudged, LabelsImported, Listener, StageStarted, Warned
 from csp_al.interfaces import Engine
 from csp_al.loop.tasks import StoppedError
-from csp_al.report.plan import cycle_bytes
+from csp_al.store.disk_use import cycle_bytes
+from csp_al.store.filled import take_filled
+from csp_al.store.lock import InUseError, holder
 from csp_al.store.repair import QUARANTINE, set_aside, set_aside_from
 from csp_al.store.run_directory import LAST, log, published_after, published_before, stop_requested
-from csp_al.store.stages import UnconnectedError, follows, is_published, stage, verify
+from csp_al.store.stages import UnconnectedError, follows, is_published, partial, publish, stage, verify
 
 if TYPE_CHECKING:
     import torch
 
 
 @dataclass(frozen=True)
-class Drive:
-    """One run of the driver: the campaign, its run directory, what runs tasks, where tensors live, who is told.
+class Work:
+    """What the body of a stage works with: the campaign, its run directory, where tensors live, who is told.
 
-    ``base`` is the folder that file names in the campaign file refer to; ``mend`` does again what no longer follows
-    from the stage before it.
+    ``base`` is the folder that file names in the campaign file refer to; ``cores`` is for processes of its own.
     """
 
     campaign: Campaign
     run: Path
     base: Path
-    engine: Engine
     device: torch.device
     tell: Listener
+    cores: int = field(default=1, kw_only=True)
+
+    def report(self, done: int, everything: int) -> None:
+        """Tell how far a stage is."""
+        self.tell(Advanced(done, everything))
+
+
+@dataclass(frozen=True)
+class Drive(Work):
+    """One run of the driver: what it works with, what runs tasks.
+
+    ``mend`` does again what no longer follows from the stage before it.
+    """
+
+    engine: Engine
     mend: bool = False
 
     def stage(self, folder: Path, write: Callable[[Path], None]) -> Path:
         """Publish a stage unless it is there, with a word at its start and at its end.
 
-        Raises DamagedError, and OSError where there is no room for it.
+        One that another process has done is published as it is. Raises DamagedError, InUseError where another process
+        is at it, and OSError where there is no room for it.
         """
         after = published_before(self.run, folder)
-        if self._stands(folder, after):
+        if self.stands(folder, after):
             return folder
+        if (other := holder(partial(folder))) is not None:
+            msg = f"{folder} is being done by process {other['pid']} on {other['host']}; wait until it has ended"
+            raise InUseError(msg)
         require_space(self.run, cycle_bytes(self.campaign))
         started = StageStarted(_cycle_of(folder), folder.name)
-        log(self.run, "stage started", **asdict(started))
-        self.tell(started)
-        stage(folder, write, after, [after.relative_to(self.run).as_posix()] if after else [])
+        self.announce("stage started", started)
+        needs = [after.relative_to(self.run).as_posix()] if after else []
+        if (seconds := take_filled(self.run, folder, after)) is None:
+            stage(folder, write, after, needs)
+        else:
+            publish(folder, after, needs, seconds)
         log(self.run, "stage finished", **asdict(started))
         return folder
 
-    def _stands(self, folder: Path, after: Path | None) -> bool:
+    def stands(self, folder: Path, after: Path | None) -> bool:
         """Whether a stage is there and follows from the one before it."""
         if not is_published(folder):
             return False
@@ -73,10 +95,15 @@ class Drive:
 
     def report(self, done: int, everything: int) -> None:
         """Tell how far a stage is. Raises `StoppedError` where a stop was asked for."""
-        self.tell(Advanced(done, everything))
+        super().report(done, everything)
         require_space(self.run)
         if stop_requested(self.run):
             raise StoppedError
+
+    def announce(self, name: str, event: StageStarted | CycleJudged | LabelsImported) -> None:
+        """Write what happened in the log, under this name, and tell of it."""
+        log(self.run, name, **asdict(event))
+        self.tell(event)
 
     def end_with(self, folder: Path) -> None:
         """Where a stage that was mended ends a search that had gone on from there, set aside what came after it."""

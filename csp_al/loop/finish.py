@@ -16,15 +16,15 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from csp_al import objective
 from csp_al.campaign import Campaign
 from csp_al.engine.tasks import relax_task
-from csp_al.files import write_json
 from csp_al.loop.drive import Drive
-from csp_al.loop.stages import Progress
+from csp_al.loop.progress import Progress
 from csp_al.loop.tasks import run_all
-from csp_al.report.tables import open_run
 from csp_al.results import Result, Values
 from csp_al.select.identity import distinct, times_reached
 from csp_al.select.ranking import representatives, rows_of
+from csp_al.store import layout
 from csp_al.store.run_directory import cycles
+from csp_al.store.stages import is_published
 from csp_al.structures import Structures
 
 if TYPE_CHECKING:
@@ -56,40 +56,42 @@ class NoResultError(Exception):
 
 def finish(drive: Drive, progress: Progress) -> Path:
     """Relax the lowest crystals with the reference method, and publish them as ``winners``. Raises `NoResultError`."""
+    place = layout.stage_folder(drive.run, "winners")
+    return drive.stage(place, lambda folder: _relax_winners(drive, folder, progress))
 
-    def write(folder: Path) -> None:
-        lowest = _lowest(drive.campaign, progress)
-        results = _relaxed_by_reference(drive, folder, lowest)
-        numbers = {candidate: atoms.numbers for candidate, atoms in zip(results, lowest.to_atoms(), strict=True)}
-        winners = {
-            candidate: Winner(values.atoms(numbers[candidate]), values)
-            for candidate, result in results.items()
-            if (values := result.done)
-        }
-        failed = {candidate: str(result.reason) for candidate, result in results.items() if candidate not in winners}
-        if not winners:
-            raise NoResultError(_nothing_left(failed))
-        rows, groups = _ranked(drive, progress, winners)
-        _write(folder, rows, [winners[row["id"]] for row in rows])
-        checks = open_run(drive.run).check_evaluations
-        labels = int(progress.all_labels.evaluations.sum())
-        asked_for = len(progress.all_labels.asked_for)
-        relaxations = sum(result.evaluations for result in results.values())
-        summary = {
-            "stop": progress.verdict.reason if progress.verdict else None,
-            "evaluations": {
-                "check": checks,
-                "labels": labels,
-                "final_relaxations": relaxations,
-                "all": checks + labels + relaxations,
-            },
-            "labels": {"asked_for": asked_for, "from_elsewhere": len(progress.all_labels) - asked_for},
-            "failed": [{"id": candidate, "reason": reason} for candidate, reason in failed.items()],
-            "merged": [group for group in groups if len(group) > 1],
-        }
-        write_json(folder / "summary.json", summary)
 
-    return drive.stage(drive.run / "winners", write)
+def _relax_winners(drive: Drive, folder: Path, progress: Progress) -> None:
+    lowest = _lowest(drive.campaign, progress)
+    results = _relaxed_by_reference(drive, folder, lowest)
+    numbers = {candidate: atoms.numbers for candidate, atoms in zip(results, lowest.to_atoms(), strict=True)}
+    winners = {
+        candidate: Winner(values.atoms(numbers[candidate]), values)
+        for candidate, result in results.items()
+        if (values := result.done)
+    }
+    failed = {candidate: str(result.reason) for candidate, result in results.items() if candidate not in winners}
+    if not winners:
+        raise NoResultError(_nothing_left(failed))
+    rows, groups = _ranked(drive, progress, winners)
+    _write(folder, rows, [winners[row["id"]] for row in rows])
+    check = layout.stage_folder(drive.run, "check")
+    checks = int(layout.CHECK.read(check)["evaluations"]) if is_published(check) else 0
+    labels = int(progress.all_labels.evaluations.sum())
+    asked_for = len(progress.all_labels.asked_for)
+    relaxations = sum(result.evaluations for result in results.values())
+    summary = {
+        "stop": progress.verdict.reason if progress.verdict else None,
+        "evaluations": {
+            "check": checks,
+            "labels": labels,
+            "final_relaxations": relaxations,
+            "all": checks + labels + relaxations,
+        },
+        "labels": {"asked_for": asked_for, "from_elsewhere": len(progress.all_labels) - asked_for},
+        "failed": [{"id": candidate, "reason": reason} for candidate, reason in failed.items()],
+        "merged": [group for group in groups if len(group) > 1],
+    }
+    layout.SUMMARY.write(folder, summary)
 
 
 def _lowest(campaign: Campaign, progress: Progress) -> Structures:
@@ -174,9 +176,9 @@ def _write(folder: Path, rows: list[dict[str, Any]], winners: list[Winner]) -> N
         )
         atoms.info |= {"id": row["id"], "rank": row["rank"], "space_group": row["space_group"]["number"]}
         crystals.append(atoms)
-    write_atoms(folder / "winners.extxyz", crystals)
-    write_json(folder / "results.json", rows)
-    pd.json_normalize(rows, sep="_").to_csv(folder / "table.csv", index=False)
+    layout.CRYSTALS.write(folder, crystals)
+    layout.RESULTS.write(folder, rows)
+    layout.RESULT_TABLE.write(folder, pd.json_normalize(rows, sep="_"))
 
 
 def _nothing_left(failed: dict[int, str]) -> str:

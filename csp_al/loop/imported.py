@@ -7,7 +7,7 @@ per atom and the one in the middle are computed again before any is trusted.
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -18,14 +18,11 @@ from ase.units import GPa
 from csp_al import objective
 from csp_al.engine.tasks import label_task
 from csp_al.events import LabelsImported
-from csp_al.files import write_json
-from csp_al.hdf5 import load, save
 from csp_al.loop.drive import Drive
 from csp_al.loop.label_set import read_labels
 from csp_al.loop.tasks import run_all
 from csp_al.results import Result, Values
-from csp_al.store.run_directory import cycle_folder, log
-from csp_al.store.stages import file_of
+from csp_al.store import layout
 from csp_al.structures import Ints, Labels, Status
 
 ENERGY: Final = 0.005
@@ -46,16 +43,7 @@ def import_labels(drive: Drive) -> Labels | None:
     """The labels from elsewhere, copied into the run directory; None if the campaign names none. Raises `Misfit`."""
     if not drive.campaign.labels:
         return None
-
-    def write(folder: Path) -> None:
-        labels, table = read_labels(drive.campaign, drive.base)
-        save(folder / "labels.h5", labels)
-        table.to_csv(folder / "table.csv", index=False)
-        imported = LabelsImported(len(labels.usable), len(labels) - len(labels.usable))
-        log(drive.run, "labels from elsewhere", **asdict(imported))
-        drive.tell(imported)
-
-    return load(file_of(drive.stage(_folder(drive), write), "labels.h5"), Labels)
+    return layout.LABELS.read(drive.stage(_folder(drive), lambda folder: _copy_labels(drive, folder)))
 
 
 def verify_imported(drive: Drive, given: Labels) -> Labels:
@@ -63,29 +51,37 @@ def verify_imported(drive: Drive, given: Labels) -> Labels:
 
     A label that was computed again keeps the values it came with, and has the cost and the evaluations of that.
     """
+    place = layout.stage_folder(drive.run, "label", 0)
+    return layout.LABELS.read(drive.stage(place, lambda folder: _compute_some_again(drive, folder, given)))
 
-    def write(folder: Path) -> None:
-        table = pd.read_csv(file_of(_folder(drive), "table.csv"), keep_default_na=False)
-        rows = rows_to_check(given, table)
-        tasks = [label_task(atoms, drive.campaign.reference) for atoms in given.structures.take(rows).to_atoms()]
-        names, results = run_all(drive.run, drive.engine, folder, tasks, drive.report)
-        _refuse_others(given.take(rows), table["place"].to_numpy()[rows].tolist(), results)
-        values = [result.done for result in results if result.done]
-        labels = replace(given, cost=given.cost.copy(), evaluations=given.evaluations.copy())
-        labels.cost[rows] = [result.cost for result in results]
-        labels.evaluations[rows] = [result.evaluations for result in results]
-        save(folder / "labels.h5", labels)
-        listed = table[["id", "status", "reason", "place"]].rename(columns={"id": "candidate", "place": "source"})
-        task = dict(zip(rows.tolist(), names, strict=True))
-        listed.insert(1, "task", [task.get(row, "") for row in range(len(listed))])
-        listed.assign(cost_s=labels.cost).to_csv(folder / "labels.csv", index=False)
-        checked = [
-            {"place": table["place"][row], "task": name, **_apart(given.take([row]), here)}
-            for row, name, here in zip(rows.tolist(), names, values, strict=True)
-        ]
-        write_json(folder / "checks.json", checked)
 
-    return load(file_of(drive.stage(cycle_folder(drive.run, 0) / "label", write), "labels.h5"), Labels)
+def _copy_labels(drive: Drive, folder: Path) -> None:
+    labels, table = read_labels(drive.campaign, drive.base)
+    layout.LABELS.write(folder, labels)
+    layout.SOURCES.write(folder, table)
+    drive.announce("labels from elsewhere", LabelsImported(len(labels.usable), len(labels) - len(labels.usable)))
+
+
+def _compute_some_again(drive: Drive, folder: Path, given: Labels) -> None:
+    table = layout.SOURCES.read(_folder(drive))
+    rows = rows_to_check(given, table)
+    tasks = [label_task(atoms, drive.campaign.reference) for atoms in given.structures.take(rows).to_atoms()]
+    names, results = run_all(drive.run, drive.engine, folder, tasks, drive.report)
+    _refuse_others(given.take(rows), table["place"].to_numpy()[rows].tolist(), results)
+    values = [result.done for result in results if result.done]
+    labels = replace(given, cost=given.cost.copy(), evaluations=given.evaluations.copy())
+    labels.cost[rows] = [result.cost for result in results]
+    labels.evaluations[rows] = [result.evaluations for result in results]
+    layout.LABELS.write(folder, labels)
+    listed = table[["id", "status", "reason", "place"]].rename(columns={"id": "candidate", "place": "source"})
+    task = dict(zip(rows.tolist(), names, strict=True))
+    listed.insert(1, "task", [task.get(row, "") for row in range(len(listed))])
+    layout.LABEL_TASKS.write(folder, listed.assign(cost_s=labels.cost))
+    checked = [
+        {"place": table["place"][row], "task": name, **_apart(given.take([row]), here)}
+        for row, name, here in zip(rows.tolist(), names, values, strict=True)
+    ]
+    layout.CHECKS.write(folder, checked)
 
 
 def rows_to_check(labels: Labels, table: pd.DataFrame) -> Ints:
@@ -100,7 +96,7 @@ def rows_to_check(labels: Labels, table: pd.DataFrame) -> Ints:
 
 
 def _folder(drive: Drive) -> Path:
-    return drive.run / "elsewhere"
+    return layout.stage_folder(drive.run, "elsewhere")
 
 
 def _refuse_others(labels: Labels, places: list[str], results: list[Result]) -> None:

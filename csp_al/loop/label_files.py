@@ -23,10 +23,11 @@ from csp_al.files import DamagedError, OtherVersionError
 from csp_al.kinds import REFERENCES
 from csp_al.reference.references import places
 from csp_al.reference.sanity import not_finite
-from csp_al.report.tables import open_run
 from csp_al.store.changes import differences
-from csp_al.store.run_directory import NoRunError, read_campaign_of
-from csp_al.structures import Floats
+from csp_al.store.layout import LABELS, folders_of
+from csp_al.store.run_directory import SETTINGS, NoRunError, read_campaign_of
+from csp_al.store.stages import verify
+from csp_al.structures import Floats, concatenate
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -62,7 +63,7 @@ class Source:
 
 def read_source(name: str, path: Path, campaign: Campaign) -> Source:
     """All labels of a path, told by the name that the campaign file gives it. Raises ValueError in one line."""
-    known = (path / "resolved.json").is_file()
+    known = (path / SETTINGS).is_file()
     source = Source(name, known, list(_of_run(name, path, campaign.reference) if known else _of_files(name, path)))
     formula = campaign.pool.formula
     for label in source.found:
@@ -80,7 +81,10 @@ def _of_run(name: str, path: Path, reference: AnyReference) -> Iterator[Found]:
         theirs, ours = (section.model_dump(mode="json") for section in (_reference_of(path, reference), reference))
         found = differences(_without(theirs, aside), _without(ours, aside))
         changes = [f"{key}: {words}" for key, words in found.items()]
-        labels = open_run(path).all_labels
+        folders = folders_of(path, "label").values()
+        for folder in folders:
+            verify(folder)
+        labels = concatenate([LABELS.read(folder) for folder in folders]) if folders else None
     except (NoRunError, DamagedError, OtherVersionError) as error:
         raise ValueError(str(error)) from error
     if changes:

@@ -7,14 +7,14 @@ from pathlib import Path
 
 from csp_al.engine.tasks import label_task
 from csp_al.events import Warned
-from csp_al.files import write_json
 from csp_al.interfaces import Task
 from csp_al.loop.drive import Drive
-from csp_al.loop.stages import Picks
 from csp_al.loop.tasks import run_all
 from csp_al.reference.derivatives import Slope, slopes, trial
 from csp_al.reference.references import build_reference
 from csp_al.results import Result
+from csp_al.store.layout import CHECK, stage_folder
+from csp_al.structures import Picks
 
 TRIES = 3
 """Candidates that are tried: the first may be one on which the reference fails."""
@@ -30,34 +30,34 @@ def check(drive: Drive, picks: Picks) -> None:
     One of the first cycle's labels is taken, so that four more evaluations do. Where none of the first few can be
     computed, nothing is said here: the labels will fail likewise, with their reasons.
     """
+    drive.stage(stage_folder(drive.run, "check"), lambda folder: _compare_slopes(drive, folder, picks))
 
-    def run(tasks: list[Task], folder: Path) -> list[Result]:
+
+def _compare_slopes(drive: Drive, folder: Path, picks: Picks) -> None:
+    def run(tasks: list[Task]) -> list[Result]:
         return run_all(drive.run, drive.engine, folder, tasks, drive.report)[1]
 
-    def write(folder: Path) -> None:
-        reference = build_reference(drive.campaign.reference)
-        trials = [trial(atoms, reference.kpoints, drive.campaign.seed) for atoms in picks.structures.to_atoms()]
-        found: list[Slope] = []
-        evaluations = wrong = 0
-        for tried in [one for one in trials if one.tells_stress][:TRIES]:
-            tasks = [label_task(moved, drive.campaign.reference) for moved in tried.structures]
-            results = run(tasks[:1], folder)
-            if results[0].done:
-                results += run(tasks[1:], folder)
-            evaluations += sum(result.evaluations for result in results[1:])  # the first is a label
-            values = [result.done for result in results if result.done]
-            if len(values) == len(results):
-                found = slopes(tried, values)
-                wrong += any(slope.wrong for slope in found)
-                if wrong != 1:  # what one candidate says is wrong, a second must say too
-                    break
-        refuse_wrong(found)
-        for slope in found:
-            if not slope.close:
-                drive.tell(Warned(str(slope)))
-        write_json(folder / "check.json", {"evaluations": evaluations, "slopes": [asdict(slope) for slope in found]})
-
-    drive.stage(drive.run / "check", write)
+    reference = build_reference(drive.campaign.reference)
+    trials = [trial(atoms, reference.kpoints, drive.campaign.seed) for atoms in picks.structures.to_atoms()]
+    found: list[Slope] = []
+    evaluations = wrong = 0
+    for tried in [one for one in trials if one.tells_stress][:TRIES]:
+        tasks = [label_task(moved, drive.campaign.reference) for moved in tried.structures]
+        results = run(tasks[:1])
+        if results[0].done:
+            results += run(tasks[1:])
+        evaluations += sum(result.evaluations for result in results[1:])  # the first is a label
+        values = [result.done for result in results if result.done]
+        if len(values) == len(results):
+            found = slopes(tried, values)
+            wrong += any(slope.wrong for slope in found)
+            if wrong != 1:  # what one candidate says is wrong, a second must say too
+                break
+    refuse_wrong(found)
+    for slope in found:
+        if not slope.close:
+            drive.tell(Warned(str(slope)))
+    CHECK.write(folder, {"evaluations": evaluations, "slopes": [asdict(slope) for slope in found]})
 
 
 def refuse_wrong(found: list[Slope]) -> None:

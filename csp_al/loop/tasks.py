@@ -15,6 +15,7 @@ from csp_al.engine.wait import run_tasks
 from csp_al.files import write_json
 from csp_al.interfaces import Engine, Failure, Task
 from csp_al.results import Result
+from csp_al.store.layout import TASKS
 from csp_al.store.run_directory import stop_requested
 from csp_al.structures import Labels, Status, Structures
 
@@ -32,12 +33,12 @@ def run_all(
 ) -> tuple[list[str], list[Result]]:
     """Ids and results of these tasks, in their order; what was computed before is not computed again.
 
-    The ids are left in ``folder/tasks.json`` first, for whoever watches. Raises `StoppedError` when somebody asked
+    The ids are left in the folder first, for whoever watches. Raises `StoppedError` when somebody asked
     for a stop, and OSError where the disk is about to be full.
     """
     root = run / "tasks"
     names = [create_task(root, task) for task in tasks]
-    write_json(folder / "tasks.json", names)
+    write_json(folder / TASKS, names)
 
     def should_stop() -> bool:
         require_space(run)

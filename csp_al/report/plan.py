@@ -15,10 +15,10 @@ from typing import Any, Final
 
 import pandas as pd
 
-from csp_al.campaign.models import Campaign, species_counts
-from csp_al.campaign.potentials import potential_kind
+from csp_al.campaign.models import Campaign
 from csp_al.reference.references import reference_kind
 from csp_al.report.tables import Run, open_run
+from csp_al.store.disk_use import cycle_bytes, most_atoms, size_of_pools
 from csp_al.store.run_directory import SETTINGS, STAGES
 
 CHECKS: Final = 2
@@ -43,7 +43,7 @@ def plan(campaign: Campaign, run: Path | None) -> dict[str, Any]:
     of the reference method; hours of wall time are those of the cycles.
     """
     opened = open_run(run) if run is not None and (run / SETTINGS).exists() else None
-    candidates = _size(campaign) if opened is None or opened.pool.empty else len(opened.pool)
+    candidates = size_of_pools(campaign) if opened is None or opened.pool.empty else len(opened.pool)
     labels = schedule(campaign, candidates)
     checks = CHECKS * len(campaign.labels)
     final = campaign.winners * (campaign.finish.max_steps + 1)
@@ -169,21 +169,8 @@ def _core_seconds(campaign: Campaign, measured: Measured | None) -> tuple[list[f
     estimate = reference_kind(campaign.reference).core_seconds
     if estimate is None:
         return None, "unknown before the first cycle"
-    seconds, basis = estimate(campaign.reference, _atoms(campaign))
+    seconds, basis = estimate(campaign.reference, most_atoms(campaign))
     return list(seconds), basis
-
-
-def cycle_bytes(campaign: Campaign, candidates: int | None = None, labels: int | None = None) -> int:
-    """Bytes that one cycle writes, roughly; before it is known, with as many candidates and labels as may be."""
-    potential = campaign.potential
-    atoms = _atoms(campaign)
-    kind = potential_kind(potential)
-    # energies, positions, forces, sigmas; and the features
-    per_candidate = 8 * (9 * atoms + kind.gives(potential).features + 40)
-    weights = kind.weights_bytes(potential)
-    per_task = reference_kind(campaign.reference).bytes_per_task
-    tasks = (campaign.select.per_cycle if labels is None else labels) * per_task
-    return (_size(campaign) if candidates is None else candidates) * per_candidate + weights + tasks
 
 
 def _disk(campaign: Campaign, candidates: int, labels: list[int], measured: Measured | None) -> int:
@@ -192,16 +179,6 @@ def _disk(campaign: Campaign, candidates: int, labels: list[int], measured: Meas
         return int(measured.bytes_per_cycle * len(labels))
     pool_and_end = cycle_bytes(campaign, candidates, campaign.winners)
     return pool_and_end + sum(cycle_bytes(campaign, candidates, count) for count in labels)
-
-
-def _size(campaign: Campaign) -> int:
-    """Candidates of all pools."""
-    return sum(pool.size for pool in campaign.pools)
-
-
-def _atoms(campaign: Campaign) -> int:
-    """Atoms in the largest cell."""
-    return max(sum(species_counts(pool.formula).values()) for pool in campaign.pools)
 
 
 def _nearest(folder: Path) -> Path:

@@ -17,6 +17,7 @@ from csp_al.interfaces import State
 from csp_al.report.plan import duration, mean_cycle, schedule
 from csp_al.report.tables import Run, open_run
 from csp_al.results import Result
+from csp_al.store.layout import TASKS
 from csp_al.store.lock import holder
 from csp_al.store.run_directory import STAGES, Place, cycles, places, published_stages, seconds_spent
 from csp_al.store.stages import is_published, partial
@@ -210,7 +211,7 @@ def _tasks(place: Place | None) -> list[str]:
     if place is None:
         return []
     try:
-        names = json.loads(_text(partial(place[2]) / "tasks.json"))
+        names = json.loads(_text(partial(place[2]) / TASKS))
     except (ValueError, RecursionError):  # not there yet, or just now published
         return []
     return list(dict.fromkeys(filter(is_id, names if isinstance(names, list) else [])))

@@ -11,7 +11,6 @@ are first read.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,8 +22,6 @@ from ase.units import GPa
 
 from csp_al import objective
 from csp_al.campaign.models import Campaign
-from csp_al.files import DamagedError
-from csp_al.hdf5 import load
 from csp_al.interfaces import Verdict
 from csp_al.report.columns import (
     CYCLES,
@@ -40,19 +37,13 @@ from csp_al.report.columns import (
 from csp_al.report.projection import projected
 from csp_al.select.identity import times_reached
 from csp_al.select.ranking import rows_of
-from csp_al.store.run_directory import STAGES, cycle_folder, cycles, read_campaign_of
-from csp_al.store.stages import file_of, is_published, manifest, verify
-from csp_al.structures import Ints, Labels, Prediction, Relaxed, Status, Structures, concatenate
+from csp_al.store import layout
+from csp_al.store.run_directory import STAGES, cycle_folder, read_campaign_of
+from csp_al.store.stages import is_published, manifest, verify
+from csp_al.structures import Ints, Labels, Relaxed, Status, Structures, concatenate
 
 if TYPE_CHECKING:
     from ase import Atoms
-
-
-@dataclass(frozen=True)
-class Picked:
-    """The part of a cycle's picks that is read here: where they stood before they were perturbed."""
-
-    origin: Structures
 
 
 def open_run(path: str | Path) -> Run:
@@ -81,8 +72,8 @@ class Run:
     @property
     def pool(self) -> pd.DataFrame:
         """The candidates as generated, columns `POOL`; beside a search pool only its own are ``searched``."""
-        folder = self.path / "pool"
-        table = self._csv(folder, "table.csv") if is_published(folder) else None
+        folder = self._outside("pool")
+        table = None if folder is None else layout.ORIGINS.read(folder)
         return typed(None if table is None else table.assign(searched=table.get("searched", True)), POOL)
 
     @property
@@ -100,7 +91,7 @@ class Run:
     @property
     def all_labels(self) -> Labels | None:
         """Every label asked for, as arrays; None before the first."""
-        parts = [load(self._file(folder, "labels.h5"), Labels) for folder in self.published("label").values()]
+        parts = [layout.LABELS.read(self._whole(folder)) for folder in self.published("label").values()]
         return concatenate(parts) if parts else None
 
     @property
@@ -124,7 +115,7 @@ class Run:
         folder = self._of_cycle("rank", cycle)
         if folder is None:
             return typed(None, RANKING)
-        table = self._csv(folder, "ranking.csv")
+        table = layout.RANKING.read(folder)
         table["times_reached"] = times_reached(table["basin"].to_numpy())
         table = table.sort_values(["trusted", "energy_per_atom", "id"], ascending=[False, True, True])
         return typed(table.reset_index(drop=True), RANKING)
@@ -132,8 +123,8 @@ class Run:
     @property
     def result_rows(self) -> list[dict[str, Any]]:
         """The ranked distinct crystals as `csp-al results --json` gives them; empty before the end."""
-        folder = self.path / "winners"
-        rows: list[dict[str, Any]] = self._json(folder, "results.json") if is_published(folder) else []
+        folder = self._outside("winners")
+        rows: list[dict[str, Any]] = [] if folder is None else layout.RESULTS.read(folder)
         return rows
 
     @property
@@ -145,8 +136,8 @@ class Run:
     @property
     def summary(self) -> dict[str, Any] | None:
         """Why the search stopped, evaluations by purpose, failed and merged candidates; None before the end."""
-        folder = self.path / "winners"
-        summary: dict[str, Any] | None = self._json(folder, "summary.json") if is_published(folder) else None
+        folder = self._outside("winners")
+        summary: dict[str, Any] | None = None if folder is None else layout.SUMMARY.read(folder)
         return summary
 
     @property
@@ -158,14 +149,14 @@ class Run:
     @property
     def check_evaluations(self) -> int:
         """Calls of the reference that its check took beside labels; 0 where there was none."""
-        folder = self.path / "check"
-        return int(self._json(folder, "check.json")["evaluations"]) if is_published(folder) else 0
+        folder = self._outside("check")
+        return 0 if folder is None else int(layout.CHECK.read(folder)["evaluations"])
 
     @property
     def learning_curves(self) -> pd.DataFrame:
         """Losses of each member in each epoch of each cycle, columns `LEARNING_CURVES`."""
         parts = [
-            self._csv(folder, "learning_curve.csv").assign(cycle=cycle)
+            layout.LEARNING_CURVE.read(self._whole(folder)).assign(cycle=cycle)
             for cycle, folder in self.published("train").items()
         ]
         return typed(pd.concat(parts, ignore_index=True) if parts else None, LEARNING_CURVES)
@@ -194,38 +185,31 @@ class Run:
     @property
     def pool_structures(self) -> Structures | None:
         """The candidates as generated, as arrays; None before there are any."""
-        folder = self.path / "pool"
-        return load(self._file(folder, "structures.h5"), Structures) if is_published(folder) else None
+        folder = self._outside("pool")
+        return None if folder is None else layout.CANDIDATES.read(folder)
 
     def relaxed(self, cycle: int = -1) -> Relaxed | None:
         """Where all candidates came to rest in a cycle, as arrays; None before the first relaxation."""
         folder = self._of_cycle("relax", cycle)
-        return None if folder is None else load(self._file(folder, "relaxed.h5"), Relaxed)
+        return None if folder is None else layout.RELAXED.read(folder)
 
     def verdict(self, cycle: int = -1) -> Verdict | None:
         """What was decided at the end of a cycle; None before the first decision."""
         folder = self._of_cycle("verdict", cycle)
-        if folder is None:
-            return None
-        try:
-            return Verdict(**self._json(folder, "verdict.json"))
-        except TypeError as error:
-            raise DamagedError(folder / "verdict.json", "no verdict") from error
+        return None if folder is None else layout.VERDICT.read(folder)
 
     def walk_forward(self, cycle: int = -1) -> dict[str, Any] | None:
         """How well a cycle's labels had been predicted (`csp_al.select.walk_forward`); None for cycle 0."""
         folder = self._of_cycle("label", cycle)
-        if folder is None or "walk_forward.json" not in manifest(folder)["files"]:
+        if folder is None or not layout.WALK_FORWARD.is_in(folder):
             return None
-        figures: dict[str, Any] = self._json(folder, "walk_forward.json")
+        figures: dict[str, Any] = layout.WALK_FORWARD.read(folder)
         return figures
 
     def picks(self, cycle: int = -1) -> Ints:
         """Ids of the candidates that a cycle chose to be labelled next, in the order of their choice."""
         folder = self._of_cycle("select", cycle)
-        if folder is None:
-            return np.zeros(0, np.int64)
-        return load(self._file(folder, "picks.h5"), Picked).origin.ids
+        return np.zeros(0, np.int64) if folder is None else layout.PICKS.read(folder).origin.ids
 
     def pool_map(self, cycle: int = -1) -> pd.DataFrame:
         """The trusted candidates of a cycle in the plane of their features' principal components, columns `POOL_MAP`.
@@ -251,22 +235,16 @@ class Run:
     @property
     def winners(self) -> list[Atoms]:
         """The ranked crystals with energy, forces and stress of the reference method; empty before the end."""
-        from ase.io import read
-
-        folder = self.path / "winners"
-        if not is_published(folder):
-            return []
-        crystals: list[Atoms] = read(self._file(folder, "winners.extxyz"), index=":")
-        return crystals
+        folder = self._outside("winners")
+        return [] if folder is None else layout.CRYSTALS.read(folder)
 
     def published(self, stage: str) -> dict[int, Path]:
         """Cycle and folder of every published stage of this name, in order."""
-        folders = {cycle: cycle_folder(self.path, cycle) / stage for cycle in cycles(self.path)}
-        return {cycle: folder for cycle, folder in folders.items() if is_published(folder)}
+        return layout.folders_of(self.path, stage)
 
     def _labels_of(self, cycle: int) -> pd.DataFrame:
-        folder = self.published("label")[cycle]
-        labels, listed = load(self._file(folder, "labels.h5"), Labels), self._csv(folder, "labels.csv")
+        folder = self._whole(self.published("label")[cycle])
+        labels, listed = layout.LABELS.read(folder), layout.LABEL_TASKS.read(folder)
         table = {
             "cycle": labels.cycle,
             "id": labels.structures.ids,
@@ -280,9 +258,8 @@ class Run:
             "evaluations": labels.evaluations,
             "source": listed["source"].to_numpy() if "source" in listed else "",
         }
-        predicted = cycle_folder(self.path, cycle - 1) / "select" / "predicted.h5"
         if cycle > 0:
-            guess = load(self._file(predicted.parent, predicted.name), Prediction)
+            guess = layout.PREDICTED.read(self._whole(layout.stage_folder(self.path, "select", cycle - 1)))
             table["predicted_energy_per_atom"] = objective.values(guess.energy, labels.structures)
             table["predicted_sigma_per_atom"] = objective.sigmas(guess.energy_sigma, labels.structures)
         return pd.DataFrame(table)
@@ -311,7 +288,12 @@ class Run:
     def _of_cycle(self, stage: str, cycle: int) -> Path | None:
         """Folder of the stage in a cycle, -1 for the last; None if there is none of its name. Raises ValueError."""
         there = self.published(stage)
-        return there[self._number(stage, cycle)] if there else None
+        return self._whole(there[self._number(stage, cycle)]) if there else None
+
+    def _outside(self, stage: layout.Outside) -> Path | None:
+        """Folder of a stage outside the cycles; None if it is not there."""
+        folder = layout.stage_folder(self.path, stage)
+        return self._whole(folder) if is_published(folder) else None
 
     def _number(self, stage: str, cycle: int) -> int:
         there = list(self.published(stage))
@@ -324,15 +306,9 @@ class Run:
             raise ValueError(msg)
         return cycle
 
-    def _file(self, folder: Path, name: str) -> Path:
-        """A file of a published stage whose checksums hold; compared once for each stage."""
+    def _whole(self, folder: Path) -> Path:
+        """The folder of a published stage, if its checksums hold; compared once for each stage."""
         if folder not in self._verified:
             verify(folder)
             self._verified.add(folder)
-        return file_of(folder, name)
-
-    def _csv(self, folder: Path, name: str) -> pd.DataFrame:
-        return pd.read_csv(self._file(folder, name), float_precision="round_trip")
-
-    def _json(self, folder: Path, name: str) -> Any:
-        return json.loads(self._file(folder, name).read_text(encoding="utf-8"))
+        return folder

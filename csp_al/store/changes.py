@@ -20,6 +20,7 @@ from csp_al.campaign.models import Campaign
 from csp_al.campaign.references import ReferenceSection
 from csp_al.campaign.section import Section
 from csp_al.reference.references import places
+from csp_al.store.layout import VERDICT
 from csp_al.store.repair import set_aside
 from csp_al.store.run_directory import cycle_folder, cycles
 from csp_al.store.stages import is_published
@@ -136,5 +137,5 @@ def _reopen(run: Path, changed: set[str]) -> None:
 
 
 def _said_stop(verdict: Path) -> bool:
-    path = verdict / "verdict.json"
+    path = verdict / VERDICT.name
     return path.is_file() and bool(json.loads(path.read_text(encoding="utf-8"))["stop"])

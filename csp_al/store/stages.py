@@ -31,25 +31,42 @@ def stage(folder: Path, write: Callable[[Path], None], after: Path | None, needs
 
     ``needs`` names the stages that must be there as long as this one is, such as cycle-00/label.
     """
+    aside = make_aside(folder)
+    started = time.monotonic()
+    write(aside)
+    publish(folder, after, needs, time.monotonic() - started)
+
+
+def make_aside(folder: Path) -> Path:
+    """An empty folder to write a stage in; what an earlier attempt left there is removed."""
     aside = partial(folder)
     if aside.exists():
         shutil.rmtree(aside)
     make_directory(aside)
-    started = time.monotonic()
-    write(aside)
-    files = sorted(path for path in aside.rglob("*") if path.is_file())
-    for path in files:
-        _flush(path)
+    return aside
+
+
+def publish(folder: Path, after: Path | None, needs: Sequence[str], seconds: float) -> None:
+    """Publish a stage whose partial folder is filled, which took so long (s); see `stage`."""
+    aside = partial(folder)
     content = {
-        "files": {path.relative_to(aside).as_posix(): sha256(path) for path in files},
-        "after": _history(after),
+        "files": flushed(aside),
+        "after": history(after),
         "needs": list(needs),
-        "seconds": round(time.monotonic() - started, 3),
+        "seconds": round(seconds, 3),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     write_sealed(aside / MANIFEST, "manifest", content, indent=1)
     aside.rename(folder)
     sync_directory(folder.parent)
+
+
+def flushed(aside: Path) -> dict[str, str]:
+    """Checksum of each file of a partial folder, by name, once they are on the disk."""
+    files = sorted(path for path in aside.rglob("*") if path.is_file())
+    for path in files:
+        _flush(path)
+    return {path.relative_to(aside).as_posix(): sha256(path) for path in files}
 
 
 def is_published(folder: Path) -> bool:
@@ -102,12 +119,12 @@ def verify(folder: Path) -> None:
 
 def follows(folder: Path, after: Path | None) -> None:
     """Check that a published stage was made from the stage that is now before it. Raises UnconnectedError."""
-    if manifest(folder)["after"] != _history(after):
+    if manifest(folder)["after"] != history(after):
         before = "nothing" if after is None else f"{after.parent.name}/{after.name} as it is now"
         raise UnconnectedError(folder, f"this stage was not made from {before}")
 
 
-def _history(folder: Path | None) -> str | None:
+def history(folder: Path | None) -> str | None:
     """Digest of what a published stage holds and of all that it follows from; not of when it was made."""
     if folder is None:
         return None

@@ -1,0 +1,164 @@
+"""What each stage computes: functions of the work at hand, of the stages before, and of the folder to write to.
+
+None of them publishes anything, and none but `compute_labels` needs an engine, so that each can be run in a process of
+its own, here or on another node: see `csp_al.loop.stage`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from ase.data import atomic_numbers
+
+from csp_al.campaign import Campaign, resolve
+from csp_al.campaign.potentials import potential_kind
+from csp_al.engine.tasks import label_task
+from csp_al.events import Noted
+from csp_al.generate import generate_candidates
+from csp_al.interfaces import Ensemble
+from csp_al.loop.drive import Drive, Work
+from csp_al.loop.progress import Progress
+from csp_al.loop.random_streams import (
+    CLUSTER,
+    EXPLORE,
+    PERTURB,
+    RELAXED_CLOSEST,
+    TRAIN,
+    first_cells,
+    least_distances,
+    stream,
+    to_label,
+)
+from csp_al.loop.tasks import labels_of, refuse_many_failures, run_all
+from csp_al.relax.limits import Limits
+from csp_al.relax.relaxation import relax, relax_pool
+from csp_al.select.cluster import k_means
+from csp_al.select.descriptor import with_descriptor
+from csp_al.select.pick import pick
+from csp_al.select.ranking import rank, representatives, rows_of
+from csp_al.select.score import score
+from csp_al.select.stopping import Rules, Spent, top_of, verdict
+from csp_al.select.walk_forward import walk_forward
+from csp_al.store import layout
+from csp_al.store.run_directory import seconds_spent
+from csp_al.structures import Picks, Relaxed, Structures, concatenate
+
+EXPLORED = 5
+"""Of so many labels asked for in a cycle one goes to an explorer, see `_explorers`; of fewer none."""
+
+RELAXED_VOLUME = 2.0
+"""A relaxation may leave the range of volumes that candidates are generated with by this factor."""
+
+DESCRIBED = "The potential gives no features: a descriptor, SOAP averaged over atoms, tells clusters and basins apart"
+
+
+def make_candidates(work: Work, folder: Path) -> None:
+    """The candidates of all pools, and where each is from."""
+    campaign = work.campaign
+    structures, table = generate_candidates(campaign.pools, campaign.seed, work.report, work.base, work.cores)
+    layout.CANDIDATES.write(folder, structures)
+    layout.ORIGINS.write(folder, table)
+
+
+def compute_labels(drive: Drive, folder: Path, cycle: int, picks: Picks) -> None:
+    """What the reference method says of the picks, and how well it had been predicted."""
+    reference = drive.campaign.reference
+    tasks = [label_task(atoms, reference) for atoms in picks.structures.to_atoms()]
+    names, results = run_all(drive.run, drive.engine, folder, tasks, drive.report)
+    refuse_many_failures(results, reference.max_fail_fraction)
+    labels = labels_of(picks.structures, results, cycle)
+    layout.LABELS.write(folder, labels)
+    columns = {"candidate": picks.structures.ids, "task": names, "status": labels.status, "reason": labels.reason}
+    layout.LABEL_TASKS.write(folder, pd.DataFrame(columns | {"cost_s": labels.cost}))
+    if cycle > 0:
+        predicted = layout.PREDICTED.read(layout.stage_folder(drive.run, "select", cycle - 1))
+        layout.WALK_FORWARD.write(folder, walk_forward(predicted, labels))
+
+
+def train_ensemble(work: Work, folder: Path, cycle: int, progress: Progress) -> None:
+    """The ensemble, trained on every usable label so far, from the one before or anew."""
+    section = work.campaign.potential
+    seed = [work.campaign.seed, cycle, TRAIN]
+    start = progress.ensemble
+    if start is None or not getattr(section, "warm_start", False):
+        start = potential_kind(section).new(section, seed, work.device)
+    trained = start.train(progress.all_labels.usable, seed, work.report)
+    trained.ensemble.save(folder)
+    layout.LEARNING_CURVE.write(folder, trained.curve)
+    layout.TRAINING.write(folder, {"left_out": trained.left_out})
+
+
+def relax_candidates(work: Work, folder: Path, cycle: int, progress: Progress, ensemble: Ensemble) -> None:
+    """Every candidate at rest on the ensemble's mean energy, see `relax_pool`; features tell crystals apart."""
+    section, limits = work.campaign.relax, relaxation_limits(work.campaign)
+    starts = first_cells(work.campaign, progress.pool, cycle)
+    relaxed = relax_pool(starts, progress.relaxed, ensemble, section, limits, work.report)
+    if not ensemble.gives.features:
+        if cycle == 0:
+            work.tell(Noted(DESCRIBED))
+        relaxed = with_descriptor(relaxed)
+    layout.RELAXED.write(folder, relaxed)
+
+
+def rank_candidates(work: Work, folder: Path, cycle: int, relaxed: Relaxed) -> None:
+    """Score, cluster and basin of every candidate."""
+    section = work.campaign.select
+    clusters = k_means(relaxed.prediction.features, stream(work.campaign, cycle, CLUSTER), section.groups)
+    layout.RANKING.write(folder, rank(relaxed, score(relaxed, section.force_weight), clusters))
+
+
+def judge_cycle(
+    work: Work, folder: Path, cycle: int, relaxed: Relaxed, table: pd.DataFrame, progress: Progress
+) -> None:
+    """Whether the leading crystals are still changing."""
+    campaign, rules = work.campaign, work.campaign.stop
+    sought = table[table["id"].isin(progress.searched)]
+    leaders = representatives(sought, relaxed.structures, rules.top_k, rules.tolerance)
+    top = top_of(relaxed, leaders["id"])
+    seconds = seconds_spent(work.run, layout.stage_folder(work.run, "verdict", cycle))
+    spent = Spent(cycle + 1, len(progress.all_labels.asked_for), seconds / 3600)
+    said = verdict(top, progress.judged, sought, spent, Rules(rules, campaign.budget, campaign.select.per_cycle))
+    layout.VERDICT.write(folder, said)
+
+
+def select_picks(
+    work: Work, folder: Path, cycle: int, progress: Progress, ensemble: Ensemble, relaxed: Relaxed
+) -> None:
+    """The best-scored candidates of different clusters, a few `_explorers`, all perturbed, with their predictions."""
+    per_cycle = work.campaign.select.per_cycle
+    exploring = per_cycle // EXPLORED
+    chosen = pick(progress.table, relaxed.structures, progress.labelled, per_cycle - exploring)
+    origin = relaxed.structures.take(rows_of(relaxed.structures, chosen))
+    if exploring and len(chosen):
+        others = progress.pool.take(~np.isin(progress.pool.ids, chosen))
+        origin = concatenate([origin, _explorers(work, cycle, others, exploring, ensemble)])
+    perturbed = to_label(work.campaign, origin, cycle, PERTURB)
+    layout.PICKS.write(folder, Picks(perturbed, origin))
+    # as read back: neighbour lists remembered from the relaxation would change the last bits
+    layout.PREDICTED.write(folder, ensemble.fresh().predict(perturbed))
+
+
+def _explorers(work: Work, cycle: int, others: Structures, count: int, ensemble: Ensemble) -> Structures:
+    """Candidates drawn at random, each where the ensemble takes it from its first cell.
+
+    An ensemble that is shown nothing but what leads forgets the ways down. It takes most first cells to minima that
+    are none, which are never labelled otherwise, since no candidate stands lowest there.
+    """
+    rng = stream(work.campaign, cycle, EXPLORE)
+    drawn = others.take(np.sort(rng.choice(len(others), size=min(count, len(others)), replace=False)))
+    starts = first_cells(work.campaign, drawn, cycle)
+    # as read back, see `select_picks`
+    return relax(starts, ensemble.fresh(), work.campaign.relax, relaxation_limits(work.campaign)).structures
+
+
+def relaxation_limits(campaign: Campaign) -> Limits:
+    """How far a relaxation may go beyond the bounds that candidates are generated within."""
+    distances = {}
+    for pair, distance in least_distances(campaign, RELAXED_CLOSEST).items():
+        a, b = (atomic_numbers[symbol] for symbol in pair.split("-"))
+        distances[a, b] = distances[b, a] = distance
+    volumes = [resolve(pool).volume_per_atom for pool in campaign.pools]
+    least, most = min(least for least, _ in volumes), max(most for _, most in volumes)
+    return Limits(distances, (least / RELAXED_VOLUME, most * RELAXED_VOLUME))

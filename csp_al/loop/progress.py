@@ -1,0 +1,44 @@
+"""What a campaign knows so far; each stage is done from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pandas as pd
+
+from csp_al.interfaces import Ensemble, Verdict
+from csp_al.select.stopping import Judged, Top
+from csp_al.structures import Ints, Labels, Relaxed, Structures, concatenate
+
+
+@dataclass
+class Progress:
+    """What a campaign knows so far; ``top`` are the leading crystals of the last cycle judged.
+
+    ``searched`` are the ids of the candidates that may lead: all, or those of the search pool.
+    """
+
+    pool: Structures
+    searched: Ints
+    labels: list[Labels] = field(default_factory=list)
+    origins: list[Structures] = field(default_factory=list)
+    ensemble: Ensemble | None = None
+    relaxed: Relaxed | None = None
+    table: pd.DataFrame = field(default_factory=pd.DataFrame)
+    top: Top | None = None
+    verdict: Verdict | None = None
+
+    @property
+    def judged(self) -> Judged | None:
+        """The last cycle as it was judged; None in the first."""
+        return None if self.top is None or self.verdict is None else Judged(self.top, self.verdict.stable_cycles)
+
+    @property
+    def all_labels(self) -> Labels:
+        """Every label so far, failed ones and those from elsewhere included."""
+        return concatenate(self.labels)
+
+    @property
+    def labelled(self) -> Structures:
+        """Every candidate that was labelled so far, as it stood before it was perturbed."""
+        return concatenate([self.pool.take([]), *self.origins])

@@ -1,0 +1,168 @@
+"""One stage of a campaign in a process of its own, here or on another node that sees the run directory.
+
+    python -m csp_al.loop.stage runs/si8 cycle-03/train --device cpu
+
+It is done from what earlier stages published, and left in ``cycle-03/train.partial``; the driver publishes it when it
+comes there. What a reference has to compute needs an engine, and so the driver.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from csp_al.campaign.errors import printable_lines, shown
+from csp_al.campaign.machine import Machine, usable_cores
+from csp_al.disk_space import is_machine_failure, require_space
+from csp_al.engine.engines import start_engine
+from csp_al.events import Advanced, CycleJudged, Event, LabelsImported, Listener, StageStarted
+from csp_al.files import DamagedError, OtherVersionError
+from csp_al.interfaces import UnplaceableError
+from csp_al.kinds import REFERENCES, is_ours
+from csp_al.loop.drive import Drive, Work
+from csp_al.loop.search import search
+from csp_al.spelling import did_you_mean
+from csp_al.store.filled import fill
+from csp_al.store.lock import InUseError, holder
+from csp_al.store.run_directory import (
+    FIRST,
+    LAST,
+    STAGES,
+    NoRunError,
+    cycle_folder,
+    folder_of_campaign,
+    published_before,
+    read_campaign_of,
+)
+from csp_al.store.stages import is_published, partial
+
+if TYPE_CHECKING:
+    import torch
+
+ALONE: Final = ("pool", "train", "relax", "rank", "verdict", "select")
+"""Stages that need no engine, and nothing from outside but the seeds of a pool."""
+
+REFUSED, MACHINE_FAILED = 2, 75
+"""Exit statuses, as of `csp-al run`."""
+
+
+class RefusedError(Exception):
+    """The stage cannot be done by itself, or not now; the message says why."""
+
+
+class _DoneError(Exception):
+    """The stage that was asked for is done; nothing after it is."""
+
+
+@dataclass(frozen=True)
+class Replay(Drive):
+    """A driver that reads back what is published, does the stage that was asked for, and ends; it publishes nothing."""
+
+    asked: Path = field(kw_only=True)
+
+    def stage(self, folder: Path, write: Callable[[Path], None]) -> Path:
+        """The folder of a published stage. Raises `RefusedError` where another stage than the asked one is missing."""
+        after = published_before(self.run, folder)
+        if self.stands(folder, after):
+            return folder
+        if folder != self.asked:
+            raise RefusedError(_why_not(self.run, self.asked, folder))
+        require_space(self.run)
+        fill(self.run, folder, after, write)
+        raise _DoneError
+
+    def report(self, done: int, everything: int) -> None:
+        """Tell how far the stage is."""
+        Work.report(self, done, everything)
+
+    def announce(self, name: str, event: StageStarted | CycleJudged | LabelsImported) -> None:
+        """What happened was told when it happened."""
+
+
+def do_stage(run: Path, name: str, device: torch.device, tell: Listener, *, trust: bool = False) -> Path:
+    """Do a stage of this name, such as "cycle-03/train", and return the partial folder that it is in.
+
+    Nothing that the author of the run directory chose is imported unless it is trusted: no reference is needed here,
+    and where another kind is not ours the stage is refused. Raises `RefusedError`, InUseError where somebody is at it,
+    and what opening a run directory raises.
+    """
+    campaign = read_campaign_of(run, trust=trust)
+    folder = _folder_of(run, name)
+    foreign = [kind for group, kind in campaign.kinds if group != REFERENCES and not is_ours(group, kind)]
+    if foreign and not trust:
+        msg = f"{run} asks for {foreign[0]}, code of its author; if you know what made this directory, add --trust"
+        raise RefusedError(msg)
+    aside = partial(folder)
+    if is_published(folder):
+        raise RefusedError(f"{name} of {run} is published already; there is nothing to do")
+    if not aside.resolve().is_relative_to(run.resolve()):
+        raise RefusedError(f"{aside} leads out of the run directory")
+    other = holder(aside) or (holder(run) if aside.exists() else None)
+    if other is not None:
+        raise InUseError(f"{name} of {run} is being done by process {other['pid']} on {other['host']}")
+    engine = start_engine(run / "tasks", Machine())  # of which nothing is asked
+    base, cores = folder_of_campaign(run), usable_cores()
+    try:
+        search(Replay(campaign, run, base, device, tell, engine, asked=folder, cores=cores))
+    except _DoneError:
+        return aside
+    raise RefusedError(_why_not(run, folder, run / LAST))
+
+
+def _folder_of(run: Path, name: str) -> Path:
+    """Folder of a stage that can be done by itself. Raises `RefusedError` for any other name."""
+    found = re.fullmatch(r"(?:cycle-(\d+)/)?(\w+)", name)
+    cycle, stage = found.groups() if found else (None, "")
+    known = (*FIRST, LAST) if cycle is None else STAGES
+    if stage not in known:
+        hint = did_you_mean(stage, known) or f"; there are pool, and in cycle-NN/ {', '.join(STAGES)}"
+        raise RefusedError(f"no stage is called {shown(name)}{hint}")
+    if stage not in ALONE:
+        raise RefusedError(f"{name} needs an engine, and so a driver: csp-al resume {run}")
+    return run / stage if cycle is None else cycle_folder(run, int(cycle)) / stage
+
+
+def _why_not(run: Path, asked: Path, missing: Path) -> str:
+    name = asked.relative_to(run)
+    if missing.name == LAST:
+        return f"{name} of {run} is none: the search ends before it"
+    return f"{name} of {run} cannot be done yet: {missing.relative_to(run)} comes before it and is not published"
+
+
+def main(words: Sequence[str]) -> int:
+    """Do the stage that the words of a command line ask for; the exit status."""
+    parser = argparse.ArgumentParser("python -m csp_al.loop.stage", description=__doc__.partition("\n")[0])
+    parser.add_argument("run", type=Path, help="run directory")
+    parser.add_argument("stage", help="e.g. cycle-03/train")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--trust", action="store_true", help="the run directory is mine: its code may be run")
+    given = parser.parse_args(words)
+    from csp_al.potential.devices import resolve_device
+
+    def tell(event: Event) -> None:
+        if isinstance(event, Advanced):
+            print(f"{given.stage}: {event.done} of {event.all}", flush=True)
+
+    try:
+        aside = do_stage(given.run, given.stage, resolve_device(given.device), tell, trust=given.trust)
+    except (
+        RefusedError, InUseError, NoRunError, DamagedError, OtherVersionError, UnplaceableError, ValueError,
+    ) as error:  # fmt: skip
+        print(printable_lines(str(error)), file=sys.stderr)
+        return REFUSED
+    except OSError as error:
+        if not is_machine_failure(error):
+            raise
+        print(f"{error.filename or given.run}: {error.strerror}", file=sys.stderr)
+        return MACHINE_FAILED
+    print(f"{aside} is done; the driver publishes it")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
