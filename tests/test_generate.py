@@ -1,7 +1,11 @@
 """Candidates keep their bounds, follow from their seed alone, and say what stands in the way."""
 
 import re
+import subprocess
+import sys
+import time
 from itertools import combinations_with_replacement, pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,8 +19,10 @@ from ase.spacegroup import crystal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from csp_al import claim
 from csp_al.campaign import Constraints, Pool, conflicts, resolve
-from csp_al.generate import generate_pool
+from csp_al.generate import generate_candidates, generate_pool
+from csp_al.generate import pool as pool_module
 from csp_al.generate.pool import is_symmetric
 from csp_al.generate.random_cells import random_cell
 from csp_al.generate.space_groups import compatible_settings
@@ -136,6 +142,51 @@ def test_every_candidate_is_the_same_for_any_number_of_workers_and_any_size():
     assert not np.isclose(one.volumes, other.volumes).any()
     assert reports[-1] == (50, 50)
     assert all(before[0] < after[0] for before, after in pairwise(reports))
+
+
+def test_candidates_of_a_campaign_are_the_same_for_any_number_of_cores(monkeypatch):
+    pools = [Pool(formula="Na2Cl2", size=30), Pool(formula="Na4Cl4", size=50)]
+    asked, made = [], pool_module.generate_pool
+
+    def noted(pool, seed, workers, *arguments, **keywords):
+        asked.append(workers)
+        return made(pool, seed, workers, *arguments, **keywords)
+
+    monkeypatch.setattr(pool_module, "generate_pool", noted)
+    one, table_one = generate_candidates(pools, 5, lambda *_: None, Path(), 16)
+    assert max(asked) <= 1  # a process takes longer to start than so few take to make
+    monkeypatch.setattr(pool_module, "PER_PROCESS", 25)
+    several, table_several = generate_candidates(pools, 5, lambda *_: None, Path(), 16)
+    assert asked[2:] == [1, 2]
+    assert np.array_equal(one.positions, several.positions)
+    assert np.array_equal(one.cells, several.cells)
+    assert table_one.equals(table_several)
+
+
+PARENT = """
+from multiprocessing import active_children
+from csp_al.campaign import Pool
+from csp_al.generate import generate_candidates, generate_pool
+from csp_al.generate import pool as pool_module
+if __name__ == "__main__":
+    tell = lambda *_: print(*(child.pid for child in active_children()), flush=True)
+    generate_pool(Pool(formula="Si8", size=1_000_000), 1, 2, tell)
+"""
+
+
+def test_workers_do_not_outlive_their_parent(tmp_path):
+    file = tmp_path / "parent.py"
+    file.write_text(PARENT)
+    parent = subprocess.Popen([sys.executable, str(file)], stdout=subprocess.PIPE, text=True)
+    workers = [int(word) for word in parent.stdout.readline().split()]
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    assert len(workers) == 2
+    deadline = time.monotonic() + 60
+    while any(claim.start_time(worker) for worker in workers):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_global_randomness_plays_no_part():

@@ -83,6 +83,12 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def cores_of_this_process() -> int:
+    """Cores for what this process computes itself: those it may use, or fewer where OMP_NUM_THREADS says so."""
+    threads = os.environ.get("OMP_NUM_THREADS", "")
+    return min(usable_cores(), int(threads)) if threads.isdecimal() and int(threads) else usable_cores()
+
+
 def machine_folder() -> Path:
     """Where the user's machine files are."""
     return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "csp-al" / "machines"

@@ -11,7 +11,7 @@ from types import FrameType
 
 import typer
 
-from csp_al.campaign.machine import Machine, usable_cores
+from csp_al.campaign.machine import Machine, cores_of_this_process
 from csp_al.campaign.models import Campaign
 from csp_al.cli.panel import Panel
 from csp_al.cli.tables import results_table
@@ -129,7 +129,9 @@ def _search(campaign: Campaign, start: Start, programs: dict[str, str], panel: P
     device = resolve_device(start.device)
     engine = start_engine(directory / "tasks", for_workers(start.machine, campaign, base))
     try:
-        drive = Drive(campaign, directory, base, device, panel.tell, engine, start.repair, cores=usable_cores())
+        drive = Drive(
+            campaign, directory, base, device, panel.tell, engine, start.repair, cores=cores_of_this_process()
+        )
         return search(drive).reason
     finally:
         try:

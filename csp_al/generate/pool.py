@@ -5,12 +5,15 @@ structures, table = generate_pool(Pool(formula="Si8", size=100), seed=1)
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import partial
 from math import floor
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +35,8 @@ SYMPREC = 0.01
 """Å, within which spglib takes atoms to be related by symmetry."""
 CHUNK = 20
 """Candidates made in one call of a worker process."""
+PER_PROCESS = 1000
+"""Candidates that are worth a process of their own: 4 s of work (4 ms each), of which it takes 3 s to start one."""
 
 
 @dataclass(frozen=True)
@@ -92,11 +97,11 @@ def generate_candidates(
 ) -> tuple[Structures, pd.DataFrame]:
     """The candidates of several pools, numbered through, as of `generate_pool`; the last pool is the one searched.
 
-    Where there are several the table has a column more, ``searched``.
+    Where there are several the table has a column more, ``searched``. Up to so many workers are used as pay.
     """
-    structures, table = generate_pool(pools[0], seed, workers, report, folder)
+    structures, table = generate_pool(pools[0], seed, _paying(pools[0], workers), report, folder)
     for pool in pools[1:]:
-        more, rows = generate_pool(pool, seed, workers, report, folder, first=len(structures))
+        more, rows = generate_pool(pool, seed, _paying(pool, workers), report, folder, first=len(structures))
         structures = concatenate([structures, more])
         table = pd.concat([table.assign(searched=False), rows.assign(searched=True)], ignore_index=True)
     return structures, table
@@ -133,7 +138,8 @@ def _each(
             yield chunk[0].index, make(chunk)
         return
     # spawn: a fork of a process that has threads, torch's for instance, may hang
-    with ProcessPoolExecutor(min(workers, len(chunks)), mp_context=get_context("spawn")) as executor:
+    context = get_context("spawn")
+    with ProcessPoolExecutor(min(workers, len(chunks)), context, initializer=_end_with_parent) as executor:
         starts: dict[Future[list[Candidate]], int] = {executor.submit(make, chunk): chunk[0].index for chunk in chunks}
         try:
             for future in as_completed(starts):
@@ -141,6 +147,23 @@ def _each(
         except BaseException:
             executor.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def _paying(pool: Pool, workers: int) -> int:
+    return min(workers, pool.size // PER_PROCESS)
+
+
+def _end_with_parent() -> None:
+    """What a worker process does first: Ctrl-C is for its parent, and it ends when that ends, however it ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_wait_for_parent, daemon=True).start()
+
+
+def _wait_for_parent() -> None:
+    parent = parent_process()
+    assert parent is not None  # this is a worker
+    parent.join()
+    os._exit(1)
 
 
 def _candidates(constraints: Constraints, seed: int, turns: list[Turn]) -> list[Candidate]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from csp_al.campaign.errors import printable_lines, shown
-from csp_al.campaign.machine import Machine, usable_cores
+from csp_al.campaign.machine import Machine, cores_of_this_process
 from csp_al.disk_space import is_machine_failure, require_space
 from csp_al.engine.engines import start_engine
 from csp_al.events import Advanced, CycleJudged, Event, LabelsImported, Listener, StageStarted
@@ -106,7 +106,7 @@ def do_stage(run: Path, name: str, device: torch.device, tell: Listener, *, trus
     if other is not None:
         raise InUseError(f"{name} of {run} is being done by process {other['pid']} on {other['host']}")
     engine = start_engine(run / "tasks", Machine())  # of which nothing is asked
-    base, cores = folder_of_campaign(run), usable_cores()
+    base, cores = folder_of_campaign(run), cores_of_this_process()
     try:
         search(Replay(campaign, run, base, device, tell, engine, asked=folder, cores=cores))
     except _DoneError:
