@@ -2,19 +2,25 @@
 
 shortest_distances(atoms, cutoff=4.0)  # {"Al-O": 1.86, "O-O": 2.51}
 too_close(atoms, {"Al-O": 1.3})  # "", or what is too close, in words
+first_alike([atoms, others])  # [0, 1], or [0, 0] if they are the same atoms in the same cell
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import product
 
 import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
 from matscipy.neighbours import neighbour_list
+from scipy.optimize import linear_sum_assignment
+from scipy.spatial import cKDTree
 
 from csp_al.structures import Floats
+
+ALIKE = 2e-4
+"""Å, within which atoms and cell vectors are in the same place: files have four decimals or more."""
 
 
 def pair_name(a: str, b: str) -> str:
@@ -65,3 +71,45 @@ def lattice_translations(cell: Floats, reach: float) -> Floats:
     most = np.floor(reach / heights + 0.5).astype(int)
     steps = sorted(product(*(range(-m, m + 1) for m in most)), key=np.count_nonzero)
     return np.array(steps, dtype=float) @ cell
+
+
+def first_alike(crystals: Sequence[Atoms]) -> list[int]:
+    """For each crystal the index of the first that has the same cell and the same atoms in it, often its own.
+
+    Atoms may stand in another order or another cell; places may differ by `ALIKE`, as rounding makes them.
+    """
+    first = list(range(len(crystals)))
+    if not crystals:
+        return first
+    keys = np.array([_fingerprint(atoms) for atoms in crystals])
+    tree = cKDTree(keys)
+    for index, key in enumerate(keys):
+        near = tree.query_ball_point(key, 10 * ALIKE)
+        alike = (other for other in sorted(near) if other < index and first[other] == other)
+        first[index] = next((other for other in alike if _is_alike(crystals[other], crystals[index])), index)
+    return first
+
+
+HARMONICS = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1]])
+"""Plane waves of a crystal's own cell, whose sums over its atoms do not depend on their order or cell."""
+
+
+def _fingerprint(atoms: Atoms) -> Floats:
+    """Numbers that are nearly the same for crystals that are alike: cell (Å), structure factors, atoms."""
+    waves = np.exp(2j * np.pi * (atoms.get_scaled_positions(wrap=False) @ HARMONICS.T))
+    factors = (atoms.numbers[:, None] * waves).sum(0) / atoms.numbers.sum()
+    counted = [1e3 * len(atoms), 1e3 * atoms.numbers.sum(), float((atoms.numbers**2).sum())]
+    return np.concatenate([atoms.cell.array.ravel(), factors.real, factors.imag, counted])
+
+
+def _is_alike(one: Atoms, other: Atoms) -> bool:
+    if sorted(one.numbers) != sorted(other.numbers) or np.abs(one.cell.array - other.cell.array).max() > ALIKE:
+        return False
+    moved = other.get_scaled_positions(wrap=False)[None] - one.get_scaled_positions(wrap=False)[:, None]
+    apart = np.linalg.norm((moved - np.round(moved)) @ one.cell.array, axis=2)
+    apart[one.numbers[:, None] != other.numbers[None]] = np.inf
+    in_order = np.diagonal(apart)
+    if in_order.max() <= ALIKE:
+        return True
+    rows, columns = linear_sum_assignment(np.where(apart <= ALIKE, apart, 1e6))
+    return bool(apart[rows, columns].max() <= ALIKE)

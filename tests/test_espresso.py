@@ -140,7 +140,7 @@ def test_input_has_cutoffs_mesh_smearing_and_what_the_user_adds(tmp_path, machin
         ("garbage", "output cannot be read: no energy, no forces, no stress in it"),
         ("truncated", "output ends early: exit status 0, after: "),
         ("nan", "not finite: energy"),
-        ("stars", "output cannot be read: could not convert string to float"),
+        ("stars", "output cannot be read: numbers too large for their columns"),
         ("hopeless", "SCF not converged: 100 steps, accuracy 0.03904423 Ry"),
         ("input", "input refused: bad line in namelist &system"),
     ],

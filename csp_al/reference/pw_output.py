@@ -13,9 +13,9 @@ from typing import Any, Final
 
 import numpy as np
 from ase.stress import full_3x3_to_voigt_6_stress
-from ase.units import Bohr, Ry
 
 from csp_al.interfaces import Failure, Reason
+from csp_al.reference.pw_frames import UNCONVERGED, frames_in
 
 Signs = Sequence[tuple[Failure, str, Sequence[str]]]
 """Kinds of failures, how words of them begin, and regular expressions of which one is found."""
@@ -58,10 +58,6 @@ ERROR: Final = re.compile(r"Error in routine\s+(\S+)\s+\(\s*(-?\d+)\s*\):\s*\n\s
 NOT_CONVERGED: Final = re.compile(r"convergence NOT achieved after\s+(\S+)\s+iterations")
 ACCURACY: Final = re.compile(r"estimated scf accuracy\s+<\s*(\S+)\s+Ry")
 LAUNCHER: Final = re.compile(r".*(?:not enough slots|mpi_init.* failed|MPI_ABORT was invoked|ORTE was unable).*")
-ENERGY: Final = re.compile(r"^!+\s+total energy\s*=\s*(\S+)\s+Ry", re.MULTILINE)
-FORCES: Final = "Forces acting on atoms"
-FORCE: Final = re.compile(r"atom\s+\d+\s+type\s+\d+\s+force =\s+(\S+)\s+(\S+)\s+(\S+)")
-STRESS: Final = re.compile(r"total\s+stress\s+\(Ry/bohr\*\*3\).*\n((?:.*\n){2}.*)")
 VERSION: Final = re.compile(r"Program PWSCF v\.(\S+)")
 DONE: Final = "JOB DONE"
 
@@ -69,7 +65,8 @@ DONE: Final = "JOB DONE"
 def why_no_result(output: str, errors: str, status: int) -> Reason | None:
     """The reason; None if pw.x says that all went well. A status below 0 is the signal that ended it."""
     if status == 0 and DONE in output:
-        return _by_error(output) or _not_converged(output)  # libraries complain in errors of what they got over
+        # libraries complain in errors of what they got over
+        return _by_error(output) or _not_converged(output) or _not_accurate(output)
     return (
         _by_sign(f"{output}\n{errors}")
         or _by_error(f"{output}\n{errors}")
@@ -83,25 +80,21 @@ def why_no_result(output: str, errors: str, status: int) -> Reason | None:
 def results_in(output: str, atoms: int) -> dict[str, Any]:
     """Energy (eV), forces (N, 3) eV/Å and stress (6,) eV/Å^3 as ASE has it. Raises ValueError where one lacks.
 
-    The last of each, since a hybrid functional begins with another. ASE's reader, which takes the first energy, also
-    wants bands and k-points in a form that DFT+U and high energies do not have.
+    They are those of the last single point, as `csp_al.reference.pw_frames` reads it.
     """
-    energies = ENERGY.findall(output)
-    forces = output.rpartition(FORCES)[2].partition("Total force")[0] if FORCES in output else ""
-    found = FORCE.findall(forces)[:atoms]
-    stress = STRESS.findall(output)
-    missing = [
-        name for name, there in (("energy", energies), ("forces", len(found) == atoms), ("stress", stress)) if not there
-    ]
-    if missing:
-        raise ValueError(f"no {', no '.join(missing)} in it")
-    tensor = -np.array([line.split()[:3] for line in stress[-1].splitlines()], dtype=float) * Ry / Bohr**3
-    energy = float(energies[-1]) * Ry
+    frames = frames_in(output)
+    energy, forces, stress = (frames[-1].energy, frames[-1].forces, frames[-1].stress) if frames else (None, None, None)
+    forces = forces if forces is not None and len(forces) == atoms else None
+    if energy is None or forces is None or stress is None:
+        values = {"energy": energy, "forces": forces, "stress": stress}
+        raise ValueError(f"no {', no '.join(name for name, value in values.items() if value is None)} in it")
+    if "***" in output and not all(np.isfinite(value).all() for value in (np.array(energy), forces, stress)):
+        raise ValueError("numbers too large for their columns, printed as ***")
     return {
         "energy": energy,
         "free_energy": energy,
-        "forces": np.array(found, dtype=float) * Ry / Bohr,
-        "stress": full_3x3_to_voigt_6_stress(tensor),
+        "forces": forces,
+        "stress": full_3x3_to_voigt_6_stress(stress),
     }
 
 
@@ -135,6 +128,15 @@ def _not_converged(output: str) -> Reason | None:
     accuracy = ACCURACY.findall(output)
     reached = f", accuracy {accuracy[-1]} Ry" if accuracy else ""
     return Reason(Failure.SCF_NOT_CONVERGED, f"SCF not converged: {found[1]} steps{reached}")
+
+
+def _not_accurate(output: str) -> Reason | None:
+    """With scf_must_converge off, pw.x says that it has converged wherever it was when its steps ran out."""
+    frames = frames_in(output)
+    if not frames or frames[-1].wrong != UNCONVERGED:
+        return None
+    words = f"SCF not converged: accuracy {ACCURACY.findall(output)[-1]} Ry, conv_thr asked for more"
+    return Reason(Failure.SCF_NOT_CONVERGED, words)
 
 
 def _launcher(errors: str) -> Reason | None:
