@@ -24,10 +24,11 @@ class Advanced:
 
 @dataclass(frozen=True)
 class LabelsImported:
-    """Labels were read, so many of them fit to train on."""
+    """Labels were read, so many of them fit to train on; the remarks say what was left out of the files."""
 
     usable: int
     rejected: int
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -180,6 +180,7 @@ def test_numbers_that_do_not_fit_together_are_found_at_the_one_that_the_file_giv
         ("formula: Si8, lengths: [2, 4], volume_per_atom: [15, 26]", "pool.lengths: vectors of at most 4 Å span"),
         ("formula: Si8, angles: [120, 140]", "pool.angles: [120, 140]: the least must be below 120"),
         ("formula: Si8, angles: [60, 180]", "pool.angles: [60, 180]: the least must be below 120 and the most below"),
+        ("formula: Si8, size: 0", "pool.size: no candidates; it must be above 0 where there are no seeds"),
         ("formula: Si8, size: 8", "pool.size: 10 labels a cycle (select.per_cycle) from 8 candidates (pool.size)"),
         ("formula: Si8, seeds: [none.cif]", "pool.seeds[0]: there is no file "),
     ],
@@ -231,7 +232,7 @@ def test_seeds_are_looked_for_beside_the_campaign_file(tmp_path):
 
 def test_all_errors_are_told_at_once_in_the_order_of_the_file(tmp_path):
     text = (
-        "name: a b\nsed: 1\npool: {formula: Sj8, size: 0}\npool: 3\nreference: {kind: gpaw, cutof: 300}\n"
+        "name: a b\nsed: 1\npool: {formula: Sj8, size: -1}\npool: 3\nreference: {kind: gpaw, cutof: 300}\n"
         "potential: {members: 1, features: many}\nstop: {top_k: 0}\nbudget: {labels: 5}\n"
     )
     said = problems_of(tmp_path, text)

@@ -436,22 +436,40 @@ def not_a_number(quantity: str) -> Callable[[Atoms], None]:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (without("stress"), "old.traj, frame 7: no stress; a label has energy, forces and stress"),
-        (without("forces"), "old.traj, frame 7: no forces;"),
-        (lambda atoms: setattr(atoms, "calc", None), "old.traj, frame 7: no energy, no forces, no stress;"),
-        (lambda atoms: atoms.set_pbc([True, True, False]), "old.traj, frame 7: not periodic in three directions"),
-        (not_a_number("forces"), "old.traj, frame 7: not finite: forces"),
-        (not_a_number("energy"), "old.traj, frame 7: not finite: energy"),
-        (lambda atoms: atoms.symbols.__setitem__(1, "Ni"), "old.traj, frame 7: Ni is not in pool.formula, Al4"),
+        (without("stress"), "1 without stress"),
+        (without("forces"), "1 without forces"),
+        (lambda atoms: setattr(atoms, "calc", None), "1 without energy, forces, stress"),
+        (lambda atoms: atoms.set_pbc([True, True, False]), "1 not periodic in three directions"),
+        (not_a_number("forces"), "1 not finite: forces"),
+        (not_a_number("energy"), "1 not finite: energy"),
     ],
 )
-def test_a_frame_that_is_no_label_of_this_pool_is_told_by_file_and_number(here, change, said):
+def test_a_frame_that_is_no_label_is_told_by_file_and_number_and_left_out(here, change, said):
     frames = crystals(12)
     change(frames[7])
     if frames[7].calc is not None:
         frames[7].calc.atoms = frames[7].copy()  # results belong to the atoms as they are now
     written(here / "old.traj", frames)
-    assert f":3:10: labels[0]: {said}" in told(here, "old.traj")
+    path = campaign_file(here, "old.traj")
+    code, printed = run(path, "validate")
+    assert code == 0
+    assert f":3:10: labels[0]: old.traj: 1 of 12 frames is no label: {said} (old.traj, frame 7)" in printed
+    labels, table = gathered(here, "old.traj")
+    assert len(labels.usable) == 11
+    assert "old.traj, frame 7" not in set(table["place"])
+
+
+def test_all_labels_of_other_elements_are_told_at_once(here):
+    frames = crystals(12)
+    frames[3].symbols[1] = frames[7].symbols[1] = "Ni"
+    frames[5].symbols[0] = "Cu"
+    for atoms in (frames[3], frames[5], frames[7]):
+        atoms.calc.atoms = atoms.copy()
+    written(here / "old.traj", frames)
+    code, printed = run(campaign_file(here, "old.traj"), "validate")
+    assert code == 2
+    assert "labels[0]: old.traj, frame 3: Ni is not in pool.formula, Al4 (and 1 label more)" in printed
+    assert "labels[0]: old.traj, frame 5: Cu is not in pool.formula, Al4; leave" in printed
 
 
 def test_too_few_labels_are_refused(here):

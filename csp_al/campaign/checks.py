@@ -14,7 +14,7 @@ from typing import Any
 from csp_al import objective
 from csp_al.campaign.constraints import conflicts, distance_key, min_distances
 from csp_al.campaign.errors import Finding, KeyPath, shown
-from csp_al.campaign.models import Budget, Pool, Select
+from csp_al.campaign.models import Budget, LabelFile, Pool, Select
 from csp_al.campaign.potentials import PotentialSection, potential_kind
 from csp_al.campaign.references import ReferenceSection
 from csp_al.campaign.section import Section
@@ -52,6 +52,8 @@ def check(values: dict[str, Any], folder: Path) -> Iterator[Finding]:
 
 def _pool(pool: Pool, folder: Path) -> Iterator[Finding]:
     yield from conflicts(pool)
+    if not (pool.size or pool.seeds):
+        yield Finding(("pool", "size"), "no candidates; it must be above 0 where there are no seeds")
     yield from _seeds(pool, folder)
 
 
@@ -74,7 +76,8 @@ def _seeds(pool: Pool, folder: Path) -> Iterator[Finding]:
             yield Finding(("pool", "seeds", row), message)
 
 
-def _labels(names: tuple[str, ...], folder: Path) -> Iterator[Finding]:
+def _labels(files: tuple[LabelFile, ...], folder: Path) -> Iterator[Finding]:
+    names = [file.path for file in files]
     for row, name in enumerate(names):
         if name in names[:row]:
             yield Finding(("labels", row), f"{shown(name)} is there already; remove one of them")
@@ -124,7 +127,7 @@ def _first_labels(select: Select) -> Iterator[Finding]:
 
 
 def _picks(pool: Pool, select: Select) -> Iterator[Finding]:
-    if select.per_cycle > pool.size and not pool.seeds:
+    if 0 < pool.size < select.per_cycle and not pool.seeds:
         message = f"{select.per_cycle} labels a cycle (select.per_cycle) from {pool.size} candidates (pool.size)"
         key = _given(select, "select", "per_cycle") or ("pool", "size")
         yield Finding(key, f"{message}; ask for at most {pool.size}, or make more candidates")

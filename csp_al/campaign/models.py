@@ -7,10 +7,19 @@ Every field carries its unit and meaning in its description, which `csp-al init`
 from __future__ import annotations
 
 from itertools import combinations_with_replacement
-from typing import Annotated
+from typing import Annotated, Any
 
 from ase.formula import Formula
-from pydantic import Field, field_validator, model_validator
+from pydantic import (
+    Field,
+    GetJsonSchemaHandler,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core.core_schema import CoreSchema
 
 from csp_al.campaign.errors import Finding, Misfit, shown
 from csp_al.campaign.potentials import AnyPotential, default_potential
@@ -28,7 +37,9 @@ class Pool(Section):
     """The candidates."""
 
     formula: str = Field(description="atoms per cell, e.g. Si8 or Al4O6")
-    size: Count = Field(1000, description="number of candidates")
+    size: Annotated[int, Field(strict=True, ge=0)] = Field(
+        1000, description="number of candidates to generate; 0: those of seeds alone"
+    )
     min_distance: dict[str, Positive] = Field(
         default_factory=dict,
         description="Å, for each pair of species, e.g. {Si-Si: 1.6}; pairs not given: 0.7 x the sum of covalent radii",
@@ -148,6 +159,53 @@ class Budget(Section):
     hours: Positive | None = Field(None, description="h, maximum wall time of the cycles; null: no limit")
 
 
+class LabelFile(Section):
+    """A source of labels from elsewhere: a path, or a section of it and the keys that its values stand under."""
+
+    path: str = Field(description="of a run directory, a file or a folder, relative to the campaign file")
+    energy: str | None = Field(None, description="key of the energy, eV, e.g. REF_energy")
+    forces: str | None = Field(None, description="key of the forces, eV/Å")
+    stress: str | None = Field(None, description="key of the stress, eV/Å^3, positive under tension")
+    virial: str | None = Field(
+        None, description="key of the virial, eV, instead of the stress: minus stress times volume"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_path_or_section(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return {"path": value}
+        if not isinstance(value, dict):
+            msg = (
+                f"a path, or a section such as {{path: x.extxyz, energy: REF_energy}}, is expected, not {shown(value)}"
+            )
+            raise ValueError(msg)  # noqa: TRY004 - pydantic's validators raise ValueError
+        return value
+
+    @model_validator(mode="after")
+    def _is_stress_or_virial(self) -> LabelFile:
+        if self.stress and self.virial:
+            raise Misfit([Finding(("virial",), "stress and virial say the same; name one of them", at_key=True)])
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_path_if_no_more(self, as_section: SerializerFunctionWrapHandler) -> Any:
+        return as_section(self) if self.keys else self.path
+
+    @property
+    def keys(self) -> dict[str, str]:
+        """The keys that are named, by what they hold."""
+        named = {"energy": self.energy, "forces": self.forces, "stress": self.stress, "virial": self.virial}
+        return {quantity: key for quantity, key in named.items() if key}
+
+
+class _OrPath:
+    """Tells editors that a path alone will do."""
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {"anyOf": [{"type": "string"}, handler(core)]}
+
+
 class Campaign(Section):
     """A campaign file."""
 
@@ -161,11 +219,11 @@ class Campaign(Section):
         description="larger cells of the same composition, with the keys of pool. If given, only these are searched; "
         "the first labels are drawn from the smaller cells of pool, which cost less to label",
     )
-    labels: tuple[str, ...] = Field(
+    labels: tuple[Annotated[LabelFile, _OrPath()], ...] = Field(
         (),
         description="imported labels, computed with the same reference settings, that replace the random draw of the "
         "first cycle: run directories, files that ASE reads (extxyz, databases, outputs), folders of pw.x and VASP "
-        "outputs",
+        "outputs; {path: x.extxyz, energy: REF_energy, ...} names the keys of a file",
     )
     reference: AnyReference
     potential: AnyPotential = Field(default_factory=default_potential)
@@ -194,7 +252,7 @@ class Campaign(Section):
     @property
     def candidates(self) -> str:
         """How many of what, in words."""
-        return " and ".join(f"{pool.size} candidates of {pool.formula}" for pool in self.pools)
+        return " and ".join(f"{pool.size or 'your own'} candidates of {pool.formula}" for pool in self.pools)
 
 
 def species_counts(formula: str) -> dict[str, int]:

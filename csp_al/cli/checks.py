@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import typer
 
 from csp_al.campaign import Campaign, CampaignError, CampaignFile, open_campaign, species_counts
+from csp_al.campaign.checks import LEAST_LABELS
 from csp_al.campaign.errors import Finding, Misfit
 from csp_al.campaign.machine import Machine
 from csp_al.interfaces import Reference
@@ -14,20 +16,24 @@ from csp_al.reference.references import build_reference, places
 
 
 def checked_campaign(path: Path, machine: Machine) -> CampaignFile:
-    """Read a campaign file and the labels that it names, and ask the reference whether it can run here.
+    """Read a campaign file, and the labels and seeds that it names, and ask the reference whether it can run here.
 
     Doubts go to standard error. Raises CampaignError.
     """
     file = open_campaign(path)
     reference = reference_of(file.campaign, machine, path.parent)
-    wrong = [file.problem(("reference", key), message) for key, message in reference.check()]
-    if not wrong:
+    doubts: list[Finding] = []
+    findings = [Finding(("reference", key), message) for key, message in reference.check()]
+    if not findings:
         campaign = file.campaign.model_copy(update={"reference": reference.pinned()})
-        wrong = [file.problem(finding.key, finding.message) for finding in _labels(campaign, path.parent)]
+        findings.extend(_labels(campaign, path.parent, doubts.append))
+    findings.extend(_seeds(file.campaign, path.parent))
+    wrong = [file.problem(finding.key, finding.message) for finding in findings]
     if wrong:
         raise CampaignError(wrong)
-    for key, message in reference.warnings():
-        typer.echo(f"Warning: {file.problem(('reference', key), message)}", err=True)
+    doubts += [Finding(("reference", key), message) for key, message in reference.warnings()]
+    for doubt in doubts:
+        typer.echo(f"Warning: {file.problem(doubt.key, doubt.message)}", err=True)
     return file
 
 
@@ -61,14 +67,26 @@ def reference_of(campaign: Campaign, machine: Machine, base: Path) -> Reference:
     return build_reference(campaign.reference, list(species_counts(campaign.pool.formula)), machine, base)
 
 
-def _labels(campaign: Campaign, folder: Path) -> tuple[Finding, ...]:
+def _seeds(campaign: Campaign, folder: Path) -> Iterator[Finding]:
+    """What is wrong with the seeds of the pools."""
+    from csp_al.campaign.constraints import resolve
+    from csp_al.generate.seeds import find_seeds
+
+    for name, pool in zip(("pool", "search_pool"), campaign.pools, strict=False):
+        seeds, wrong = find_seeds(pool.seeds, resolve(pool), folder)
+        yield from (Finding((name, "seeds", row), message) for row, message in wrong)
+        if not wrong and not campaign.labels and pool.size + len(seeds) < LEAST_LABELS:
+            yield Finding((name, "seeds"), f"one candidate in all; an ensemble needs labels of {LEAST_LABELS} at least")
+
+
+def _labels(campaign: Campaign, folder: Path, tell: Callable[[Finding], None]) -> tuple[Finding, ...]:
     """What is wrong with the labels from elsewhere, as far as can be said without the reference method."""
     if not campaign.labels:
         return ()
     from csp_al.loop.label_set import read_labels
 
     try:
-        read_labels(campaign, folder)
+        read_labels(campaign, folder, tell)
     except Misfit as misfit:
         return misfit.findings
     return ()

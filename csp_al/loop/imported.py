@@ -16,6 +16,7 @@ import pandas as pd
 from ase.units import GPa
 
 from csp_al import objective
+from csp_al.campaign.errors import Finding
 from csp_al.engine.tasks import label_task
 from csp_al.events import LabelsImported
 from csp_al.loop.drive import Drive
@@ -56,10 +57,12 @@ def verify_imported(drive: Drive, given: Labels) -> Labels:
 
 
 def _copy_labels(drive: Drive, folder: Path) -> None:
-    labels, table = read_labels(drive.campaign, drive.base)
+    remarks: list[Finding] = []  # told before, when the file was checked
+    labels, table = read_labels(drive.campaign, drive.base, remarks.append)
     layout.LABELS.write(folder, labels)
     layout.SOURCES.write(folder, table)
-    drive.announce("labels from elsewhere", LabelsImported(len(labels.usable), len(labels) - len(labels.usable)))
+    said = tuple(map(str, remarks))
+    drive.announce("labels from elsewhere", LabelsImported(len(labels.usable), len(labels) - len(labels.usable), said))
 
 
 def _compute_some_again(drive: Drive, folder: Path, given: Labels) -> None:

@@ -24,8 +24,8 @@ def cycle_bytes(campaign: Campaign, candidates: int | None = None, labels: int |
 
 
 def size_of_pools(campaign: Campaign) -> int:
-    """Candidates of all pools."""
-    return sum(pool.size for pool in campaign.pools)
+    """Candidates of all pools; of one of seeds alone at least as many as it has files."""
+    return sum(pool.size or len(pool.seeds) for pool in campaign.pools)
 
 
 def most_atoms(campaign: Campaign) -> int:
