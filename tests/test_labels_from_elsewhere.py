@@ -26,6 +26,7 @@ from csp_al.campaign.machine import Machine
 from csp_al.cli import app
 from csp_al.engine.engines import start_engine
 from csp_al.engine.tasks import read_result
+from csp_al.events import Advanced, Event, Listener, StageStarted
 from csp_al.loop.drive import Drive
 from csp_al.loop.imported import rows_to_check
 from csp_al.loop.label_set import read_labels
@@ -241,7 +242,7 @@ class Killed(BaseException):
     """The driver ends here."""
 
 
-def drive(folder: Path, source: Path, tell: Callable[..., None] = lambda *_, **__: None) -> None:
+def drive(folder: Path, source: Path, tell: Listener = lambda _: None) -> None:
     """A driver without its command line, told to ``tell`` what it does."""
     campaign, place = read_campaign(source), folder / "run"
     place.mkdir(exist_ok=True)
@@ -267,13 +268,12 @@ def test_a_campaign_interrupted_at_each_stage_ends_as_an_undisturbed_one(here):
     source = campaign_file(here, written(here / "old.extxyz", crystals(12)))
     (here / "whole").mkdir()
     drive(here / "whole", source)
-    seen: set[tuple[object, ...]] = set()
+    seen: set[Event] = set()
 
-    def die(event: str, **details: object) -> None:
+    def die(event: Event) -> None:
         """At the beginning of each stage, and at the first sight of each number of things done."""
-        moment = (event, *details.values())
-        if moment not in seen and event in ("stage", "progress") and len(seen) < 40:
-            seen.add(moment)
+        if event not in seen and isinstance(event, StageStarted | Advanced) and len(seen) < 40:
+            seen.add(event)
             raise Killed
 
     (here / "torn").mkdir()
@@ -294,8 +294,8 @@ def test_labels_are_copied_so_that_a_campaign_outlives_its_sources(here):
     old = written(here / "old.extxyz", crystals(12))
     source = campaign_file(here, "old.extxyz", cycles=1)
 
-    def die(event: str, **details: object) -> None:
-        if details.get("stage") == "pool":
+    def die(event: Event) -> None:
+        if event == StageStarted(None, "pool"):
             raise Killed
 
     with pytest.raises(Killed):
@@ -309,8 +309,8 @@ def test_labels_are_copied_so_that_a_campaign_outlives_its_sources(here):
 def test_status_while_labels_are_checked_counts_evaluations_and_no_labels(here):
     source = campaign_file(here, written(here / "old.extxyz", crystals(12)))
 
-    def die(event: str, **details: object) -> None:
-        if event == "progress" and details == {"done": 2, "all": 2}:
+    def die(event: Event) -> None:
+        if event == Advanced(2, 2):
             raise Killed
 
     with pytest.raises(Killed):

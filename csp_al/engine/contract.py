@@ -88,7 +88,7 @@ def _refuses_what_is_no_task(engine: Engine, root: Path) -> None:
 def _ends_what_runs_when_closed(engine: Engine, root: Path) -> None:
     first, slow, waiting = _task(root, "first"), _task(root, "slow", FOR_EVER), _task(root, "waiting")
     _run(engine, root, [first])
-    result = read_result(root, first)
+    result = (root / first / "result.json").read_bytes()
     for task in (slow, waiting):
         engine.submit(task)
     _wait_for_start(engine, root, "slow")
@@ -98,7 +98,7 @@ def _ends_what_runs_when_closed(engine: Engine, root: Path) -> None:
     _wait(lambda: not any(map(_lives, _lines(root))), "what ran has ended")
     assert not claim.is_taken(root / slow)
     assert not is_done(root, slow)
-    assert read_result(root, first) == result, "finished results are kept"
+    assert (root / first / "result.json").read_bytes() == result, "finished results are kept"
     assert set(engine.lost()) == {slow, waiting}
 
 
