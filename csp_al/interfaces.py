@@ -202,6 +202,8 @@ class Gives:
     """Whether sigmas say how far the potential may be wrong."""
     features: int = 0
     """Numbers that tell one crystal from another, see `Prediction`."""
+    heaviest: int = 118
+    """Atomic number of the heaviest element that it takes."""
 
 
 class Ensemble(Protocol):

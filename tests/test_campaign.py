@@ -74,6 +74,12 @@ def problems_of(folder: Path, text: str | bytes) -> list[str]:
     return said
 
 
+def test_elements_that_the_potential_has_no_number_for_are_refused(tmp_path):
+    heavy = "name: lr\npool: {formula: Lr4}\nreference: {kind: gpaw}\n"
+    (problem,) = problems_of(tmp_path, heavy)
+    assert problem.startswith("2:17: pool.formula: the potential takes elements up to Es (99), not Lr")
+
+
 def test_a_good_file_is_read_with_its_values_and_the_defaults_of_the_rest(tmp_path):
     campaign = read_campaign(write(tmp_path, GOOD))
     assert campaign.pool.min_distance == {"Al-O": 1.5, "O-O": 2.0}

@@ -14,12 +14,13 @@ from csp_al.benchmark.target import Target, lowest
 from csp_al.benchmark.trial import known_minima
 from csp_al.campaign.models import Budget, Stop
 from csp_al.interfaces import CONVERGED
-from csp_al.loop.finish import _ranked
+from csp_al.loop.finish import Winner, _ranked
 from csp_al.loop.imported import rows_to_check
 from csp_al.loop.tasks import labels_of
+from csp_al.results import Result, Values
 from csp_al.select import Judged, Rules, Spent, basins, rank, representatives, score, verdict
 from csp_al.select.stopping import changes, top_of
-from csp_al.structures import Prediction, Relaxed, Structures
+from csp_al.structures import Prediction, Relaxed, Status, Structures
 
 KEPT_RUN = Path(__file__).parent / "data" / "run-format-2"
 CRYSTALS = [bulk("Si", "diamond", 5.43, cubic=True), bulk("Si", "sc", 2.53), bulk("Si", "fcc", 3.88)]
@@ -52,11 +53,12 @@ def relaxed():
 def results(relaxed):
     """What the reference would have said of the relaxed crystals."""
     return [
-        {
-            "status": "done", "reason": "", "cost": 1.0, "evaluations": 1, "energy": energy, "fmax": 0.0,
-            "converged": True, "forces": np.zeros((len(atoms), 3)), "stress": np.zeros((3, 3)),
-            "positions": atoms.positions, "cell": atoms.cell.array, "numbers": atoms.numbers,
-        }
+        Result(
+            Values(energy, np.zeros((len(atoms), 3)), np.zeros((3, 3)), atoms.positions, atoms.cell.array, 0.0, 1,
+                   converged=True, steps=0),
+            id="", kind="relax", status=Status.DONE, reason=None, cost=1.0, evaluations=1, attempts=[], host="",
+            started="", finished="",
+        )
         for atoms, energy in zip(CRYSTALS, relaxed.prediction.energy.tolist(), strict=True)
     ]  # fmt: skip
 
@@ -96,10 +98,12 @@ def test_a_volume_that_changes_is_a_change_where_the_objective_sees_it(relaxed, 
 
 
 def test_results_of_the_reference_follow_the_objective(relaxed, values, results):
-    done = dict(zip(IDS.tolist(), results, strict=True))
+    rested = [result.done for result in results]
+    winners = [Winner(atoms, values) for atoms, values in zip(CRYSTALS, rested, strict=True)]
+    done = dict(zip(IDS.tolist(), winners, strict=True))
     table = rank(relaxed, np.zeros(3), np.arange(3))
     drive = SimpleNamespace(campaign=SimpleNamespace(stop=STOP), run=KEPT_RUN)
-    rows, groups = _ranked(drive, SimpleNamespace(table=table), done)
+    rows, groups = _ranked(drive, SimpleNamespace(table=table, relaxed=relaxed), done)
     order = np.argsort(values)
     assert [row["id"] for row in rows] == IDS[order].tolist()
     assert [group[0] for group in groups] == IDS[order].tolist()

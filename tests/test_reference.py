@@ -593,3 +593,71 @@ def test_last_cell_has_a_single_point_of_its_own_mesh_also_when_it_was_interrupt
         again = relax(Meshed(), start, attempt(folder, 2), fmax=0.01, max_steps=40)
         assert again.energy == pytest.approx(result.energy, abs=1e-9)
         assert again.evaluations == len(lines) - done
+
+
+# --- results of other shapes
+
+
+class Shaped(EMT):
+    """EMT whose results are handed out otherwise."""
+
+    def __init__(self, **changes):
+        super().__init__()
+        self.changes = changes
+
+    def calculate(self, *args, **kwargs):
+        super().calculate(*args, **kwargs)
+        for name, change in self.changes.items():
+            self.results[name] = change(self.results[name])
+
+
+class Shapes:
+    """A reference of one calculator."""
+
+    name = "shapes"
+
+    def __init__(self, **changes):
+        self.changes = changes
+
+    def calculator(self, atoms, directory):
+        return Shaped(**self.changes)
+
+    def kpoints(self, atoms):
+        return None
+
+
+def nine(stress):
+    xx, yy, zz, yz, xz, xy = stress
+    return np.array([xx, xy, xz, xy, yy, yz, xz, yz, zz])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"energy": lambda e: np.array([e]), "free_energy": lambda e: np.array([[e]])},
+        {"stress": nine},
+        {"stress": lambda s: nine(s).reshape(3, 3)},
+        {"stress": list, "forces": lambda f: f.tolist()},
+    ],
+)
+def test_results_in_another_clear_shape_are_taken(tmp_path, changes):
+    atoms = perturbed(bulk("Al", cubic=True))
+    plain, other = (single_point(reference, atoms, tmp_path) for reference in (EMT_REFERENCE, Shapes(**changes)))
+    assert other.energy == plain.energy
+    np.testing.assert_array_equal(other.forces, plain.forces)
+    np.testing.assert_allclose(other.stress, plain.stress, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"free_energy": lambda e: np.array([e, e])}, r"energy of shape \(2,\); one number is expected"),
+        ({"forces": lambda f: f[:1]}, r"forces of shape \(1, 3\) for 4 atoms; \(4, 3\) is expected"),
+        ({"forces": lambda f: f.ravel()}, r"forces of shape \(12,\) for 4 atoms"),
+        ({"stress": lambda s: s[:3]}, r"stress of shape \(3,\); six numbers in Voigt's order"),
+        ({"forces": lambda f: "none"}, "forces: numbers are expected, not str"),
+    ],
+)
+def test_results_in_no_clear_shape_are_named(tmp_path, changes, words):
+    with pytest.raises(ReferenceFailedError, match=words):
+        single_point(Shapes(**changes), perturbed(bulk("Al", cubic=True)), tmp_path)

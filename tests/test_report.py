@@ -105,6 +105,10 @@ def test_the_package_opens_a_run(finished_run):
 def test_a_folder_that_is_no_run_directory_is_refused(tmp_path):
     with pytest.raises(NoRunError, match="no run directory"):
         open_run(tmp_path)
+    file = tmp_path / "campaign.yaml"
+    file.write_text("name: al4\n")
+    with pytest.raises(NoRunError, match="a file, where a run directory is expected"):
+        open_run(file)
 
 
 def test_pool_table_and_structures_are_those_published(run, finished_run):

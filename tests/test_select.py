@@ -38,7 +38,7 @@ from csp_al.select import (
     verdict,
     walk_forward,
 )
-from csp_al.select.identity import pairs_of_same
+from csp_al.select.identity import count_arrivals, pairs_of_same
 from csp_al.select.pick import same_geometry
 from csp_al.structures import Labels, Prediction, Relaxed, Structures
 
@@ -355,6 +355,17 @@ def test_basins_are_found_and_counted_upwards_in_energy():
     found = basins(relaxed)
     assert (found == truth).all()
     assert (times_reached(found) == np.array([5, 1, 8, 1, 3])[truth]).all()
+
+
+def test_crystals_that_share_a_basin_share_the_candidates_that_reached_it():
+    # four candidates in a basin of two crystals that a poor potential takes for one; one alone in another basin
+    crystals = [diamond(), lonsdaleite(), diamond(5.44), lonsdaleite(), bc8()]
+    structures = Structures.from_atoms(crystals)
+    shared = np.array([0, 0, 0, 0, 1])
+    assert count_arrivals([[0], [1], [4]], shared, structures) == [2, 2, 1]
+    assert count_arrivals([[1]], shared, structures) == [4]  # nobody else claims the basin
+    assert count_arrivals([[0, 4], [1]], shared, structures) == [3, 2]  # a crystal that came from two basins
+    assert count_arrivals([[0], [1]], np.array([0, 0, 0, -1, 1]), structures) == [2, 1]
 
 
 def test_a_pool_that_reached_one_basin_only_is_not_torn_apart_by_its_noise():

@@ -11,10 +11,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from ase.data import atomic_numbers, chemical_symbols
+
 from csp_al import objective
 from csp_al.campaign.constraints import conflicts, distance_key, min_distances
 from csp_al.campaign.errors import Finding, KeyPath, shown
-from csp_al.campaign.models import Budget, LabelFile, Pool, Select
+from csp_al.campaign.models import Budget, LabelFile, Pool, Select, species_counts
 from csp_al.campaign.potentials import PotentialSection, potential_kind
 from csp_al.campaign.references import ReferenceSection
 from csp_al.campaign.section import Section
@@ -87,11 +89,22 @@ def _labels(files: tuple[LabelFile, ...], folder: Path) -> Iterator[Finding]:
 
 
 def _potential(potential: PotentialSection, pool: Any, larger: Any) -> Iterator[Finding]:
-    yield from lacking(potential_kind(potential).gives(potential))
+    gives = potential_kind(potential).gives(potential)
+    yield from lacking(gives)
     if isinstance(pool, Pool):
+        yield from _heavy_elements(pool, gives.heaviest)
         yield from _sight(pool, potential)
     if isinstance(larger, Pool):
         yield from map(_of_search_pool, _sight(larger, potential))
+
+
+def _heavy_elements(pool: Pool, heaviest: int) -> Iterator[Finding]:
+    heavy = [symbol for symbol in species_counts(pool.formula) if atomic_numbers[symbol] > heaviest]
+    if heavy:
+        message = (
+            f"the potential takes elements up to {chemical_symbols[heaviest]} ({heaviest}), not {', '.join(heavy)}"
+        )
+        yield Finding(("pool", "formula"), f"{message}; choose another kind of potential")
 
 
 def _sight(pool: Pool, potential: PotentialSection) -> Iterator[Finding]:

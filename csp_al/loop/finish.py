@@ -20,7 +20,7 @@ from csp_al.loop.drive import Drive
 from csp_al.loop.progress import Progress
 from csp_al.loop.tasks import run_all
 from csp_al.results import Result, Values
-from csp_al.select.identity import distinct, times_reached
+from csp_al.select.identity import count_arrivals, distinct
 from csp_al.select.ranking import representatives, rows_of
 from csp_al.store import layout
 from csp_al.store.run_directory import cycles
@@ -119,9 +119,9 @@ def _ranked(
     structures = Structures.from_atoms([winner.atoms for winner in winners.values()], candidates)
     energies = objective.values(np.array([winner.rested.energy for winner in winners.values()]), structures)
     groups = distinct(structures, energies, drive.campaign.stop.tolerance, len(candidates))
-    reached = times_reached(progress.table["basin"].to_numpy())
+    reached = _count_arrivals(progress, [[candidates[row] for row in group] for group in groups])
     rows = []
-    for rank, group in enumerate(groups, start=1):
+    for rank, (group, arrivals) in enumerate(zip(groups, reached, strict=True), start=1):
         candidate = candidates[group[0]]
         place = progress.table.index[progress.table["id"] == candidate][0]
         predicted = progress.table.loc[place]
@@ -135,11 +135,20 @@ def _ranked(
                 "energy_above_best": energy - float(energies[groups[0][0]]),
                 "predicted_energy_per_atom": float(predicted["energy_per_atom"]),
                 "predicted_sigma": float(predicted["sigma_per_atom"]),
-                "times_reached": int(reached[place]),
+                "times_reached": arrivals,
                 "cycle": cycles(drive.run)[-1],
             }
         )
     return [_with_file_name(row) for row in rows], [[candidates[row] for row in group] for group in groups]
+
+
+def _count_arrivals(progress: Progress, groups: list[list[int]]) -> list[int]:
+    """How many candidates came to rest, by the ensemble, in the crystals of each group of candidates."""
+    relaxed = progress.relaxed
+    assert relaxed is not None  # crystals were chosen from it
+    basin = progress.table.set_index("id")["basin"].loc[relaxed.structures.ids].to_numpy()
+    rows = [rows_of(relaxed.structures, group).tolist() for group in groups]
+    return count_arrivals(rows, basin, relaxed.structures)
 
 
 def _description(winner: Winner) -> dict[str, Any]:

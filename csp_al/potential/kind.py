@@ -26,6 +26,10 @@ WEIGHTS: Final = 10
 """Numbers per member, interaction and squared width of the features, in SchNet, PaiNN and SO3net alike, within 3x."""
 
 
+HEAVIEST: Final = 99
+"""Einsteinium: schnetpack's networks have an embedding for each atomic number below 100."""
+
+
 class NetworkPotential(PotentialSection):
     """The ensemble and how it is trained."""
 
@@ -57,7 +61,7 @@ def network_kind(section: type[NetworkPotential]) -> PotentialKind:
 
 
 def _gives(section: NetworkPotential) -> Gives:
-    return Gives(features=section.members * section.features)
+    return Gives(features=section.members * section.features, heaviest=HEAVIEST)
 
 
 def _new(section: NetworkPotential, seed: list[int], device: torch.device) -> Ensemble:

@@ -10,12 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
 from ase.optimize import BFGS
-from ase.stress import full_3x3_to_voigt_6_stress
+from ase.stress import full_3x3_to_voigt_6_stress, voigt_6_to_full_3x3_stress
 
 from csp_al import objective
 from csp_al.files import seal, unseal
@@ -164,7 +164,7 @@ def _evaluate(calculator: BaseCalculator, atoms: Atoms) -> Evaluation:
     atoms.calc = calculator
     try:
         energy = _force_consistent_energy(atoms)
-        evaluation = Evaluation(energy, np.array(atoms.get_forces()), np.array(atoms.get_stress(voigt=False)))
+        evaluation = Evaluation(energy, _forces(atoms), _stress(atoms))
     except ReferenceFailedError:
         raise
     except PropertyNotImplementedError as error:
@@ -181,9 +181,43 @@ def _evaluate(calculator: BaseCalculator, atoms: Atoms) -> Evaluation:
 
 def _force_consistent_energy(atoms: Atoms) -> float:
     try:
-        return float(atoms.get_potential_energy(force_consistent=True))
+        energy = atoms.get_potential_energy(force_consistent=True)
     except PropertyNotImplementedError:
-        return float(atoms.get_potential_energy())
+        energy = atoms.get_potential_energy()
+    values = _numbers("energy", energy)
+    if values.size != 1:
+        raise ReferenceFailedError(f"energy of shape {values.shape}; one number is expected", Failure.UNREADABLE_OUTPUT)
+    return float(values.item())
+
+
+def _forces(atoms: Atoms) -> Floats:
+    forces = _numbers("forces", atoms.get_forces())
+    if forces.shape != (wanted := (len(atoms), 3)):
+        msg = f"forces of shape {forces.shape} for {len(atoms)} atoms; {wanted} is expected"
+        raise ReferenceFailedError(msg, Failure.UNREADABLE_OUTPUT)
+    return forces
+
+
+def _stress(atoms: Atoms) -> Floats:
+    """The stress, (3, 3), of six numbers in Voigt's order, nine, or three rows of three; symmetric, as in ASE."""
+    stress = _numbers("stress", atoms.calc.get_stress(atoms))
+    if stress.shape == (9,):
+        stress = stress.reshape(3, 3)
+    if stress.shape == (3, 3):
+        stress = full_3x3_to_voigt_6_stress(stress)
+    if stress.shape != (6,):
+        msg = f"stress of shape {stress.shape}; six numbers in Voigt's order, or three rows of three, are expected"
+        raise ReferenceFailedError(msg, Failure.UNREADABLE_OUTPUT)
+    full: Floats = voigt_6_to_full_3x3_stress(stress)
+    return full
+
+
+def _numbers(what: str, value: Any) -> Floats:
+    try:
+        return np.array(value, dtype=float)
+    except (TypeError, ValueError) as error:
+        msg = f"{what}: numbers are expected, not {type(value).__name__} ({_one_line(error)})"
+        raise ReferenceFailedError(msg, Failure.UNREADABLE_OUTPUT) from error
 
 
 def _frame(atoms: Atoms, evaluation: Evaluation) -> Frame:

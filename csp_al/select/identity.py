@@ -15,6 +15,7 @@ A matcher can still not tell what differs by less than that, so wherever energie
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -165,6 +166,32 @@ def times_reached(basin: Ints) -> Ints:
     """How many candidates came to rest in the basin of each one, (n,); 0 where that is `UNKNOWN`."""
     counts = np.bincount(basin[basin != UNKNOWN], minlength=1)
     return np.where(basin == UNKNOWN, 0, counts[basin])
+
+
+def count_arrivals(groups: Sequence[Sequence[int]], basin: Ints, structures: Structures) -> list[int]:
+    """How many candidates came to rest in each of these crystals, whose rows in the batch a group holds.
+
+    Those in the basins of its rows. Where crystals of several groups share a basin, as the stackings of close packing
+    may, each candidate there counts for the crystal that the matcher calls the same, or for none, so that no candidate
+    counts twice.
+    """
+    owners: dict[int, list[int]] = {}
+    for number, group in enumerate(groups):
+        for home in dict.fromkeys(basin[list(group)].tolist()):
+            owners.setdefault(home, []).append(number)
+    counts = [0] * len(groups)
+    for home, rivals in owners.items():
+        rows = np.flatnonzero(basin == home) if home != UNKNOWN else np.zeros(0, np.int64)
+        if len(rivals) == 1:
+            counts[rivals[0]] += len(rows)
+            continue
+        crystals = dict(zip(rows.tolist(), map(_reduce, structures.take(rows).to_atoms()), strict=True))
+        founders = [(number, crystals[row]) for number in rivals for row in groups[number] if row in crystals]
+        for crystal in crystals.values():
+            same = next((number for number, founder in founders if _match(founder, crystal)), None)
+            if same is not None:
+                counts[same] += 1
+    return counts
 
 
 def _group(energies: Floats, volumes: Floats, features: Floats) -> Ints:

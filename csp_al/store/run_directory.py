@@ -68,6 +68,8 @@ def read_campaign_of(run: Path, *, trust: Trust = False) -> Campaign:
     are trusted, or this one.
     """
     path = run / SETTINGS
+    if run.is_file():
+        raise NoRunError(f"{run}: a file, where a run directory is expected; 'csp-al run FILE' makes one, under runs/")
     try:
         content = read_sealed(path, "settings")["campaign"]
         return Campaign.recall(content, trust)
