@@ -22,7 +22,7 @@ from csp_al.cli import app
 from csp_al.cli.trust import UntrustedError, refuse_code
 from csp_al.interfaces import Gives
 from csp_al.kinds import OURS, POTENTIALS
-from csp_al.loop.stages import DESCRIBED
+from csp_al.loop.bodies import DESCRIBED
 from csp_al.potential.contract import check_kind
 from csp_al.report.tables import open_run
 from csp_al.store.run_directory import read_campaign_of

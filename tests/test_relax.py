@@ -283,9 +283,9 @@ def test_relaxations_by_the_ensemble_and_by_the_reference_end_where_the_objectiv
     np.testing.assert_allclose(pressed.prediction.energy, by_hand.energy)  # what is reported stays an energy
     reference = SimpleNamespace(calculator=lambda *_: lennard_jones(**LJ), kpoints=lambda _: None)
     result = relax_by_reference(reference, starts.to_atoms()[0], tmp_path, fmax=0.005, max_steps=300)
-    assert result["converged"]
-    assert np.linalg.det(result["cell"]) == pytest.approx(pressed.structures.volumes[0], rel=1e-3)
-    assert result["energy"] == pytest.approx(pressed.prediction.energy[0], abs=1e-2)
+    assert result.converged
+    assert np.linalg.det(result.cell) == pytest.approx(pressed.structures.volumes[0], rel=1e-3)
+    assert result.energy == pytest.approx(pressed.prediction.energy[0], abs=1e-2)
 
 
 # --- a pool
