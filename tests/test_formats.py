@@ -272,6 +272,57 @@ def test_what_may_be_code_is_not_kept_from_a_run_directory(run):
         go_on(run)
 
 
+@pytest.mark.parametrize(
+    ("section", "change"),
+    [
+        ("potential", {"kind": "stranger.KIND"}),
+        ("search_pool", {"formula": "Al2", "sources": [{"kind": "stranger.SOURCE", "share": 1}]}),
+    ],
+)
+def test_kind_that_only_a_run_directory_names_is_no_default_that_it_keeps(run, tmp_path, monkeypatch, section, change):
+    (tmp_path / "stranger.py").write_text(f"open({str(tmp_path / 'owned')!r}, 'w')")
+    monkeypatch.chdir(tmp_path)
+    settings = read_sealed(run / "resolved.json", "settings")
+    settings["campaign"][section] = (settings["campaign"].get(section) or {}) | change
+    write_sealed(run / "resolved.json", "settings", settings)
+    own = run / "campaign.yaml"
+    own.write_text(without_potential(own.read_text()))
+    with pytest.raises(ChangedError, match=rf"{section}.*'stranger\..* then, .* now"):
+        go_on(run, change=without_potential)
+    assert not (tmp_path / "owned").exists()
+
+
+def test_of_a_kind_that_is_not_ours_numbers_are_kept_and_no_texts(run, tmp_path, monkeypatch):
+    (tmp_path / "theirs.py").write_text(
+        "from csp_al.campaign.references import ReferenceSection\n"
+        "from csp_al.interfaces import ReferenceKind\n"
+        "class Theirs(ReferenceSection):\n"
+        "    kind: str\n"
+        "    width: float = 0.1\n"
+        "    function: str = 'theirs.harmless'\n"
+        "KIND = ReferenceKind(Theirs, build=None)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    settings = read_sealed(run / "resolved.json", "settings")
+    section = {"kind": "theirs.KIND", "time_limit": 60, "width": 0.2, "function": "theirs.harmless"}
+    settings["campaign"]["reference"] = section
+    write_sealed(run / "resolved.json", "settings", settings)
+
+    def change(text: str) -> str:
+        return text.replace("kind: ase, calculator: ase.calculators.emt.EMT", "kind: theirs.KIND")
+
+    campaign, _ = go_on(run, change=change)
+    assert campaign.reference.width == 0.2
+    section["function"] = "os.mkdir"
+    write_sealed(run / "resolved.json", "settings", settings)
+    with pytest.raises(ChangedError, match=r"reference\.function: 'os\.mkdir' then, 'theirs\.harmless' now"):
+        go_on(run)
+
+
+def without_potential(text: str) -> str:
+    return "".join(line for line in text.splitlines(keepends=True) if not line.startswith("potential:"))
+
+
 # --- the table of formats
 
 

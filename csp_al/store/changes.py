@@ -14,11 +14,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from pydantic.fields import FieldInfo
+
 from csp_al.campaign.document import read_document
 from csp_al.campaign.errors import CampaignError
 from csp_al.campaign.models import Campaign
+from csp_al.campaign.open_section import Kept, marker_of
 from csp_al.campaign.references import ReferenceSection
 from csp_al.campaign.section import Section
+from csp_al.kinds import is_ours
 from csp_al.reference.references import places
 from csp_al.store.layout import VERDICT
 from csp_al.store.repair import set_aside
@@ -72,22 +76,37 @@ def keep_defaults(run: Path, before: Campaign, now: Campaign) -> tuple[Campaign,
     return campaign, [f"{key} stays {old!r}, as this run began (the default is {new!r} now)" for key, old, new in found]
 
 
-def _kept(before: S, now: S, given: Any) -> S:
+def _kept(before: S, now: S, given: Any, *, ours: bool = True) -> S:
     """The section ``before`` with the keys that ``now`` was given, or that were ``given`` before.
 
-    A default that is empty, or the place of something, is never kept: what a run directory holds there was given by
-    somebody, and may be code.
+    What may be code of the author of a run directory is never kept; ``ours``: whether the kind of the section is.
     """
     said = given if isinstance(given, Mapping) else {}
     aside = places(now) if isinstance(now, ReferenceSection) else ()
     taken = {}
-    for key in type(now).model_fields:
+    for key, field in type(now).model_fields.items():
         old, new = getattr(before, key), getattr(now, key)
         if isinstance(old, Section) and type(old) is type(new):
-            taken[key] = _kept(old, new, said.get(key))
-        elif key in now.model_fields_set or key in said or new in ({}, ()) or key in aside:
+            taken[key] = _kept(old, new, said.get(key), ours=ours and _is_of_ours(field, new))
+        elif key in now.model_fields_set or key in said or key in aside or not _is_default(old, new, ours=ours):
             taken[key] = new
     return before.model_copy(update=taken)
+
+
+def _is_of_ours(field: FieldInfo, section: Section) -> bool:
+    mark = marker_of(field)
+    return mark is None or is_ours(mark.group, getattr(section, "kind", ""))
+
+
+def _is_default(old: Any, new: Any, *, ours: bool) -> bool:
+    """Whether what a run directory holds was a default of csp_al, and nothing that somebody may have put there.
+
+    Nobody gives code as a number. A text may be an import path in the section of a kind that is not ours; where the
+    default is empty, whatever is there was given; and a section of a kind that was not imported is its author's.
+    """
+    if isinstance(old, Section):
+        return isinstance(new, Section) and not isinstance(old, Kept)
+    return new not in ({}, ()) and (ours or isinstance(old, int | float | None))
 
 
 def _as_json(campaign: Campaign) -> dict[str, Any]:
