@@ -1,7 +1,9 @@
 """Contract tests for what packages add to csp_al, to be called from their own tests. Each raises AssertionError.
 
-def test_my_reference_keeps_its_contract(tmp_path):
-check_reference({"kind": "springs", "stiffness": 2.0}, bulk("Al"), tmp_path)
+A test of a package:
+
+    def test_my_reference_keeps_its_contract(tmp_path):
+        check_reference({"kind": "springs", "depth": 0.3}, bulk("Al"), tmp_path)
 """
 
 from __future__ import annotations
