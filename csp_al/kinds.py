@@ -53,22 +53,23 @@ class UnknownKindError(ValueError):
 
 
 class BrokenKindError(ValueError):
-    """A kind that is not ours cannot be imported; the message is one line with the reason."""
+    """A kind that is not ours cannot be imported, or is no record; the message is one line with the reason."""
 
 
 def find(group: str, name: str) -> Any:
-    """The record of a kind. Raises UnknownKindError, and BrokenKindError for one that cannot be imported."""
+    """The record of a kind. Raises UnknownKindError, and BrokenKindError for one that cannot be imported or is none."""
     if name in OURS[group]:
-        module, _, record = OURS[group][name].rpartition(".")
-        return getattr(import_module(module), record)
+        return _ours(group, name)
     if points := installed(group).get(name):
-        return _load(points)
-    if "." not in name:
+        record = _load(points)
+    elif "." in name:
+        record = _by_path(name)
+    else:
         raise UnknownKindError(group, name)
-    try:
-        return find_named(name)
-    except ImportPathError as error:
-        raise BrokenKindError(str(error)) from error
+    wanted = type(_ours(group, next(iter(OURS[group]))))
+    if not isinstance(record, wanted):
+        raise BrokenKindError(f"{name}: of type {type(record).__name__}, not {wanted.__module__}.{wanted.__name__}")
+    return record
 
 
 def names(group: str) -> list[str]:
@@ -88,6 +89,18 @@ def installed(group: str) -> dict[str, list[EntryPoint]]:
         if point.value not in [other.value for other in found.setdefault(point.name, [])]:
             found[point.name].append(point)
     return found
+
+
+def _ours(group: str, name: str) -> Any:
+    module, _, record = OURS[group][name].rpartition(".")
+    return getattr(import_module(module), record)
+
+
+def _by_path(path: str) -> Any:
+    try:
+        return find_named(path)
+    except ImportPathError as error:
+        raise BrokenKindError(str(error)) from error
 
 
 def _load(points: list[EntryPoint]) -> Any:

@@ -8,8 +8,9 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from csp_al import kinds
 from csp_al.campaign import Campaign, CampaignError, Pool, campaign_schema, campaign_template, read_campaign
 from csp_al.campaign.open_section import Kept, OfKind
 from csp_al.campaign.references import ReferenceSection
+from csp_al.campaign.section import Section
 from csp_al.campaign.sources import SourceSection
 from csp_al.cli import app
 from csp_al.cli.trust import UntrustedError, refuse_code
@@ -161,6 +163,37 @@ def test_each_of_our_kinds_is_found_and_has_a_section_of_its_name(group):
         assert name in section.model_fields["kind"].annotation.__args__
 
 
+def test_campaign_tells_every_kind_that_it_asks_for():
+    """Trust goes by `Campaign.kinds`: a section of some kind that it did not tell would run its author's code."""
+    told = {"reference": REFERENCES, "potential": POTENTIALS, "pool.sources": SOURCES, "search_pool.sources": SOURCES}
+    assert dict(open_sections(Campaign)) == told
+    source = {"share": 0.1, "kind": "random"}
+    pool = {"formula": "Al4", "sources": [source]}
+    campaign = Campaign.model_validate(
+        {"name": "a", "pool": pool, "search_pool": pool, "reference": {"kind": "gpaw"}, "potential": {"kind": "painn"}}
+    )
+    expected = [(REFERENCES, "gpaw"), (POTENTIALS, "painn"), (SOURCES, "random"), (SOURCES, "random")]
+    assert campaign.kinds == expected
+
+
+def open_sections(section: type[Section], where: str = "") -> Iterator[tuple[str, str]]:
+    """Keys of a section, and of those below it, whose values are sections of some kind, and their groups."""
+    for key, field in section.model_fields.items():
+        parts = list(parts_of(Annotated[field.annotation, *field.metadata, None]))
+        marks = [part for part in parts if isinstance(part, OfKind)]
+        if marks:
+            yield f"{where}{key}", marks[0].group
+        for part in parts:
+            if isinstance(part, type) and issubclass(part, Section):
+                yield from open_sections(part, f"{where}{key}.")
+
+
+def parts_of(annotation: object) -> Iterator[object]:
+    yield annotation
+    for part in (*get_args(annotation), *getattr(annotation, "__metadata__", ())):
+        yield from parts_of(part)
+
+
 def test_unknown_kind_is_told_with_what_was_meant_and_where(tmp_path, example):
     with pytest.raises(UnknownKindError, match="unknown kind 'spring', did you mean springs"):
         find(REFERENCES, "spring")
@@ -170,6 +203,28 @@ def test_unknown_kind_is_told_with_what_was_meant_and_where(tmp_path, example):
     assert said.endswith("reference.kind: unknown word xyzzy; allowed: gpaw, espresso, ase, springs")
     said = problem_of(tmp_path, CAMPAIGN.replace("kind: strained", "kind: straned"))
     assert said.startswith("7:20: pool.sources[0].kind: unknown word straned, did you mean strained?")
+
+
+def test_record_of_another_group_and_what_only_looks_like_a_record_are_no_kinds(tmp_path, monkeypatch):
+    (tmp_path / "looks.py").write_text(
+        "from csp_al.reference.gpaw import KIND as GPAW\nclass Like:\n    section = GPAW.section\nLIKE = Like()\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    for path, what in (("looks.LIKE", "Like"), ("csp_al.generate.random_cells.KIND", "SourceKind")):
+        with pytest.raises(BrokenKindError, match=rf"{path}: of type {what}, not csp_al\.interfaces\.ReferenceKind"):
+            find(REFERENCES, path)
+
+
+@pytest.mark.parametrize(
+    ("section", "said"),
+    [
+        ("reference: {kind: gpaw, calculator: a.b}", "reference.calculator: unknown key here; it is one of kind ase"),
+        ("reference: {kind: gpaw, ecutwfc: 30}", "reference.ecutwfc: unknown key here; it is one of kind espresso"),
+        ("reference: {kind: gpaw, cutof: 30}", "reference.cutof: unknown key, did you mean cutoff?"),
+    ],
+)
+def test_key_of_another_kind_is_told_as_such(tmp_path, section, said):
+    assert problem_of(tmp_path, f"name: a\npool: {{formula: Al4}}\n{section}\n").endswith(said)
 
 
 def test_wrong_keys_of_a_packages_section_are_told_as_those_of_ours(tmp_path, example):
@@ -185,7 +240,7 @@ def test_wrong_keys_of_a_packages_section_are_told_as_those_of_ours(tmp_path, ex
     ("code", "said"),
     [
         ("import not_installed_anywhere", "cannot be imported (ModuleNotFoundError: No module named 'not_installed"),
-        ("KIND = 3", "names no record with a section"),
+        ("KIND = 3", "of type int, not csp_al.interfaces.ReferenceKind"),
         ("", "cannot be imported (AttributeError"),
     ],
 )
@@ -201,6 +256,14 @@ def test_package_that_is_broken_is_told_in_one_line_with_its_own_error(tmp_path,
     assert said in told
     with pytest.raises(ValueError, match="frail"):
         campaign_template("a", "Al4", "frail")
+    ok, remedy = {what: (ok, remedy) for ok, what, remedy in examine()}[
+        "csp_al.references: frail, of the package frail, does not work"
+    ]
+    assert not ok
+    assert said in remedy
+    references = campaign_schema()["properties"]["reference"]["oneOf"]
+    (broken,) = [one for one in references if one.get("properties", {}).get("kind") == {"const": "frail"}]
+    assert said in broken["description"]
 
 
 def test_name_of_ours_stays_ours_and_two_packages_of_one_name_are_refused(tmp_path, monkeypatch):
@@ -227,6 +290,15 @@ def test_schema_and_template_know_the_kinds_of_packages(example, tmp_path):
     source = {"kind": "strained", "share": 0.5, "strain": 0.2}
     assert validator.is_valid(reference | {"pool": {"formula": "Al4", "sources": [source]}})
     assert not validator.is_valid(reference | {"pool": {"formula": "Al4", "sources": [source | {"share": 2}]}})
+    for potential, valid in (
+        ({"members": 3}, True),
+        ({"kind": "painn", "members": 3}, True),
+        ({"kind": "painn", "lengths": 0.1}, False),
+        ({"kind": "fitted_emt", "lengths": 0.1}, True),
+        ({"kind": "fitted_emt", "cutoff": 5.0}, False),
+        ({"kind": "nosuch"}, False),
+    ):
+        assert validator.is_valid(reference | {"potential": potential}) is valid, potential
     text = campaign_template("a", "Al4", "springs")
     assert "one of: gpaw, espresso, ase, springs" in text
     (tmp_path / "a.yaml").write_text(text)

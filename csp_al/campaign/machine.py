@@ -116,7 +116,7 @@ def _read(path: Path) -> Machine:
 def _section(engine: Any) -> type[Machine] | Finding:
     """The section of a machine file for this engine, or what is wrong with the engine."""
     try:
-        section = getattr(find(ENGINES, engine), "section", None) if isinstance(engine, str) else None
+        section = find(ENGINES, engine).section if isinstance(engine, str) else None
     except BrokenKindError as error:
         return Finding(("engine",), str(error))
     except UnknownKindError:

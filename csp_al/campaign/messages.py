@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 
 from csp_al.campaign.errors import Finding, KeyPath, Misfit, dotted, shown
 from csp_al.campaign.models import Campaign
-from csp_al.campaign.open_section import OfKind
+from csp_al.campaign.open_section import OfKind, marker_of
 from csp_al.campaign.section import Section
 from csp_al.kinds import OURS
 from csp_al.spelling import did_you_mean
@@ -105,6 +105,8 @@ def _finding(details: ErrorDetails, place: _Place) -> Finding:  # noqa: PLR0911 
 def _unknown_key(key: KeyPath, section: type[BaseModel]) -> str:
     known = list(section.model_fields)
     word = str(key[-1])
+    if kinds := _kinds_with(key):
+        return f"unknown key here; it is one of kind {' and '.join(kinds)}"
     hint = did_you_mean(word, known)
     elsewhere = [] if hint else [path for path in _all_keys() if path[-1] == word]
     if elsewhere:
@@ -153,6 +155,16 @@ def _part(value: Any, key: int | str) -> Any:
         return value[key]
     except (LookupError, TypeError):
         return None
+
+
+def _kinds_with(key: KeyPath) -> list[str]:
+    """Those of our kinds that this key would be right for."""
+    if len(key) != 2 or key[0] not in Campaign.model_fields:
+        return []
+    field = Campaign.model_fields[key[0]]
+    mark = marker_of(field)
+    known = {kind: _section(_annotation(field), {"kind": kind}) for kind in OURS[mark.group]} if mark else {}
+    return [kind for kind, section in known.items() if section and key[1] in section.model_fields]
 
 
 def _all_keys() -> Iterator[KeyPath]:

@@ -8,10 +8,10 @@ context of the validation leaves out, is kept as it is, and nothing of that kind
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo, create_model
 from pydantic.fields import FieldInfo
@@ -22,6 +22,8 @@ from csp_al.campaign.errors import Finding, Misfit, shown
 from csp_al.campaign.section import Section, Trust
 from csp_al.kinds import BrokenKindError, UnknownKindError, find, is_ours, names
 from csp_al.spelling import did_you_mean
+
+_SAYS_KIND: Final[JsonSchemaValue] = {"required": ["kind"]}
 
 
 class Kept(Section):
@@ -49,20 +51,15 @@ class OfKind:
             wrong = "missing; allowed: " + ", ".join(names(self.group)) if name is None else self._unknown(name)
             raise Misfit([Finding(("kind",), wrong)])
         try:
-            section = getattr(find(self.group, name), "section", None)
+            section = find(self.group, name).section
         except UnknownKindError:
             raise Misfit([Finding(("kind",), self._unknown(name))]) from None
         except BrokenKindError as error:
             raise Misfit([Finding(("kind",), str(error))]) from error
         if not (isinstance(section, type) and issubclass(section, base)):
-            message = f"{shown(name)} names no record with a section, a subclass of {base.__name__}"
+            message = f"the section of {shown(name)} is no subclass of {base.__name__}"
             raise Misfit([Finding(("kind",), message)])
         return section
-
-    def sections(self, base: type[Section], kinds: Iterable[str]) -> Iterator[tuple[str, type[Section]]]:
-        """The sections of these kinds. Raises ValueError where one cannot be imported."""
-        for name in kinds:
-            yield name, self.section({"kind": name}, base)
 
     def _unknown(self, name: object) -> str:
         allowed = names(self.group)
@@ -94,20 +91,27 @@ class OfKind:
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         base = schema["metadata"]["base"]
-        sections = {name: _told_apart(name, section) for name, section in self.sections(base, names(self.group))}
-        choices = {name: section.__pydantic_core_schema__ for name, section in sections.items()}
+        choices, broken = {}, {}
+        for name in names(self.group):
+            try:
+                choices[name] = _told_apart(name, self.section({"kind": name}, base)).__pydantic_core_schema__
+            except Misfit as misfit:  # a package that is broken takes nothing from the others
+                broken[name] = str(misfit)
         found = handler(core_schema.tagged_union_schema(choices, discriminator="kind"))
         default = found["discriminator"]["mapping"].get(self.default)
-        said = {"required": ["kind"]}
-        found["oneOf"] = [one if one.get("$ref") == default else one | said for one in found["oneOf"]]
-        path = {"kind": {"type": "string", "pattern": r"\."}}
-        found["oneOf"].append({"type": "object", "description": "Any kind by its path.", "properties": path} | said)
+        found["oneOf"] = [one if one.get("$ref") == default else one | _SAYS_KIND for one in found["oneOf"]]
+        found["oneOf"] += [_of_any_keys({"const": name}, words) for name, words in broken.items()]
+        found["oneOf"].append(_of_any_keys({"type": "string", "pattern": r"\."}, "Any kind by its path."))
         return found
 
 
 def marker_of(field: FieldInfo) -> OfKind | None:
     """The annotation of a field whose section follows from its kind."""
     return next((mark for mark in field.metadata if isinstance(mark, OfKind)), None)
+
+
+def _of_any_keys(kind: JsonSchemaValue, description: str) -> JsonSchemaValue:
+    return {"type": "object", "description": description, "properties": {"kind": kind}} | _SAYS_KIND
 
 
 @cache
