@@ -1,0 +1,98 @@
+"""Why something gave no result, or stopped: relaxations by the potential, candidates, calculations by the reference.
+
+Programs go by constants, classes and kinds, so that the words, which are for people, may change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csp_al.structures import Strings
+
+CONVERGED: Final = "converged"
+UNCERTAIN: Final = "uncertain"
+STALLED: Final = "energy no longer falls"
+OUT_OF_STEPS: Final = "out of steps"
+TOO_CLOSE: Final = "atoms too close"
+VOLUME: Final = "volume out of range"
+NOT_FINITE: Final = "not finite"
+UNTRUSTED: Final = (TOO_CLOSE, VOLUME, NOT_FINITE)
+"""Reasons that say that the potential led the candidate out of the range of sensible crystals."""
+
+STOP_REASONS: Final = (CONVERGED, UNCERTAIN, STALLED, OUT_OF_STEPS, TOO_CLOSE, VOLUME, NOT_FINITE)
+
+
+def trusted(reason: Strings) -> NDArray[np.bool_]:
+    """Whether a relaxation that stopped for this reason ended within the range of sensible crystals, (n,)."""
+    return ~np.isin(reason, UNTRUSTED)
+
+
+class UnplaceableError(Exception):
+    """No candidate could be made; the message names the constraint."""
+
+
+class Failure(StrEnum):
+    """What kind of thing went wrong with a calculation; remedies go by it, so that words may change."""
+
+    SCF_NOT_CONVERGED = "scf_not_converged"
+    DIAGONALISATION = "diagonalisation"
+    WRONG_CHARGE = "wrong_charge"
+    FERMI_ENERGY = "fermi_energy"
+    SYMMETRY = "symmetry"
+    OUT_OF_MEMORY = "out_of_memory"
+    DISK_FULL = "disk_full"
+    TIME_LIMIT = "time_limit"
+    KILLED = "killed"
+    """By SIGKILL, which somebody sends, or the kernel where memory runs out."""
+    CRASHED = "crashed"
+    """By another signal, or gone without a word."""
+    MPI = "mpi"
+    SCRATCH = "scratch"
+    """Files of its own that a program cannot read back."""
+    NO_OUTPUT = "no_output"
+    INCOMPLETE_OUTPUT = "incomplete_output"
+    UNREADABLE_OUTPUT = "unreadable_output"
+    CANNOT_RUN = "cannot_run"
+    TOO_MANY_CORES = "too_many_cores"
+    INPUT_REFUSED = "input_refused"
+    NOT_FINITE = "not_finite"
+    TOO_CLOSE = "too_close"
+    TOO_STRONG_FORCES = "too_strong_forces"
+    TOO_STRONG_STRESS = "too_strong_stress"
+    CUT_OFF = "cut_off"
+    """Its worker was stopped."""
+    OTHER = "other"
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why a calculation gave nothing that is to be believed: its kind for programs, its words for people."""
+
+    kind: Failure
+    words: str
+
+    def __str__(self) -> str:
+        return self.words
+
+
+@dataclass(frozen=True)
+class Cure:
+    """A remedy for failures of these kinds, whatever their words: what is done, and the keys of the section it sets."""
+
+    kinds: frozenset[Failure]
+    say: str
+    set: Mapping[str, Any] = field(default_factory=dict)
+
+
+class ReferenceFailedError(Exception):
+    """The reference method gave no result; the message is the reason, in words."""
+
+    def __init__(self, words: str, kind: Failure = Failure.OTHER) -> None:
+        self.reason = Reason(kind, words)
+        super().__init__(words)
