@@ -42,7 +42,7 @@ from csp_al.store.stages import manifest
 from csp_al.structures import Labels
 
 DATA = Path(__file__).parent / "data"
-FORMATS = ("run-format-2", "run-format-3")
+FORMATS = ("run-format-2", "run-format-3", "run-format-4")
 SECTIONS = (Pool, SchnetPotential, Relax, Select, Stop, Finish, Budget, AseReference, Campaign)
 REFERENCES = (
     {"kind": "gpaw"},
@@ -128,6 +128,7 @@ def assert_stands(run: Path) -> None:
     [
         ("run-format-2", [0.0019456615027437785], ["Im-3m"]),
         ("run-format-3", [-0.004306209283313045, 0.0022923204671188024], ["I4/mmm", "Im-3m"]),
+        ("run-format-4", [-0.004306209283313045, 0.0022923204671188024], ["I4/mmm", "Im-3m"]),
     ],
 )
 def test_run_directory_of_every_format_is_read_as_it_was_written(name, energies, groups, tmp_path):
@@ -262,6 +263,22 @@ def test_harmless_default_that_changes_is_kept_too(run, define):
     assert campaign.budget.labels == 1500
     assert "Kept: budget.labels stays 1500, as this run began (the default is 4 now)" in told
     assert (run / "winners").is_dir()
+
+
+def test_run_that_is_refused_stays_as_it_is(run, define):
+    def files() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+
+    before = files()
+    define(Relax, "max_steps", 555)
+    with pytest.raises(ChangedError, match=r"pool\.size: 12 then, 13 now"):
+        go_on(run, change=lambda text: text.replace("size: 12", "size: 13"))
+    assert files() == before
+    file = run.with_name("al2.yaml")
+    file.write_text((run / "campaign.yaml").read_text().replace("max_cycles: 2", "max_cycles: 3"))
+    ended = csp_al("run", str(file), "--directory", str(run), "--slots", "1", "--device", "nonsense")
+    assert (ended.exit_code, "no device is called 'nonsense'" in ended.output) == (2, True)
+    assert files() == before
 
 
 def test_what_may_be_code_is_not_kept_from_a_run_directory(run):

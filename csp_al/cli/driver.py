@@ -120,13 +120,13 @@ def _search(campaign: Campaign, start: Start, programs: dict[str, str], panel: P
     from csp_al.potential.devices import resolve_device
 
     directory, base = start.directory, start.base
+    device = resolve_device(start.device)  # may refuse, and opening changes what it finds
     campaign = open_to_drive(directory, campaign, start.source, programs, mend=start.repair, tell=panel.note)
     for program, version in programs.items():
         if (before := programs_of(directory).get(program)) != version:
             panel.note(f"Warning: {program} was {before} when this campaign began, and is {version} now")
     forget_stop_request(directory)
     log(directory, "started")
-    device = resolve_device(start.device)
     engine = start_engine(directory / "tasks", for_workers(start.machine, campaign, base))
     try:
         drive = Drive(

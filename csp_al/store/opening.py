@@ -60,9 +60,9 @@ def _continue(run: Path, campaign: Campaign, tell: Callable[[str], None]) -> tup
     campaign, kept = keep_defaults(run, before, campaign)
     for words in kept:
         tell(f"Kept: {words}")
-    if kept:
-        log(run, "defaults kept", kept=kept)
     changes = accept(run, before, campaign)
+    if kept:  # a run that refuses to go on stays as it is, and so does the last word of its log
+        log(run, "defaults kept", kept=kept)
     for words in changes:
         tell(f"Changed: {words}")
     if changes:
