@@ -17,7 +17,7 @@ from csp_al.loop import bodies, stage
 from csp_al.loop.drive import Drive
 from csp_al.loop.search import search
 from csp_al.loop.stage import ALONE, REFUSED, do_stage
-from csp_al.store.filled import take_filled
+from csp_al.store.filled import fill, take_filled
 from csp_al.store.lock import InUseError, locked
 from csp_al.store.run_directory import SETTINGS, STAGES, places, read_campaign_of
 from csp_al.store.stages import is_published, manifest, partial
@@ -121,6 +121,9 @@ def test_a_stage_after_the_end_of_the_search_is_none(finished_run, tmp_path, cap
     assert "is none: the search ends before it" in capsys.readouterr().err
     assert stage.main([str(tmp_path), "cycle-00/train", "--device", "cpu"]) == REFUSED
     assert "no run directory" in capsys.readouterr().err
+    (tmp_path / "al4.yaml").touch()
+    assert stage.main([str(tmp_path / "al4.yaml"), "pool", "--device", "cpu"]) == REFUSED
+    assert "al4.yaml: a file, where a run directory is expected" in capsys.readouterr().err
 
 
 def test_what_was_done_elsewhere_is_published_only_as_it_was_written_and_with_the_settings_of_now(
@@ -160,6 +163,51 @@ def test_a_stage_that_another_process_is_at_is_left_to_it(finished_run, tmp_path
         do_stage(run, "cycle-01/rank", CPU, quiet)
     do_stage(run, "cycle-01/rank", CPU, quiet)
     assert not is_published(run / "cycle-01" / "rank")
+
+
+def test_a_stage_that_a_driver_has_come_to_meanwhile_is_left_to_it(finished_run, tmp_path, monkeypatch):
+    run = copied(finished_run, tmp_path, keep="cycle-01/relax")
+    aside = partial(run / "cycle-01" / "rank")
+
+    def come(*words):
+        aside.mkdir(exist_ok=True)
+        (aside / "ranking.csv").write_text("half")
+        return search(*words)
+
+    monkeypatch.setattr(stage, "search", come)
+    with locked(run), pytest.raises(InUseError, match=r"rank of .* is being done by process"):
+        do_stage(run, "cycle-01/rank", CPU, quiet)
+    assert (aside / "ranking.csv").read_text() == "half"
+
+
+def test_a_folder_that_another_process_fills_is_not_emptied(finished_run, tmp_path):
+    run = copied(finished_run, tmp_path, keep="cycle-01/relax")
+    folder, after = run / "cycle-01" / "rank", run / "cycle-01" / "relax"
+    aside = partial(folder)
+
+    def come_second(_):
+        raise NotHereError
+
+    def write(place):
+        assert not (place / "left").exists()
+        (place / "ranking.csv").write_text("first")
+        with pytest.raises(InUseError):
+            fill(run, folder, after, come_second)
+
+    aside.mkdir()
+    (aside / "left").mkdir()
+    fill(run, folder, after, write)
+    assert (aside / "ranking.csv").read_text() == "first"
+    assert take_filled(run, folder, after) is not None
+
+
+def test_claims_of_a_process_that_was_killed_are_not_published(finished_run, tmp_path):
+    run = copied(finished_run, tmp_path, keep="cycle-01/relax")
+    aside = do_stage(run, "cycle-01/rank", CPU, quiet)
+    for name in ("LOCK", "LOCK.1"):
+        (aside / name).write_text("{}")
+    assert take_filled(run, run / "cycle-01" / "rank", run / "cycle-01" / "relax") is not None
+    assert [path.name for path in aside.iterdir()] == ["ranking.csv"]
 
 
 def test_code_that_the_author_of_a_run_directory_chose_is_not_run_unasked(finished_run, tmp_path, monkeypatch, capsys):

@@ -72,6 +72,7 @@ class Replay(Drive):
             return folder
         if folder != self.asked:
             raise RefusedError(_why_not(self.run, self.asked, folder))
+        _refuse_taken(self.run, folder)  # a driver may have come here meanwhile
         require_space(self.run)
         fill(self.run, folder, after, write)
         raise _DoneError
@@ -102,9 +103,7 @@ def do_stage(run: Path, name: str, device: torch.device, tell: Listener, *, trus
         raise RefusedError(f"{name} of {run} is published already; there is nothing to do")
     if not aside.resolve().is_relative_to(run.resolve()):
         raise RefusedError(f"{aside} leads out of the run directory")
-    other = holder(aside) or (holder(run) if aside.exists() else None)
-    if other is not None:
-        raise InUseError(f"{name} of {run} is being done by process {other['pid']} on {other['host']}")
+    _refuse_taken(run, folder)
     engine = start_engine(run / "tasks", Machine())  # of which nothing is asked
     base, cores = folder_of_campaign(run), cores_of_this_process()
     try:
@@ -125,6 +124,15 @@ def _folder_of(run: Path, name: str) -> Path:
     if stage not in ALONE:
         raise RefusedError(f"{name} needs an engine, and so a driver: csp-al resume {run}")
     return run / stage if cycle is None else cycle_folder(run, int(cycle)) / stage
+
+
+def _refuse_taken(run: Path, folder: Path) -> None:
+    """Raise InUseError where another process is at this stage, be it a driver or one like this."""
+    aside = partial(folder)
+    other = holder(aside) or (holder(run) if aside.exists() else None)
+    if other is not None:
+        name = folder.relative_to(run)
+        raise InUseError(f"{name} of {run} is being done by process {other['pid']} on {other['host']}")
 
 
 def _why_not(run: Path, asked: Path, missing: Path) -> str:
@@ -156,10 +164,8 @@ def main(words: Sequence[str]) -> int:
         print(printable_lines(str(error)), file=sys.stderr)
         return REFUSED
     except OSError as error:
-        if not is_machine_failure(error):
-            raise
-        print(f"{error.filename or given.run}: {error.strerror}", file=sys.stderr)
-        return MACHINE_FAILED
+        print(printable_lines(f"{error.filename or given.run}: {error.strerror or error}"), file=sys.stderr)
+        return MACHINE_FAILED if is_machine_failure(error) else REFUSED
     print(f"{aside} is done; the driver publishes it")
     return 0
 

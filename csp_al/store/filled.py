@@ -9,23 +9,30 @@ meanwhile.
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from csp_al.files import DamagedError, OtherVersionError, read_sealed, sha256, write_sealed
+from csp_al import claim
+from csp_al.files import DamagedError, OtherVersionError, make_directory, read_sealed, sha256, write_sealed
 from csp_al.store.lock import LOCK, locked
 from csp_al.store.run_directory import SETTINGS
-from csp_al.store.stages import flushed, history, make_aside, partial
+from csp_al.store.stages import flushed, history, partial
 
 FILLED: Final = "filled.json"
 
 
 def fill(run: Path, folder: Path, after: Path | None, write: Callable[[Path], None]) -> None:
-    """Do a stage that follows from the published stage ``after``, without publishing it."""
-    aside = make_aside(folder)
+    """Do a stage that follows from the published stage ``after``, without publishing it.
+
+    Raises InUseError where another process fills the folder.
+    """
+    aside = partial(folder)
+    make_directory(aside)
     with locked(aside):
+        _clear(aside)
         started = time.monotonic()
         write(aside)
         seconds = time.monotonic() - started
@@ -45,8 +52,20 @@ def take_filled(run: Path, folder: Path, after: Path | None) -> float | None:
         return None
     if content["from"] != _made_from(run, after) or content["files"] != _files(aside):
         return None
+    claim.clear(aside, LOCK)  # of a process that was killed before it could
     (aside / FILLED).unlink()
     return float(content["seconds"])
+
+
+def _clear(aside: Path) -> None:
+    """Remove what an earlier attempt left in a folder that is ours; claims stay, or two could take it at once."""
+    for path in aside.iterdir():
+        if path.name.partition(".")[0] == LOCK:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def _made_from(run: Path, after: Path | None) -> list[str | None]:
@@ -54,4 +73,7 @@ def _made_from(run: Path, after: Path | None) -> list[str | None]:
 
 
 def _files(aside: Path) -> dict[str, str]:
-    return {name: checksum for name, checksum in flushed(aside).items() if name not in (FILLED, LOCK)}
+    """Checksums of all but the note and the claims."""
+    return {
+        name: checksum for name, checksum in flushed(aside).items() if name != FILLED and name.partition(".")[0] != LOCK
+    }
