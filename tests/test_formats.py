@@ -6,6 +6,7 @@ One of each format is kept: tests/data/run-format-N, of the campaign file inside
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -33,7 +34,7 @@ from csp_al.reference.ase_calculator import AseReference
 from csp_al.reference.espresso import EspressoReference
 from csp_al.reference.gpaw import GpawReference
 from csp_al.report.tables import open_run
-from csp_al.store import run_directory
+from csp_al.store import layout, run_directory
 from csp_al.store.changes import ChangedError
 from csp_al.store.opening import open_to_drive
 from csp_al.store.repair import refuse_damage
@@ -209,6 +210,25 @@ def test_need_that_leads_out_of_the_run_directory_is_damage(run):
         write_sealed(folder / "manifest.json", "manifest", content | {"needs": needs})
         with pytest.raises(DamagedError, match=r"label/manifest\.json"):
             manifest(folder)
+
+
+@pytest.mark.parametrize(
+    ("content", "place", "text"),
+    [
+        (layout.VERDICT, "cycle-00/verdict", "{"),
+        (layout.VERDICT, "cycle-00/verdict", "{}"),
+        (layout.RANKING, "cycle-00/rank", ""),
+        (layout.CHECK, "check", "\xff"),
+        (layout.CHECK, "check", None),
+    ],
+)
+def test_file_of_a_stage_that_is_not_what_was_written_is_damage(run, content, place, text):
+    path = run / place / content.name
+    path.unlink()
+    if text is not None:
+        path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(DamagedError, match=re.escape(str(path))):
+        content.read(run / place)
 
 
 # --- defaults

@@ -47,7 +47,13 @@ class Content(Generic[T]):
 
     def read(self, folder: Path) -> T:
         """Read it from a published stage. Raises DamagedError where it is not what was written, or not of the stage."""
-        return self.get(file_of(folder, self.name))
+        path = file_of(folder, self.name)
+        try:
+            return self.get(path)
+        except FileNotFoundError as error:
+            raise DamagedError(path, "the file is missing") from error
+        except (ValueError, TypeError, LookupError) as error:
+            raise DamagedError(path, f"not readable ({type(error).__name__})") from error
 
     def is_in(self, folder: Path) -> bool:
         """Whether it was published with the stage."""
@@ -81,10 +87,7 @@ def _json(name: str) -> Content[Any]:
 
 
 def _read_verdict(path: Path) -> Verdict:
-    try:
-        return Verdict(**json.loads(path.read_text(encoding="utf-8")))
-    except TypeError as error:
-        raise DamagedError(path, "no verdict") from error
+    return Verdict(**json.loads(path.read_text(encoding="utf-8")))
 
 
 def _write_crystals(path: Path, crystals: list[Atoms]) -> None:
