@@ -146,9 +146,9 @@ def _count_arrivals(progress: Progress, groups: list[list[int]]) -> list[int]:
     """How many candidates came to rest, by the ensemble, in the crystals of each group of candidates."""
     relaxed = progress.relaxed
     assert relaxed is not None  # crystals were chosen from it
-    basin = progress.table.set_index("id")["basin"].loc[relaxed.structures.ids].to_numpy()
-    rows = [rows_of(relaxed.structures, group).tolist() for group in groups]
-    return count_arrivals(rows, basin, relaxed.structures)
+    structures = relaxed.structures.take(rows_of(relaxed.structures, progress.table["id"]))  # in the table's order
+    rows = [rows_of(structures, group).tolist() for group in groups]
+    return count_arrivals(rows, progress.table["basin"].to_numpy(), structures)
 
 
 def _description(winner: Winner) -> dict[str, Any]:
