@@ -2,7 +2,8 @@
 
 A run keeps the settings that it began with, by a version that may not have known all keys of this one. What is named
 by its settings (a task, a potential, a control) must keep its name, so such keys are left out of `Section.written`
-as long as they stand at their defaults.
+as long as they stand at their defaults. So the default of a new key must mean what was before there was the key, and
+whoever changes it afterwards gives older runs the old one, by an upgrade of "settings" in `csp_al.formats`.
 
     campaign = Campaign.recall(content)
     content == campaign.written()

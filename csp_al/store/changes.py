@@ -29,7 +29,7 @@ from csp_al.store.repair import set_aside
 from csp_al.store.run_directory import cycle_folder, cycles
 from csp_al.store.stages import is_published
 
-QUARANTINE: Final = "superseded"
+SUPERSEDED: Final = "superseded"
 """Folder of the run directory for what another campaign file decided otherwise."""
 
 STOPPING: Final = ("stop.max_cycles", "stop.patience", "budget.labels", "budget.hours")
@@ -152,7 +152,7 @@ def _reopen(run: Path, changed: set[str]) -> None:
         verdict = cycle_folder(run, begun[-1]) / "verdict"
         if changed & set(STOPPING) and _said_stop(verdict):
             decided.insert(0, verdict)
-    set_aside(run, QUARANTINE, [folder for folder in decided if is_published(folder)])
+    set_aside(run, SUPERSEDED, [folder for folder in decided if is_published(folder)])
 
 
 def _said_stop(verdict: Path) -> bool:
