@@ -456,7 +456,11 @@ def test_a_benchmark_is_printed_drawn_and_continued_after_a_kill(tmp_path, when)
     for line in first.stdout:
         if when in line:
             break
-    time.sleep(5 if when == "campaigns" else 0)  # the campaigns have begun, and outlive the benchmark
+    runs = [tmp_path / "benchmarks" / "al4" / f"seed-{seed}" for seed in (1, 2)]
+    deadline = time.monotonic() + 60
+    while not all((run / "pool").is_dir() for run in runs):  # the campaigns have begun, and outlive the benchmark
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
     first.kill()
     first.wait()
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)

@@ -159,6 +159,17 @@ def test_labels_of_the_engine_equal_those_of_ase(engine, root):
         assert [a.status for a in result.attempts] == ["done"]
 
 
+def test_what_a_module_prints_when_it_is_imported_disturbs_nobody(engine, root, tmp_path, monkeypatch):
+    (tmp_path / "chatty.py").write_text(
+        "print('{ hello, and welcome }')\nfrom ase.calculators.emt import EMT as Chatty\nprint('bye')\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    section = AseReference(kind="ase", calculator="chatty.Chatty")
+    (result,) = run(engine, create_task(root, label_task(aluminium(), section)))
+    assert result.status == "done"
+    assert "welcome" in "".join(path.read_text() for path in root.glob("*.log"))
+
+
 def test_task_id_tells_what_changes_a_result_from_what_does_not():
     base = task_id(label_task(aluminium(), EMT_SECTION))
     assert len(base) == 20

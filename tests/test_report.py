@@ -25,7 +25,7 @@ from sklearn.preprocessing import StandardScaler
 
 import csp_al
 from csp_al.campaign import Budget, Campaign, Pool, Select, Stop, read_campaign
-from csp_al.cli.tables import results_table
+from csp_al.cli.tables import results_table, say_where_it_stands
 from csp_al.engine.tasks import read_result
 from csp_al.files import DamagedError
 from csp_al.hdf5 import load
@@ -402,6 +402,20 @@ def test_status_of_a_failed_run_gives_the_reason(copy):
     assert now.stop.reason == "none of the 2 leading crystals could be relaxed"
     log(copy, "started")
     assert status(copy).state == "interrupted"
+
+
+def test_results_of_a_run_without_any_say_where_it_stands_and_what_to_do(copy):
+    shutil.rmtree(copy / "winners")
+    log(copy, "failed", reason="none of the 2 leading crystals could be relaxed")
+    said = say_where_it_stands(copy)
+    assert said.startswith(f"{copy}: no results yet; the campaign is failed, cycle 2, verdict:")
+    assert said.endswith("none of the 2 leading crystals could be relaxed")
+    log(copy, "started")
+    assert f"is interrupted, cycle 2, verdict. Nothing is lost. Continue with: csp-al resume {copy} --trust" in (
+        say_where_it_stands(copy)
+    )
+    with locked(copy):
+        assert say_where_it_stands(copy).endswith(f"How far it is: csp-al status {copy}")
 
 
 def test_a_log_line_cut_off_by_a_kill_is_passed_over(copy):

@@ -12,7 +12,6 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from csp_al.campaign.errors import Finding, KeyPath, Misfit, dotted, shown
-from csp_al.campaign.models import Campaign
 from csp_al.campaign.open_section import OfKind, marker_of
 from csp_al.campaign.section import Section
 from csp_al.kinds import OURS
@@ -36,15 +35,15 @@ _EXPECTED = {  # by the beginning of pydantic's name of the error; the field's d
 }
 
 
-def findings(error: ValidationError, value: Any, root: type[BaseModel] = Campaign) -> Iterator[Finding]:
-    """Every error of the validation of a value as a campaign, or as another section, in plain words."""
+def findings(error: ValidationError, value: Any, root: type[BaseModel]) -> Iterator[Finding]:
+    """Every error of the validation of a value as the root, a campaign or another section, in plain words."""
     for details in error.errors(include_url=False):
         cause = details.get("ctx", {}).get("error")
         place = _follow(details["loc"], value, root)
         if isinstance(cause, Misfit):
             yield from (Finding((*place.key, *f.key), f.message, f.at_key) for f in cause.findings)
         else:
-            yield _finding(details, place)
+            yield _finding(details, place, root)
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,9 @@ def _follow(loc: tuple[int | str, ...], value: Any, section: type[BaseModel]) ->
     return _Place(key, section, None)
 
 
-def _finding(details: ErrorDetails, place: _Place) -> Finding:  # noqa: PLR0911 - a table, one row for each kind
+def _finding(  # noqa: PLR0911 - a table, one row for each kind
+    details: ErrorDetails, place: _Place, root: type[BaseModel]
+) -> Finding:
     kind, value, context = details["type"], details["input"], details.get("ctx", {})
     key = place.key
     match kind:
@@ -90,7 +91,7 @@ def _finding(details: ErrorDetails, place: _Place) -> Finding:  # noqa: PLR0911 
         case "missing":
             return Finding(key, f"missing{place.meaning}")
         case "extra_forbidden" | "invalid_key":
-            return Finding(key, _unknown_key(key, place.section), at_key=True)
+            return Finding(key, _unknown_key(key, place.section, root), at_key=True)
         case "string_type" if key[-1] == "[key]":
             return Finding(key[:-1], "a key here must be text", at_key=True)
         case "literal_error":
@@ -102,13 +103,13 @@ def _finding(details: ErrorDetails, place: _Place) -> Finding:  # noqa: PLR0911 
     return Finding(key, f"{plain.format_map({**context, 'value': quoted})}{place.meaning}")
 
 
-def _unknown_key(key: KeyPath, section: type[BaseModel]) -> str:
+def _unknown_key(key: KeyPath, section: type[BaseModel], root: type[BaseModel]) -> str:
     known = list(section.model_fields)
     word = str(key[-1])
-    if kinds := _kinds_with(key):
+    if kinds := _kinds_with(key, root):
         return f"unknown key here; it is one of kind {' and '.join(kinds)}"
     hint = did_you_mean(word, known)
-    elsewhere = [] if hint else [path for path in _all_keys() if path[-1] == word]
+    elsewhere = [] if hint else [path for path in _all_keys(root) if path[-1] == word]
     if elsewhere:
         hint = f", did you mean {' or '.join(dotted(path) for path in elsewhere)}?"
     return f"unknown key{hint or '; allowed: ' + ', '.join(known)}"
@@ -157,18 +158,18 @@ def _part(value: Any, key: int | str) -> Any:
         return None
 
 
-def _kinds_with(key: KeyPath) -> list[str]:
+def _kinds_with(key: KeyPath, root: type[BaseModel]) -> list[str]:
     """Those of our kinds that this key would be right for."""
-    if len(key) != 2 or key[0] not in Campaign.model_fields:
+    if len(key) != 2 or key[0] not in root.model_fields:
         return []
-    field = Campaign.model_fields[key[0]]
+    field = root.model_fields[key[0]]
     mark = marker_of(field)
     known = {kind: _section(_annotation(field), {"kind": kind}) for kind in OURS[mark.group]} if mark else {}
     return [kind for kind, section in known.items() if section and key[1] in section.model_fields]
 
 
-def _all_keys() -> Iterator[KeyPath]:
-    for name, field in Campaign.model_fields.items():
+def _all_keys(root: type[BaseModel]) -> Iterator[KeyPath]:
+    for name, field in root.model_fields.items():
         yield (name,)
         if isinstance(field.annotation, type):  # keys of what is optional are those of another section again
             inner = [key for section in _sections(field) for key in section.model_fields]

@@ -70,7 +70,7 @@ def open_campaign(path: Path) -> CampaignFile:
 
 def _problems(document: Document, error: ValidationError) -> Iterator[Problem]:
     """What pydantic and the checks found, except at the keys that could not be read."""
-    for finding in (*findings(error, document.value), *_senseless(document)):
+    for finding in (*findings(error, document.value, Campaign), *_senseless(document)):
         if not any(finding.key[:depth] in document.unread for depth in range(1, len(finding.key) + 1)):
             yield document.problem(finding)
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Self
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from csp_al.campaign.errors import Finding, Misfit, shown
+from csp_al.campaign.messages import findings
 from csp_al.campaign.open_section import OfKind
 from csp_al.campaign.section import Fraction, Positive, Section
 from csp_al.kinds import REFERENCES
@@ -88,8 +89,6 @@ def _merged(before: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, 
 
 def _misfits(section: ReferenceSection, remedy: Remedy) -> Iterator[Finding]:
     """What the section would not take of what a remedy sets."""
-    from csp_al.campaign.messages import findings  # which needs the models
-
     for key in remedy.set:
         if key in type(section).model_fields and key not in section.curable:
             message = f"a remedy cannot change {key}: its labels would not be those of the others; it may set "

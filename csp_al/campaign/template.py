@@ -47,7 +47,7 @@ def campaign_template(name: str, formula: str, reference: str) -> str:
     try:
         campaign = Campaign.model_validate(given)
     except ValidationError as error:
-        raise ValueError("; ".join(map(str, findings(error, given)))) from None
+        raise ValueError("; ".join(map(str, findings(error, given, Campaign)))) from None
     scalars: list[tuple[str, Any, FieldInfo]] = []
     sections: list[str] = []
     for field_name, field in Campaign.model_fields.items():

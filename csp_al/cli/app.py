@@ -174,7 +174,7 @@ def results(
     top: Annotated[int | None, typer.Option(min=1, help="the best so many only")] = None,
 ) -> None:
     """Show the ranked distinct structures."""
-    from csp_al.cli.tables import results_as_csv, results_table
+    from csp_al.cli.tables import results_as_csv, results_table, say_where_it_stands
     from csp_al.report.tables import open_run
 
     rows = open_run(directory).result_rows[:top]
@@ -182,8 +182,10 @@ def results(
         typer.echo(json.dumps(rows, indent=1))
     elif as_csv:
         typer.echo(results_as_csv(rows), nl=False)
-    else:
+    elif rows:
         results_table(rows)
+    else:
+        typer.echo(say_where_it_stands(directory))
 
 
 @app.command()

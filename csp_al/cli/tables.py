@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -46,6 +47,24 @@ def results_table(rows: list[dict[str, Any]]) -> None:
         console.width = WIDTH_OF_FILES
     console.print(table)
     console.print("predicted: by the ensemble, ± its spread; reached: candidates of the pool that came to rest there")
+
+
+def say_where_it_stands(run: Path) -> str:
+    """Of a run directory without results: that there are none, where it stands, and what to do."""
+    from csp_al.campaign.errors import printable_lines
+    from csp_al.cli.trust import how_to_continue
+    from csp_al.interfaces import State
+    from csp_al.report.status import status
+    from csp_al.store.run_directory import read_campaign_of
+
+    now = status(run)
+    place = f", cycle {now.cycle}" if now.cycle is not None else ""
+    head = f"{run}: no results yet; the campaign is {now.state}{place}{f', {now.stage}' if now.stage else ''}"
+    if now.state is State.RUNNING:
+        return f"{head}. How far it is: csp-al status {run}"
+    if now.state is State.FAILED:
+        return printable_lines(f"{head}:\n{now.stop.reason}")
+    return f"{head}. {how_to_continue(read_campaign_of(run), run)}"
 
 
 def results_as_csv(rows: list[dict[str, Any]]) -> str:

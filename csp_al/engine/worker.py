@@ -162,6 +162,7 @@ def _on_sigterm(signum: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG0
 def main(root: Path, machine: Machine) -> None:
     """Run every task whose id comes in, until the input ends, or until it cannot go on, which it says as JSON."""
     signal.signal(signal.SIGTERM, _on_sigterm)
+    say = partial(_say, _take_channel())
     while line := sys.stdin.readline():
         name = line.strip()
         try:
@@ -169,20 +170,30 @@ def main(root: Path, machine: Machine) -> None:
         except OSError as trouble:
             if not is_machine_failure(trouble):
                 raise
-            _say(json.dumps({"errno": trouble.errno, "words": trouble.strerror, "file": trouble.filename}))
+            say(json.dumps({"errno": trouble.errno, "words": trouble.strerror, "file": trouble.filename}))
             raise SystemExit(1) from trouble
         except DamagedError as damage:
-            _say(json.dumps({"damaged": str(damage.path), "words": damage.what}))
+            say(json.dumps({"damaged": str(damage.path), "words": damage.what}))
             raise SystemExit(1) from damage
         except OtherVersionError as other:
-            _say(json.dumps({"refused": str(other)}))
+            say(json.dumps({"refused": str(other)}))
             raise SystemExit(1) from other
-        _say(name)
+        say(name)
 
 
-def _say(line: str) -> None:
+def _take_channel() -> int:
+    """The pipe to the driver, kept apart from standard output, which from now on is the worker's log.
+
+    A user's module may print when it is imported, and the driver must not take that for an answer.
+    """
+    channel = os.dup(sys.stdout.fileno())
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    return channel
+
+
+def _say(channel: int, line: str) -> None:
     with suppress(BrokenPipeError):  # the driver is gone; the end of the input is next
-        os.write(1, f"{line}\n".encode())
+        os.write(channel, f"{line}\n".encode())
 
 
 if __name__ == "__main__":

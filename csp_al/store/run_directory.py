@@ -79,7 +79,7 @@ def read_campaign_of(run: Path, *, trust: Trust = False) -> Campaign:
     except DamagedError as error:
         raise DamagedError(path, f"{error.what}; 'csp-al run FILE --repair' writes it again") from error
     except ValidationError as error:
-        raise DamagedError(path, f"no campaign ({next(findings(error, content))})") from error
+        raise DamagedError(path, f"no campaign ({next(findings(error, content, Campaign))})") from error
     except (ValueError, KeyError, TypeError) as error:
         raise DamagedError(path, f"no campaign ({str(error).splitlines()[0]})") from error
 
