@@ -1,5 +1,6 @@
 """What people and programs see of a run: tables, status, plan, exports, figures, the notebook, and this machine."""
 
+import io
 import json
 import os
 import shutil
@@ -25,8 +26,10 @@ from sklearn.preprocessing import StandardScaler
 
 import csp_al
 from csp_al.campaign import Budget, Campaign, Pool, Select, Stop, read_campaign
+from csp_al.cli.panel import Panel
 from csp_al.cli.tables import results_table, say_where_it_stands
 from csp_al.engine.tasks import read_result
+from csp_al.events import StageStarted
 from csp_al.files import DamagedError
 from csp_al.hdf5 import load
 from csp_al.potential.devices import available_devices, describe_device, resolve_device
@@ -769,3 +772,14 @@ def test_notebook_runs_from_start_to_end(finished_run, monkeypatch):
         if "application/vnd.plotly.v1+json" in output.get("data", {})
     ]
     assert len(pictures) == 5
+
+
+def test_a_terminal_that_cannot_draw_gets_plain_lines(monkeypatch, tmp_path):
+    monkeypatch.setenv("TERM", "dumb")
+    panel = Panel(Campaign(name="al4", pool=Pool(formula="Al4"), reference=GpawReference()), tmp_path)
+    panel.console.file = out = io.StringIO()
+    panel.console._force_terminal = True
+    assert panel.console.is_terminal
+    with panel:
+        panel.tell(StageStarted(3, "train"))
+    assert "cycle 3: training the ensemble" in out.getvalue()

@@ -41,7 +41,7 @@ class _Console(Console):
 
 
 class Panel:
-    """Listens to the loop. On a terminal: the stage under way and a row for each cycle; elsewhere: a line for each."""
+    """Listens to the loop. A terminal that can draw has the stage under way and a row for each cycle, others lines."""
 
     def __init__(self, campaign: Campaign, directory: Path) -> None:
         self.console = _Console()
@@ -59,7 +59,7 @@ class Panel:
 
     def __enter__(self) -> Self:
         self.note(self.title)
-        if self.console.is_terminal:
+        if self.console.is_terminal and not self.console.is_dumb_terminal:
             self.live = Live(Group(self.cycles, self.progress), console=self.console, refresh_per_second=4)
             self.live.__enter__()
         return self
