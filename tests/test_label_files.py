@@ -102,7 +102,7 @@ def vasprun(frames: list[Atoms], steps: int = 3, settings: str = "", zero: float
     atoms = "".join("<rc><c>Al</c><c>1</c></rc>" for _ in frames[0])
     text = (
         '<?xml version="1.0" encoding="ISO-8859-1"?>\n<modeling>\n'
-        '<incar><i name="SYSTEM">caf\xe9</i></incar>\n'
+        '<incar><i name="SYSTEM">Caff\xe8</i></incar>\n'
         f'<parameters><i type="int" name="NELM"> 8</i>{settings}</parameters>\n'
         f'<atominfo><array name="atoms"><set>{atoms}</set></array></atominfo>\n'
     )
