@@ -162,24 +162,20 @@ def _kinds_with(key: KeyPath, root: type[BaseModel]) -> list[str]:
     """Those of our kinds that this key would be right for."""
     if len(key) != 2 or key[0] not in root.model_fields:
         return []
-    field = root.model_fields[key[0]]
-    mark = marker_of(field)
-    known = {kind: _section(_annotation(field), {"kind": kind}) for kind in OURS[mark.group]} if mark else {}
-    return [kind for kind, section in known.items() if section and key[1] in section.model_fields]
+    return [kind for kind, section in _sections(root.model_fields[key[0]]) if kind and key[1] in section.model_fields]
 
 
 def _all_keys(root: type[BaseModel]) -> Iterator[KeyPath]:
     for name, field in root.model_fields.items():
         yield (name,)
         if isinstance(field.annotation, type):  # keys of what is optional are those of another section again
-            inner = [key for section in _sections(field) for key in section.model_fields]
+            inner = [key for _, section in _sections(field) for key in section.model_fields]
             yield from ((name, key) for key in dict.fromkeys(inner))
 
 
-def _sections(field: FieldInfo) -> Iterator[type[BaseModel]]:
-    """The sections that a field may hold, of the kinds that are ours."""
-    annotation = _annotation(field)
-    _, marks = _unwrapped(annotation)
-    mark = next((mark for mark in marks if isinstance(mark, OfKind)), None)
-    values = [{"kind": kind} for kind in OURS[mark.group]] if mark else [None]
-    yield from (section for value in values if (section := _section(annotation, value)))
+def _sections(field: FieldInfo) -> Iterator[tuple[str, type[BaseModel]]]:
+    """The sections that a field may hold, each with its kind: of those that are ours; no kind where there are none."""
+    mark = marker_of(field)
+    for kind in OURS[mark.group] if mark else [""]:
+        if section := _section(_annotation(field), {"kind": kind} if kind else None):
+            yield kind, section

@@ -31,19 +31,13 @@ def stage(folder: Path, write: Callable[[Path], None], after: Path | None, needs
 
     ``needs`` names the stages that must be there as long as this one is, such as cycle-00/label.
     """
-    aside = make_aside(folder)
-    started = time.monotonic()
-    write(aside)
-    publish(folder, after, needs, time.monotonic() - started)
-
-
-def make_aside(folder: Path) -> Path:
-    """An empty folder to write a stage in; what an earlier attempt left there is removed."""
     aside = partial(folder)
     if aside.exists():
         shutil.rmtree(aside)
     make_directory(aside)
-    return aside
+    started = time.monotonic()
+    write(aside)
+    publish(folder, after, needs, time.monotonic() - started)
 
 
 def publish(folder: Path, after: Path | None, needs: Sequence[str], seconds: float) -> None:
