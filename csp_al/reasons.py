@@ -5,6 +5,7 @@ Programs go by constants, classes and kinds, so that the words, which are for pe
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -67,7 +68,34 @@ class Failure(StrEnum):
     TOO_STRONG_STRESS = "too_strong_stress"
     CUT_OFF = "cut_off"
     """Its worker was stopped."""
+    AWAY = "away"
+    """A program, file, licence or node that it needs was not there."""
     OTHER = "other"
+
+
+OF_THE_MACHINE: Final = frozenset(
+    {
+        Failure.AWAY, Failure.CANNOT_RUN, Failure.CUT_OFF, Failure.DISK_FULL, Failure.KILLED, Failure.MPI,
+        Failure.NO_OUTPUT, Failure.OUT_OF_MEMORY, Failure.SCRATCH, Failure.TOO_MANY_CORES,
+    }
+)  # fmt: skip
+"""Failures that say nothing of the crystal: they are tried again once the machine is mended."""
+
+AWAY: Final = re.compile(
+    r"licen[cs]e|environment variable|ASE_\w+_COMMAND|No configuration of|command not found|shared librar|"
+    r"No such file or directory|Permission denied|Connection (refused|reset|timed out)|Network is unreachable|"
+    r"No route to host|Name or service not known|Temporary failure in name resolution|Stale file handle|"
+    r"Transport endpoint|Input/output error|(code|status)\W{0,2}12[67]\b",
+    re.IGNORECASE,
+)
+"""What calculators say where something that they need is not there; 126 and 127 are a shell's words for it."""
+
+
+def kind_of(error: BaseException) -> Failure:
+    """What kind of failure an exception of somebody else's calculator is, as far as it can be told."""
+    if isinstance(error, MemoryError):
+        return Failure.OUT_OF_MEMORY
+    return Failure.AWAY if isinstance(error, OSError) or AWAY.search(str(error)) else Failure.OTHER
 
 
 @dataclass(frozen=True)

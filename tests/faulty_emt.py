@@ -1,4 +1,4 @@
-"""EMT that is slow, or that finds the disk full, as long as a file is there, for tests of a machine that fails."""
+"""EMT that is slow, or that fails in some way, as long as a file is there, for tests of a machine that fails."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from ase.calculators.emt import EMT
 
 
 class FaultyEMT(EMT):
-    """EMT; while the file ``slow`` is there it waits, while ``full`` is there it finds no room. Pids go to ``pids``."""
+    """EMT; while the file ``slow`` is there it waits, with ``full`` it finds no room, with ``away`` no licence server.
+
+    With ``wrong`` it does not converge. Pids go to ``pids``.
+    """
 
     def __init__(self, folder: str) -> None:
         super().__init__()
@@ -25,4 +28,8 @@ class FaultyEMT(EMT):
             time.sleep(0.01)
         if (self.folder / "full").exists():
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if (self.folder / "away").exists():
+            raise RuntimeError("cannot reach the licence server")
+        if (self.folder / "wrong").exists():
+            raise RuntimeError("not converged")
         super().calculate(atoms, *args, **kwargs)

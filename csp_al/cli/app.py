@@ -34,6 +34,10 @@ Repair = Annotated[bool, typer.Option("--repair", help="set aside what is damage
 Trust = Annotated[
     bool, typer.Option("--trust", help="the run directory is mine: its code, its file names, its links may be followed")
 ]
+Retry = Annotated[
+    list[str] | None,
+    typer.Option(metavar="TASK", help="try a calculation again that failed: its id, or 'failed' for all of them"),
+]
 Device = Annotated[str, typer.Option(help="where the potentials run: auto, cpu, cuda, cuda:1, mps")]
 
 
@@ -100,6 +104,7 @@ def run(
     seed: Annotated[int | None, typer.Option(min=0, help="instead of the seed in the file")] = None,
     repair: Repair = False,
     trust: Trust = False,
+    retry: Retry = None,
 ) -> None:
     """Start a campaign, or continue it where it stopped."""
     from csp_al.campaign.machine import read_machine
@@ -111,7 +116,7 @@ def run(
     if seed is not None:
         campaign = campaign.model_copy(update={"seed": seed})
     run = directory or default_directory(campaign.name)
-    start = Start(path, path.parent, run, here, slots, device, repair, trust)
+    start = Start(path, path.parent, run, here, slots, device, repair, trust, tuple(retry or ()))
     raise typer.Exit(drive(campaign, start))
 
 
@@ -124,6 +129,7 @@ def resume(
     device: Device = "auto",
     repair: Repair = False,
     trust: Trust = False,
+    retry: Retry = None,
 ) -> None:
     """Continue the campaign of a run directory."""
     from csp_al.campaign.machine import read_machine
@@ -138,7 +144,8 @@ def resume(
     campaign = read_campaign_of(directory, trust=True)
     base = folder_of_campaign(directory)
     campaign = checked_again(campaign, here, base)
-    raise typer.Exit(drive(campaign, Start(None, base, directory, here, slots, device, repair, trust)))
+    start = Start(None, base, directory, here, slots, device, repair, trust, tuple(retry or ()))
+    raise typer.Exit(drive(campaign, start))
 
 
 @app.command()

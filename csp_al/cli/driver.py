@@ -18,6 +18,7 @@ from csp_al.cli.tables import results_table
 from csp_al.cli.trust import how_to_continue, refuse_links
 from csp_al.disk_space import is_machine_failure
 from csp_al.interfaces import State
+from csp_al.store.changes import refuse_retry, try_winners_again
 from csp_al.store.opening import open_to_drive
 from csp_al.store.run_directory import forget_stop_request, log, programs_of
 
@@ -39,7 +40,8 @@ class Start:
     """How a driver was started: campaign file, run directory, machine, and what the command line says.
 
     ``source`` is None where a run directory goes on with its own copy; ``base`` is the folder that file names in the
-    campaign file refer to. ``repair``: set aside what is damaged; ``trust``: links may lead out of the run directory.
+    campaign file refer to. ``repair``: set aside what is damaged; ``trust``: links may lead out of the run directory;
+    ``retry``: calculations that are tried again although they failed.
     """
 
     source: Path | None
@@ -50,6 +52,7 @@ class Start:
     device: str
     repair: bool
     trust: bool
+    retry: tuple[str, ...] = ()
 
 
 def drive(campaign: Campaign, start: Start) -> int:
@@ -105,7 +108,7 @@ def _drive(campaign: Campaign, start: Start, programs: dict[str, str], panel: Pa
     except (WrongReferenceError, TooManyFailedError, UntrustedLabelsError, NoResultError) as failure:
         log(directory, State.FAILED, reason=str(failure))
         panel.note(str(failure))
-        return NO_RESULT
+        return MACHINE_FAILED if getattr(failure, "passing", False) else NO_RESULT
     log(directory, State.FINISHED, reason=reason)
     panel.note(f"Search ended: {reason}.")
     return DONE
@@ -121,16 +124,26 @@ def _search(campaign: Campaign, start: Start, programs: dict[str, str], panel: P
 
     directory, base = start.directory, start.base
     device = resolve_device(start.device)  # may refuse, and opening changes what it finds
+    refuse_retry(directory, start.retry)
+    forget_stop_request(directory)  # before what takes long: a new one is heard
     campaign = open_to_drive(directory, campaign, start.source, programs, mend=start.repair, tell=panel.note)
     for program, version in programs.items():
         if (before := programs_of(directory).get(program)) != version:
             panel.note(f"Warning: {program} was {before} when this campaign began, and is {version} now")
-    forget_stop_request(directory)
+    try_winners_again(directory, start.retry)
     log(directory, "started")
     engine = start_engine(directory / "tasks", for_workers(start.machine, campaign, base))
     try:
         drive = Drive(
-            campaign, directory, base, device, panel.tell, engine, start.repair, cores=cores_of_this_process()
+            campaign,
+            directory,
+            base,
+            device,
+            panel.tell,
+            engine,
+            start.repair,
+            cores=cores_of_this_process(),
+            retry=start.retry,
         )
         return search(drive).reason
     finally:

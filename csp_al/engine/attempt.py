@@ -30,6 +30,7 @@ from csp_al.disk_space import is_machine_failure, says_full
 from csp_al.engine.tasks import RELAX, atoms_of
 from csp_al.files import forget_temporaries, read_sealed, write_sealed
 from csp_al.interfaces import Failure, Reason, ReferenceFailedError, Status, Task
+from csp_al.reasons import kind_of
 from csp_al.reference.children import die_with_parent
 from csp_al.reference.evaluate import TRAJECTORY, frames, relax, single_point
 from csp_al.reference.ladder import AnyRemedy, as_told, in_force
@@ -85,7 +86,7 @@ def run_attempt(
         seconds = time.monotonic() - started
         cost = max(cost, seconds * machine.cores_per_label)  # of programs killed with it, the system tells no time
         told = [as_told(remedy) for remedy in remedies]
-        _write_outcome(directory, Outcome(Status.FAILED, reason, told, seconds, cost, _begun(directory), None))
+        write_outcome(directory, Outcome(Status.FAILED, reason, told, seconds, cost, _begun(directory), None))
 
 
 def read_outcome(directory: Path) -> Outcome | None:
@@ -95,6 +96,11 @@ def read_outcome(directory: Path) -> Outcome | None:
         return outcome_of(read_sealed(path, "outcome"), path)
     except FileNotFoundError:
         return None
+
+
+def write_outcome(directory: Path, outcome: Outcome) -> None:
+    """Say how an attempt ended."""
+    write_sealed(directory / OUTCOME, "outcome", as_json(outcome))
 
 
 def interrupted(directory: Path, remedies: Sequence[AnyRemedy]) -> Outcome:
@@ -193,7 +199,7 @@ def _be_the_attempt(
     gc.freeze()  # what was there before the fork is not looked at, and so not copied, by the collection at the end
     try:
         _stand_alone(directory, parent)
-        _write_outcome(directory, _compute(task, directory, remedies, machine))
+        write_outcome(directory, _compute(task, directory, remedies, machine))
         status = 0
     except BaseException as error:  # noqa: BLE001 - a process of its own: nothing else can tell what happened
         if isinstance(error, OSError) and is_machine_failure(error):
@@ -248,7 +254,7 @@ def _reason_of(error: BaseException) -> Reason:
     if isinstance(error, ReferenceFailedError):
         reason = error.reason
     else:
-        reason = Reason(Failure.OTHER, f"{type(error).__name__}: {error}")
+        reason = Reason(kind_of(error), f"{type(error).__name__}: {error}")
     return replace(reason, kind=Failure.DISK_FULL) if says_full(reason.words) else reason
 
 
@@ -269,7 +275,3 @@ def _judged(
     atoms.set_positions(values.positions)
     reason = why_insane(atoms, values.energy, values.forces, values.stress, section.max_force, section.max_stress)
     return Status.REJECTED if reason else Status.DONE, reason, values
-
-
-def _write_outcome(directory: Path, outcome: Outcome) -> None:
-    write_sealed(directory / OUTCOME, "outcome", as_json(outcome))

@@ -100,9 +100,14 @@ def require_task(root: Path, name: str) -> None:
         raise ValueError(f"{root}: there is no task {name}; make it with create_task, which returns its id")
 
 
+def result_path(root: Path, name: str) -> Path:
+    """Where the result of the task of this id is, once it has one."""
+    return root / name / "result.json"
+
+
 def is_done(root: Path, name: str) -> bool:
     """Whether the task of this id has a result, good or bad."""
-    return (root / name / "result.json").exists()
+    return result_path(root, name).exists()
 
 
 def read_result(root: Path, name: str) -> Result | None:
@@ -110,7 +115,7 @@ def read_result(root: Path, name: str) -> Result | None:
 
     Raises DamagedError for a file that is not what was written, or the result of another task or of other atoms.
     """
-    path = root / name / "result.json"
+    path = result_path(root, name)
     try:
         result = result_of(read_sealed(path, "result"), path)
     except FileNotFoundError:

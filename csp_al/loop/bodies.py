@@ -31,7 +31,7 @@ from csp_al.loop.random_streams import (
     stream,
     to_label,
 )
-from csp_al.loop.tasks import labels_of, refuse_many_failures, run_all
+from csp_al.loop.tasks import labels_of, refuse_many_failures
 from csp_al.relax.limits import Limits
 from csp_al.relax.relaxation import relax, relax_pool
 from csp_al.select.cluster import k_means
@@ -66,7 +66,7 @@ def compute_labels(drive: Drive, folder: Path, cycle: int, picks: Picks) -> None
     """What the reference method says of the picks, and how well it had been predicted."""
     reference = drive.campaign.reference
     tasks = [label_task(atoms, reference) for atoms in picks.structures.to_atoms()]
-    names, results = run_all(drive.run, drive.engine, folder, tasks, drive.report)
+    names, results = drive.calculate(folder, tasks)
     refuse_many_failures(results, reference.max_fail_fraction)
     labels = labels_of(picks.structures, results, cycle)
     layout.LABELS.write(folder, labels)

@@ -5,16 +5,19 @@ drive.stage(stage_folder(run, "train", cycle), lambda folder: train_ensemble(dri
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from csp_al.campaign import Campaign
 from csp_al.disk_space import require_space
-from csp_al.events import Advanced, CycleJudged, LabelsImported, Listener, StageStarted, Warned
-from csp_al.interfaces import Engine
-from csp_al.loop.tasks import StoppedError
+from csp_al.engine.retry import forget_failure, is_due
+from csp_al.engine.tasks import read_result, task_id
+from csp_al.events import Advanced, CycleJudged, LabelsImported, Listener, Noted, StageStarted, Warned
+from csp_al.interfaces import Engine, Task
+from csp_al.loop.tasks import StoppedError, run_all, told_once
+from csp_al.results import Result
 from csp_al.store.disk_use import cycle_bytes
 from csp_al.store.filled import take_filled
 from csp_al.store.lock import InUseError, holder
@@ -49,11 +52,14 @@ class Work:
 class Drive(Work):
     """One run of the driver: what it works with, what runs tasks.
 
-    ``mend`` does again what no longer follows from the stage before it.
+    ``mend`` does again what no longer follows from the stage before it; ``retry`` names calculations that are tried
+    again although they failed, see `csp_al.engine.retry`; ``tried`` are those that this driver asked for.
     """
 
     engine: Engine
     mend: bool = False
+    retry: Collection[str] = field(default=(), kw_only=True)
+    tried: set[str] = field(default_factory=set, kw_only=True)
 
     def stage(self, folder: Path, write: Callable[[Path], None]) -> Path:
         """Publish a stage unless it is there, with a word at its start and at its end.
@@ -77,6 +83,25 @@ class Drive(Work):
             publish(folder, after, needs, seconds)
         log(self.run, "stage finished", **asdict(started))
         return folder
+
+    def calculate(self, folder: Path, tasks: Sequence[Task]) -> tuple[list[str], list[Result]]:
+        """Ids and results of these tasks, in their order, for a stage in this folder; see `run_all`.
+
+        Of what failed before this driver began, some is tried again.
+        """
+        self._try_again({task_id(task) for task in tasks} - self.tried)
+        self.tried.update(map(task_id, tasks))
+        return run_all(self.run, self.engine, folder, tasks, self.report)
+
+    def _try_again(self, names: Collection[str]) -> None:
+        root = self.run / "tasks"
+        results = [result for name in sorted(names) if (result := read_result(root, name)) is not None]
+        failed = [result for result in results if is_due(result, self.retry)]
+        for result in failed:
+            forget_failure(root, result.id)
+        if failed:
+            log(self.run, "tried again", tasks=[result.id for result in failed])
+            self.tell(Noted(f"Tried again: {told_once(failed)}"))
 
     def stands(self, folder: Path, after: Path | None) -> bool:
         """Whether a stage is there and follows from the one before it."""

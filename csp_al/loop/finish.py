@@ -15,10 +15,10 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from csp_al import objective
 from csp_al.campaign import Campaign
+from csp_al.engine.retry import is_due
 from csp_al.engine.tasks import relax_task
 from csp_al.loop.drive import Drive
 from csp_al.loop.progress import Progress
-from csp_al.loop.tasks import run_all
 from csp_al.results import Result, Values
 from csp_al.select.identity import count_arrivals, distinct
 from csp_al.select.ranking import representatives, rows_of
@@ -51,7 +51,14 @@ class Winner:
 
 
 class NoResultError(Exception):
-    """No winner could be relaxed by the reference method; the message says what happened to each."""
+    """No winner could be relaxed by the reference method; the message says what happened to each.
+
+    ``passing``: for want of something of the machine, which may pass.
+    """
+
+    def __init__(self, message: str, *, passing: bool = False) -> None:
+        super().__init__(message)
+        self.passing = passing
 
 
 def finish(drive: Drive, progress: Progress) -> Path:
@@ -71,7 +78,7 @@ def _relax_winners(drive: Drive, folder: Path, progress: Progress) -> None:
     }
     failed = {candidate: str(result.reason) for candidate, result in results.items() if candidate not in winners}
     if not winners:
-        raise NoResultError(_nothing_left(failed))
+        raise NoResultError(_nothing_left(failed), passing=all(map(is_due, results.values())))
     rows, groups = _ranked(drive, progress, winners)
     _write(folder, rows, [winners[row["id"]] for row in rows])
     check = layout.stage_folder(drive.run, "check")
@@ -107,7 +114,7 @@ def _relaxed_by_reference(drive: Drive, folder: Path, lowest: Structures) -> dic
     """Results of the final relaxations, by candidate."""
     section, reference = drive.campaign.finish, drive.campaign.reference
     tasks = [relax_task(atoms, reference, section.fmax, section.max_steps) for atoms in lowest.to_atoms()]
-    _, results = run_all(drive.run, drive.engine, folder, tasks, drive.report)
+    _, results = drive.calculate(folder, tasks)
     return dict(zip(lowest.ids.tolist(), results, strict=True))
 
 
@@ -192,4 +199,7 @@ def _write(folder: Path, rows: list[dict[str, Any]], winners: list[Winner]) -> N
 
 def _nothing_left(failed: dict[int, str]) -> str:
     reasons = "\n".join(f"  candidate {candidate}: {reason}" for candidate, reason in failed.items())
-    return f"none of the {len(failed)} lowest crystals could be relaxed by the reference method:\n{reasons}"
+    return (
+        f"none of the {len(failed)} lowest crystals could be relaxed by the reference method:\n{reasons}\n"
+        "The same command tries those again that lacked something of the machine, with --retry failed all of them."
+    )

@@ -9,7 +9,6 @@ from csp_al.engine.tasks import label_task
 from csp_al.events import Warned
 from csp_al.interfaces import Task
 from csp_al.loop.drive import Drive
-from csp_al.loop.tasks import run_all
 from csp_al.reference.derivatives import Slope, slopes, trial
 from csp_al.reference.references import build_reference
 from csp_al.results import Result
@@ -35,7 +34,7 @@ def check(drive: Drive, picks: Picks) -> None:
 
 def _compare_slopes(drive: Drive, folder: Path, picks: Picks) -> None:
     def run(tasks: list[Task]) -> list[Result]:
-        return run_all(drive.run, drive.engine, folder, tasks, drive.report)[1]
+        return drive.calculate(folder, tasks)[1]
 
     reference = build_reference(drive.campaign.reference)
     trials = [trial(atoms, reference.kpoints, drive.campaign.seed) for atoms in picks.structures.to_atoms()]

@@ -6,10 +6,12 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Final, NoReturn
 
 import numpy as np
 
 from csp_al.disk_space import require_space
+from csp_al.engine.retry import is_due
 from csp_al.engine.tasks import create_task, read_result
 from csp_al.engine.wait import run_tasks
 from csp_al.files import write_json
@@ -19,13 +21,26 @@ from csp_al.store.layout import TASKS
 from csp_al.store.run_directory import stop_requested
 from csp_al.structures import Labels, Status, Structures
 
+AGAIN: Final = "When the machine has what it lacked, the same command tries them again, and goes on."
+MEND: Final = (
+    "Mend the reference section and start the campaign under a new name; where something else was wrong, "
+    "'csp-al run FILE --retry failed' tries them again."
+)
+
 
 class StoppedError(Exception):
     """Somebody asked the driver to stop; the campaign can be continued."""
 
 
 class TooManyFailedError(Exception):
-    """So many calculations failed that something is wrong with the reference; the message counts the reasons."""
+    """So many calculations failed that something is wrong; the message counts the reasons.
+
+    ``passing``: most of them for want of something of the machine, which may pass.
+    """
+
+    def __init__(self, message: str, *, passing: bool) -> None:
+        super().__init__(message)
+        self.passing = passing
 
 
 def run_all(
@@ -75,15 +90,23 @@ def refuse_many_failures(results: Sequence[Result], most: float) -> None:
     """Raise `TooManyFailedError` when more than this share is not DONE."""
     failed = [result for result in results if result.status is not Status.DONE]
     if len(failed) > most * len(results):
-        examples = {_alike(result): result.reason for result in reversed(failed)}
-        counted = Counter(map(_alike, failed)).most_common()
-        reasons = "\n".join(f"  {count:4d} x {examples[alike]}" for alike, count in counted)
-        msg = (
-            f"{len(failed)} of {len(results)} calculations failed, more than max_fail_fraction = {most:g} allows:\n"
-            f"{reasons}\nTheir folders, with all output, are under tasks/. Mend the reference section and start the "
-            "campaign under a new name."
-        )
-        raise TooManyFailedError(msg)
+        refuse(failed, f"{len(failed)} of {len(results)} calculations failed, more than max_fail_fraction = {most:g} "
+               "allows")  # fmt: skip
+
+
+def refuse(failed: Sequence[Result], what: str) -> NoReturn:
+    """Raise `TooManyFailedError` for these results, with the reasons and the way out."""
+    passing = 2 * sum(is_due(result) for result in failed) > len(failed)
+    way_out = AGAIN if passing else MEND
+    msg = f"{what}:\n  {told_once(failed, chr(10) + '  ')}\nTheir folders, with all output, are under tasks/. {way_out}"
+    raise TooManyFailedError(msg, passing=passing)
+
+
+def told_once(failed: Sequence[Result], between: str = "; ") -> str:
+    """The reasons of these results, each with how many of them it is for, most frequent first."""
+    examples = {_alike(result): result.reason for result in reversed(failed)}
+    counted = Counter(map(_alike, failed)).most_common()
+    return between.join(f"{count} x {examples[alike]}" for alike, count in counted)
 
 
 def _alike(result: Result) -> tuple[Failure | None, str]:

@@ -20,6 +20,7 @@ from ase.stress import full_3x3_to_voigt_6_stress, voigt_6_to_full_3x3_stress
 from csp_al import objective
 from csp_al.files import seal, unseal
 from csp_al.interfaces import Failure, Reference, ReferenceFailedError
+from csp_al.reasons import kind_of
 from csp_al.reference.sanity import not_finite
 from csp_al.results import Frame, Values, as_json, frame_of
 from csp_al.structures import Floats
@@ -152,7 +153,7 @@ def _make(reference: Reference, atoms: Atoms, directory: Path) -> BaseCalculator
     except ReferenceFailedError:
         raise
     except Exception as error:
-        raise ReferenceFailedError(_one_line(error)) from error
+        raise ReferenceFailedError(_one_line(error), kind_of(error)) from error
 
 
 def _evaluate(calculator: BaseCalculator, atoms: Atoms) -> Evaluation:
@@ -173,7 +174,7 @@ def _evaluate(calculator: BaseCalculator, atoms: Atoms) -> Evaluation:
     except MemoryError as error:
         raise ReferenceFailedError(f"out of memory: {_one_line(error)}", Failure.OUT_OF_MEMORY) from error
     except Exception as error:
-        raise ReferenceFailedError(_one_line(error)) from error
+        raise ReferenceFailedError(_one_line(error), kind_of(error)) from error
     if reason := not_finite(*evaluation):
         raise ReferenceFailedError(reason.words, reason.kind)
     return evaluation

@@ -9,7 +9,7 @@ Where the defaults of csp_al are what changed, the run keeps those that it began
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -22,12 +22,16 @@ from csp_al.campaign.models import Campaign
 from csp_al.campaign.open_section import Kept, marker_of
 from csp_al.campaign.references import ReferenceSection
 from csp_al.campaign.section import Section
+from csp_al.engine.retry import EVERY, is_due
+from csp_al.engine.tasks import is_id, read_result
 from csp_al.kinds import is_ours
 from csp_al.reference.references import places
-from csp_al.store.layout import VERDICT
+from csp_al.store.layout import TASKS, VERDICT
 from csp_al.store.repair import set_aside
-from csp_al.store.run_directory import cycle_folder, cycles
+from csp_al.store.run_directory import LAST as WINNERS
+from csp_al.store.run_directory import cycle_folder, cycles, published_stages
 from csp_al.store.stages import is_published
+from csp_al.structures import Status
 
 SUPERSEDED: Final = "superseded"
 """Folder of the run directory for what another campaign file decided otherwise."""
@@ -132,6 +136,33 @@ def accept(run: Path, before: Campaign, now: Campaign) -> list[str]:
         raise ChangedError(msg)
     _reopen(run, {root for key in found if (root := _root(key))})
     return [f"{key}: {words}" for key, words in found.items()]
+
+
+def refuse_retry(run: Path, retry: Collection[str]) -> None:
+    """Raise ValueError for the id of a calculation that cannot be tried again."""
+    root = run / "tasks"
+    for name in [name for name in retry if name != EVERY]:
+        result = read_result(root, name) if is_id(name) else None
+        if result is None or result.status is Status.DONE:
+            raise ValueError(f"--retry {name}: no calculation of this id has failed under {root}; {EVERY!r} means all")
+        for _, _, folder in published_stages(run):
+            if folder.name != WINNERS and name in _tasks_of(folder):
+                stage = folder.relative_to(run)
+                raise ValueError(f"--retry {name}: it belongs to {stage}, from which the search has gone on already")
+
+
+def try_winners_again(run: Path, retry: Collection[str]) -> None:
+    """Set the winners aside where a final relaxation failed that is to be tried again."""
+    winners, root = run / WINNERS, run / "tasks"
+    if is_published(winners):
+        results = [result for name in _tasks_of(winners) if (result := read_result(root, name)) is not None]
+        if any(is_due(result, retry) for result in results):
+            set_aside(run, SUPERSEDED, [winners])
+
+
+def _tasks_of(folder: Path) -> list[str]:
+    path = folder / TASKS
+    return [name for name in json.loads(path.read_bytes()) if is_id(name)] if path.is_file() else []
 
 
 def _root(key: str) -> str | None:
