@@ -1,8 +1,9 @@
 """Who has something: one living process, wherever it runs.
 
-A claim is a file that only one process can create, holding its host, process id and start time. Its owner touches it
-every few seconds. It is stale when its process is gone from this host, or on another host when it was not touched for
-a minute, by the clock of the file system. A stale claim is taken over by creating the next one (``claim``,
+A claim is a file that only one process can create, holding its host, process id and start time, the folder that it was
+made in, and a token that no other claim has. Its owner touches it every few seconds. It is stale when its process is
+gone from this host, or on another host when it was not touched for a minute, by the clock of the file system; and on
+this host where it came with a copy of the folder. A stale claim is taken over by creating the next one (``claim``,
 ``claim.1``, ...), which again only one process can do; the last one counts.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import socket
 import subprocess
 import time
@@ -26,6 +28,8 @@ STALE: Final = 60.0  # s without a touch after which another host's claim is giv
 NAME: Final = "claim"
 
 _touched: dict[Path, float] = {}
+_tokens: dict[Path, str] = {}
+"""Of the claims that this process took, lest it takes the claim of another for its own: folders move and begin anew."""
 
 
 def take(folder: Path, name: str = NAME) -> Path | None:
@@ -34,8 +38,10 @@ def take(folder: Path, name: str = NAME) -> Path | None:
     if newest is not None and not _is_stale(newest):
         return None if newest.exists() else take(folder, name)
     path = folder / f"{name}.{_generation(newest) + 1}" if newest else folder / name
-    if not _create(path):
+    token = secrets.token_hex(8)
+    if not _create(path, token):
         return None
+    _tokens[path] = token
     if newest is not None and not _is_stale(newest):  # cleared meanwhile; others count anew
         release(path)
         return take(folder, name)
@@ -43,30 +49,48 @@ def take(folder: Path, name: str = NAME) -> Path | None:
 
 
 def touch(claim: Path) -> None:
-    """Say that the owner lives; to be called often, writes only every few seconds."""
+    """Say that the owner lives; to be called often, writes only every few seconds, and never in another's claim."""
     if time.monotonic() - _touched.get(claim, -HEARTBEAT) >= HEARTBEAT:
         with suppress(OSError):  # it was released, or the file system is away for a while
-            os.utime(claim)
+            if _is_ours(claim):
+                os.utime(claim)
         _touched[claim] = time.monotonic()
 
 
 def release(claim: Path) -> None:
     """Give up what is not finished. Older, stale claims stay: removing them would let two processes create the next."""
     with suppress(OSError):  # its owner ends, which says as much
-        claim.unlink()
-    _touched.pop(claim, None)
+        if _is_ours(claim):
+            claim.unlink()
+    _forget(claim)
 
 
 def clear(folder: Path, name: str = NAME) -> None:
     """Remove every claim of what is finished, the owner's own last."""
     for path in sorted(_all(folder, name), key=_generation):
-        release(path)
+        with suppress(OSError):
+            path.unlink()
+        _forget(path)
 
 
 def is_lost(claim: Path) -> bool:
-    """Whether another process has taken the claim over, which may happen to one that slept."""
-    newest = _newest(claim.parent, claim.name.split(".")[0])
-    return newest is not None and newest != claim
+    """Whether the claim is no longer this process's, which may happen to one that slept.
+
+    Another has taken it over, or the folder was moved away, with or without another in its place.
+    """
+    try:
+        return _newest(claim.parent, claim.name.split(".")[0]) != claim or not _is_ours(claim)
+    except FileNotFoundError:
+        return True
+
+
+def token(folder: Path, name: str = NAME) -> str | None:
+    """What tells the claim that counts now from every other; None where there is none."""
+    newest = _newest(folder, name)
+    try:
+        return None if newest is None else (_read(newest) or {}).get("token")
+    except FileNotFoundError:
+        return None
 
 
 def owner(folder: Path, name: str = NAME) -> dict[str, Any] | None:
@@ -89,6 +113,11 @@ def is_taken(folder: Path) -> bool:
         return False
 
 
+def _forget(claim: Path) -> None:
+    _touched.pop(claim, None)
+    _tokens.pop(claim, None)
+
+
 def _all(folder: Path, name: str) -> list[Path]:
     return [path for path in folder.glob(f"{name}*") if path.name == name or path.suffix[1:].isdecimal()]
 
@@ -101,26 +130,32 @@ def _generation(claim: Path) -> int:
     return int(claim.suffix[1:] or 0)
 
 
-def _create(path: Path) -> bool:
+def _is_ours(claim: Path) -> bool:
+    """Whether a file is a claim that this process took. Raises FileNotFoundError where there is none."""
+    return claim in _tokens and (_read(claim) or {}).get("token") == _tokens[claim]
+
+
+def _create(path: Path, token: str) -> bool:
     """Make the claim, whole from the beginning; False if another was faster."""
-    with written_aside(path, json.dumps(_identity()).encode()) as aside:
+    content = json.dumps(_identity(path.parent) | {"token": token}).encode()
+    with written_aside(path, content) as aside:
         try:
             os.link(aside, path)
         except FileExistsError:
             return aside.stat().st_nlink > 1  # over a network the link may be made and the answer lost
         except OSError:
-            return _create_without_links(path)
+            return _create_without_links(path, content)
     return True
 
 
-def _create_without_links(path: Path) -> bool:
+def _create_without_links(path: Path, content: bytes) -> bool:
     """The same where a file has one name only; a reader may meet it before it has its content."""
     try:
         handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
     except FileExistsError:
         return False
     try:
-        os.write(handle, json.dumps(_identity()).encode())
+        os.write(handle, content)
     except OSError:
         path.unlink()
         raise
@@ -139,11 +174,26 @@ def _is_stale(claim: Path) -> bool:
 
 def _lives(claim: Path, *, looking: bool = False) -> bool:
     found = _read(claim)
-    if found is not None and (found["host"], found.get("namespace")) == (socket.gethostname(), _namespace()):
-        return found["start"] is not None and bool(found["start"] == start_time(found["pid"]))
+    if found is not None and _is_of_here(found):
+        copied = found.get("folder") not in (None, _number(claim.parent))
+        return not copied and found["start"] is not None and bool(found["start"] == start_time(found["pid"]))
     return (
         _age(claim, looking=looking) < STALE
     )  # not ours to look up, or its owner was killed between creating and writing it
+
+
+def _is_of_here(found: dict[str, Any]) -> bool:
+    """Whether the process of a claim can be looked up: same host, same processes, and the host is up since then.
+
+    Hosts share names, and all of them number their first processes alike; only when it booted tells one from another.
+    """
+    boot = str(found["start"]).split(" ")[0] if _boot() else ""
+    return (found["host"], found.get("namespace"), boot) == (socket.gethostname(), _namespace(), _boot())
+
+
+def _number(folder: Path) -> int:
+    """Inode of a folder: it stays where the folder is moved, and a copy has another."""
+    return folder.stat().st_ino
 
 
 def _read(claim: Path) -> dict[str, Any] | None:
@@ -164,8 +214,9 @@ def _age(claim: Path, *, looking: bool) -> float:
     return now - claim.stat().st_mtime
 
 
-def _identity() -> dict[str, Any]:
+def _identity(folder: Path) -> dict[str, Any]:
     return {
+        "folder": _number(folder),
         "host": socket.gethostname(),
         "namespace": _namespace(),
         "pid": os.getpid(),

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -415,12 +416,13 @@ def test_workers_that_keep_dying_stop_the_engine_with_their_last_words(root):
 
 
 def stale_claims(folder: Path):
-    here = {key: value for key, value in claim._identity().items() if key in ("host", "namespace")}
+    here = {key: value for key, value in claim._identity(folder).items() if key in ("host", "namespace", "start")}
+    boot = here["start"].split()[0]
     gone = subprocess.Popen(["true"])
     gone.wait()
     return {
-        "its process is gone": here | {"pid": gone.pid, "start": "earlier"},
-        "its number belongs to another process now": here | {"pid": os.getpid(), "start": "earlier"},
+        "its process is gone": here | {"pid": gone.pid, "start": f"{boot} 1"},
+        "its number belongs to another process now": here | {"pid": os.getpid(), "start": f"{boot} 1"},
     }
 
 
@@ -447,8 +449,47 @@ def test_claim_of_another_host_lives_as_long_as_it_is_touched(tmp_path):
         past = time.time() - claim.STALE - 1
         os.utime(path, (past, past))
         assert not claim.is_taken(tmp_path)
-    claim.touch(path)
+    os.utime(path)  # as its owner does
     assert claim.is_taken(tmp_path)
+    os.utime(path, (past, past))
+    claim.touch(path)
+    assert not claim.is_taken(tmp_path)
+
+
+def test_claim_of_another_machine_of_the_same_name_is_not_taken_over(tmp_path):
+    """All of them number their processes alike; when this one booted tells it from the others."""
+    content = claim._identity(tmp_path) | {"pid": 1, "start": "another-boot 17"}
+    (tmp_path / "claim").write_text(json.dumps(content))
+    assert claim.is_taken(tmp_path)
+    assert claim.take(tmp_path) is None
+
+
+def test_copy_of_a_claimed_folder_is_nobodys(tmp_path):
+    original, copy = tmp_path / "original", tmp_path / "copy"
+    original.mkdir()
+    claim.take(original)
+    shutil.copytree(original, copy)
+    assert claim.owner(original) is not None
+    assert claim.owner(copy) is None
+    assert claim.take(copy) is not None
+    assert claim.take(original) is None
+
+
+def test_moved_folder_keeps_its_owner_who_has_lost_it(tmp_path):
+    """A driver goes by the name of its run directory: what stands there now is another's."""
+    folder, moved = tmp_path / "run", tmp_path / "moved"
+    folder.mkdir()
+    mine = claim.take(folder)
+    assert not claim.is_lost(mine)
+    folder.rename(moved)
+    assert claim.owner(moved) is not None
+    assert claim.is_lost(mine)
+    folder.mkdir()
+    assert claim.is_lost(mine)
+    (folder / "claim").write_text(json.dumps(claim._identity(folder) | {"token": "another"}))
+    assert claim.is_lost(mine)
+    claim.release(mine)
+    assert claim.is_taken(folder)
 
 
 def contend(folder, barrier, wins):

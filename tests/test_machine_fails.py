@@ -25,6 +25,7 @@ from csp_al.engine import attempt, worker
 from csp_al.engine.tasks import create_task, label_task, read_result
 from csp_al.reference.ase_calculator import AseReference
 from csp_al.store.lock import LOCK, InUseError, holder, locked
+from csp_al.store.run_directory import forget_stop_request, request_stop, stop_requested
 
 CAMPAIGN = """
 name: small
@@ -233,6 +234,19 @@ def test_driver_that_slept_while_another_took_over_ends_itself(tmp_path, monkeyp
     finally:
         signal.signal(signal.SIGTERM, before)
     assert (tmp_path / f"{LOCK}.1").exists()  # it is not ours to remove
+
+
+def test_request_to_stop_is_for_the_driver_that_runs_and_heard_from_its_first_moment(tmp_path):
+    with locked(tmp_path):
+        request_stop(tmp_path, claim.token(tmp_path, LOCK))
+        assert stop_requested(tmp_path)
+    with locked(tmp_path):
+        assert not stop_requested(tmp_path)
+        forget_stop_request(tmp_path)
+        request_stop(tmp_path, claim.token(tmp_path, LOCK))
+        assert stop_requested(tmp_path)
+        forget_stop_request(tmp_path)
+        assert not stop_requested(tmp_path)
 
 
 # --- time

@@ -223,7 +223,7 @@ def stop(directory: RunDirectory) -> None:
     if driver is None:
         typer.echo(f"{directory}: no driver is running; nothing to stop")
         return
-    request_stop(directory)
+    request_stop(directory, str(driver.get("token")))
     typer.echo(f"Asked process {driver['pid']} on {driver['host']} to stop. {how_to_continue(campaign, directory)}")
 
 

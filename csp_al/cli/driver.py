@@ -125,7 +125,6 @@ def _search(campaign: Campaign, start: Start, programs: dict[str, str], panel: P
     directory, base = start.directory, start.base
     device = resolve_device(start.device)  # may refuse, and opening changes what it finds
     refuse_retry(directory, start.retry)
-    forget_stop_request(directory)  # before what takes long: a new one is heard
     campaign = open_to_drive(directory, campaign, start.source, programs, mend=start.repair, tell=panel.note)
     for program, version in programs.items():
         if (before := programs_of(directory).get(program)) != version:
@@ -149,6 +148,7 @@ def _search(campaign: Campaign, start: Start, programs: dict[str, str], panel: P
     finally:
         try:
             _end_in_peace()
+            forget_stop_request(directory)
         finally:
             engine.close()
 

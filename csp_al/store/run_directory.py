@@ -24,10 +24,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from csp_al import claim
 from csp_al.campaign.messages import findings
 from csp_al.campaign.models import Campaign
 from csp_al.campaign.section import Trust
 from csp_al.files import DamagedError, read_sealed, write_atomically, write_sealed
+from csp_al.store.lock import LOCK
 from csp_al.store.stages import is_published, manifest
 
 SETTINGS = "resolved.json"  # written last, so that a run directory that has it has begun
@@ -184,19 +186,24 @@ def log(run: Path, event: str, **details: Any) -> None:
         file.write(json.dumps(line).encode() + b"\n")
 
 
-def request_stop(run: Path) -> None:
-    """Ask the driver of this run to end cleanly."""
-    write_atomically(run / STOP_REQUEST, "")
+def request_stop(run: Path, driver: str) -> None:
+    """Ask the driver with this token to end cleanly, now or as soon as it listens; no other driver is meant."""
+    write_atomically(run / STOP_REQUEST, driver)
 
 
 def stop_requested(run: Path) -> bool:
-    """Whether somebody asked the driver to end."""
-    return (run / STOP_REQUEST).exists()
+    """Whether somebody asked the driver that has the run directory now to end."""
+    try:
+        asked = (run / STOP_REQUEST).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return False
+    return asked == claim.token(run, LOCK)
 
 
 def forget_stop_request(run: Path) -> None:
-    """A new driver starts without the old request."""
-    (run / STOP_REQUEST).unlink(missing_ok=True)
+    """The driver that was asked has ended."""
+    if stop_requested(run):
+        (run / STOP_REQUEST).unlink(missing_ok=True)
 
 
 def _order(run: Path, folder: Path) -> tuple[int, int]:
