@@ -10,6 +10,7 @@ content of the new version from that of the one before, and keep a run directory
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import pi
 from typing import Any, Final, Literal, TypeVar
 
 Kind = Literal[
@@ -21,7 +22,7 @@ SPECIES: Final = 119
 """Atomic numbers, with that of no element, 0."""
 
 VERSIONS: Final[dict[Kind, int]] = {
-    "settings": 2,  # resolved.json
+    "settings": 3,  # resolved.json
     "provenance": 2,  # provenance.json
     "manifest": 3,  # manifest.json of a stage
     "filled": 1,  # filled.json of a stage that is not yet published
@@ -49,7 +50,26 @@ def _no_zero_of_species(weights: tuple[dict[str, Any], dict[str, Any]]) -> tuple
     return about, {"species_shift": shift.new_zeros(*shift.shape[:1], SPECIES)} | tensors
 
 
+def _name_volumes(settings: dict[str, Any]) -> dict[str, Any]:
+    """Volumes that a file did not give were 1.2 to 4.5 spheres of the mean covalent radius."""
+    campaign = settings["campaign"]
+    pools = {key: _with_volumes(campaign[key]) for key in ("pool", "search_pool") if key in campaign}
+    return settings | {"campaign": campaign | pools}
+
+
+def _with_volumes(pool: dict[str, Any] | None) -> dict[str, Any] | None:
+    if pool is None or pool["volume_per_atom"] is not None:
+        return pool
+    from ase.data import atomic_numbers, covalent_radii
+    from ase.formula import Formula
+
+    counts = Formula(pool["formula"]).count()
+    radius = sum(float(covalent_radii[atomic_numbers[one]]) * n for one, n in counts.items()) / sum(counts.values())
+    return pool | {"volume_per_atom": [round(loose * 4 / 3 * pi * radius**3, 3) for loose in (1.2, 4.5)]}
+
+
 UPGRADES: Final[dict[tuple[Kind, int], Callable[[Any], Any]]] = {
+    ("settings", 2): _name_volumes,
     ("manifest", 2): _name_no_needs,
     ("weights", 3): _no_zero_of_species,
 }

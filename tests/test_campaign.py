@@ -217,7 +217,6 @@ def test_the_packing_limit_is_that_of_close_packed_spheres(tmp_path, distance):
          "2:44: pool.min_distance.Si-Si: atoms 4.2 Å apart (Si-Si) take at least 52.4 Å^3/atom, the default volume"),
         ("formula: Al4O6, min_distance: {O-Al: 3.9, Al-Al: 4, O-O: 4.1}, volume_per_atom: [7, 12]",
          "2:45: pool.min_distance.O-Al: atoms 3.9 Å apart"),
-        ("formula: Cs1H9", "2:7: pool: atoms 3.42 Å apart (Cs-Cs) take at least 2.82 Å^3/atom, the default volume_per"),
         ("formula: Si8, lengths: [1, 1.4]", "2:31: pool.lengths: vectors of at most 1.4 Å leave an atom no"),
     ],
 )  # fmt: skip

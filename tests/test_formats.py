@@ -25,7 +25,7 @@ from csp_al.campaign.models import Budget, Finish, Pool, Relax, Select, Stop
 from csp_al.cli import app
 from csp_al.engine.engines import start_engine
 from csp_al.engine.tasks import label_task, task_id
-from csp_al.files import DamagedError, OtherVersionError, read_sealed, write_sealed
+from csp_al.files import SEAL, DamagedError, OtherVersionError, read_sealed, write_sealed
 from csp_al.hdf5 import load
 from csp_al.interfaces import Engine
 from csp_al.potential.ensemble import load_ensemble
@@ -110,7 +110,7 @@ def load_weights(run: Path, campaign: Campaign) -> None:
 
 def assert_stands(run: Path) -> None:
     """The run is whole, and goes on with the campaign, the tasks and the weights that it has."""
-    settings = (run / "resolved.json").read_bytes()
+    settings = read_sealed(run / "resolved.json", "settings")
     refuse_damage(run)
     campaign, told = go_on(run)
     assert not any(words.startswith("Changed") for words in told)
@@ -118,7 +118,7 @@ def assert_stands(run: Path) -> None:
     assert all((run / "tasks" / name / "result.json").is_file() for name in written_ids(run))
     load_weights(run, campaign)
     run_directory.prepare(run, campaign, None, {})
-    assert (run / "resolved.json").read_bytes() == settings
+    assert read_sealed(run / "resolved.json", "settings") == settings
 
 
 # --- what is kept
@@ -252,6 +252,23 @@ def test_defaults_that_were_others_when_the_run_began_are_kept(tmp_path):
     campaign, told = go_on(run)
     assert (campaign.potential.learning_rate, campaign.select.force_weight) == (2e-3, 0.5)
     assert "Kept: potential.learning_rate stays 0.002, as this run began (the default is 0.005 now)" in told
+
+
+def test_volumes_from_covalent_radii_are_kept_by_a_run_that_began_with_them(tmp_path):
+    run = tmp_path / "al2"
+    shutil.copytree(DATA / "run-format-4", run)
+    settings = json.loads((run / "resolved.json").read_text())
+    del settings[SEAL]
+    settings["campaign"]["pool"]["volume_per_atom"] = None
+    write_sealed(run / "resolved.json", "settings", settings)  # of the format that it says, 2
+    for file in (run / "campaign.yaml", run.with_name("al2.yaml")):
+        file.write_text(
+            (DATA / "run-format-4" / "campaign.yaml").read_text().replace("volume_per_atom: [13, 23], ", "")
+        )
+    campaign, told = go_on(run)
+    assert campaign.pool.volume_per_atom == (8.905, 33.393)  # 1.2 and 4.5 spheres of 1.21 Å
+    assert any("pool.volume_per_atom stays" in words for words in told), told
+    assert not any(words.startswith("Changed") for words in told)
 
 
 def test_key_that_the_file_gives_is_taken_from_it_though_it_is_the_default(run, define):

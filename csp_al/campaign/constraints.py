@@ -9,22 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations, combinations_with_replacement
-from math import cbrt, ceil, pi, sqrt
+from math import cbrt, ceil, sqrt
 
-from ase.data import atomic_numbers, covalent_radii
-
+from csp_al.campaign.atomic_sizes import least_distance, volume_range
 from csp_al.campaign.errors import Finding, KeyPath
 from csp_al.campaign.models import Pool, species_counts
 from csp_al.geometry import pair_name
 
-CLOSEST = 0.7
-"""Default least distance of a pair, in sums of covalent radii."""
-LOOSENESS = (1.2, 4.5)
-"""Default volume of an atom, in spheres of the mean covalent radius.
-
-Measured: fcc Cu 1.2, CsCl 1.6, MgO 2.0, fcc Al 2.2, NaCl 2.2, corundum 3.0, zincblende GaAs 3.1, diamond Si 3.5,
-wurtzite ZnO 3.4. Some d metals are denser (W 0.9), open frameworks looser (quartz 5.7): they need volume_per_atom.
-"""
 LENGTHS = (0.5, 2.5)
 """Default lengths of cell vectors, in edges of cubes of the least and the largest cell volume."""
 CLOSE_PACKED = 1 / sqrt(2)
@@ -54,10 +45,10 @@ class Constraints:
 
 
 def resolve(pool: Pool) -> Constraints:
-    """Constraints of a pool section, with defaults from covalent radii where it says nothing."""
+    """Constraints of a pool section, with defaults from `atomic_sizes` where it says nothing."""
     counts = species_counts(pool.formula)
     distances = min_distances(pool)
-    volumes = pool.volume_per_atom or _volumes(counts)
+    volumes = pool.volume_per_atom or volume_range(counts)
     return Constraints(
         counts=counts,
         min_distance=distances,
@@ -69,10 +60,10 @@ def resolve(pool: Pool) -> Constraints:
 
 
 def min_distances(pool: Pool) -> dict[str, float]:
-    """Least distance of each pair of species (Å) by its `pair_name`: as given, or from covalent radii."""
+    """Least distance of each pair of species (Å) by its `pair_name`: as given, or by `least_distance`."""
     given = {pair_name(*pair.split("-")): distance for pair, distance in pool.min_distance.items()}
     pairs = combinations_with_replacement(species_counts(pool.formula), 2)
-    defaults = {pair_name(a, b): round(CLOSEST * (_radius(a) + _radius(b)), 3) for a, b in pairs}
+    defaults = {pair_name(a, b): least_distance(a, b) for a, b in pairs}
     return defaults | given
 
 
@@ -89,12 +80,6 @@ def conflicts(pool: Pool) -> list[Finding]:
     """
     constraints = resolve(pool)
     return [*_too_dense(pool, constraints), *_too_short(pool, constraints), *_no_such_angles(constraints)]
-
-
-def _volumes(counts: dict[str, int]) -> tuple[float, float]:
-    mean_radius = sum(_radius(symbol) * count for symbol, count in counts.items()) / sum(counts.values())
-    sphere = 4 / 3 * pi * mean_radius**3
-    return round(LOOSENESS[0] * sphere, 3), round(LOOSENESS[1] * sphere, 3)
 
 
 def _lengths(n_atoms: int, volumes: tuple[float, float], distances: dict[str, float]) -> tuple[float, float]:
@@ -118,7 +103,7 @@ def _too_dense(pool: Pool, constraints: Constraints) -> Iterator[Finding]:
         count = sum(constraints.counts[symbol] for symbol in chosen)
         least = CLOSE_PACKED * distance**3 * count / constraints.n_atoms
         if least > most:
-            key = distance_key(pool, pair) or (("pool", "volume_per_atom") if pool.volume_per_atom else ("pool",))
+            key = distance_key(pool, pair) or ("pool", "volume_per_atom")  # defaults never contradict themselves
             message = (
                 f"atoms {distance:.3g} Å apart ({pair}) take at least {least:.3g} Å^3/atom, {_volume_name(pool)} "
                 f"allows at most {most:.3g} (counting {count} atoms of {', '.join(chosen)}); "
@@ -167,7 +152,3 @@ def _no_such_angles(constraints: Constraints) -> Iterator[Finding]:
 
 def _volume_name(pool: Pool) -> str:
     return "volume_per_atom" if pool.volume_per_atom else "the default volume_per_atom"
-
-
-def _radius(symbol: str) -> float:
-    return float(covalent_radii[atomic_numbers[symbol]])

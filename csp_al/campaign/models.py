@@ -42,9 +42,10 @@ class Pool(Section):
     )
     min_distance: dict[str, Positive] = Field(
         default_factory=dict,
-        description="Å, for each pair of species, e.g. {Si-Si: 1.6}; pairs not given: 0.7 x the sum of covalent radii",
+        description="Å, for each pair of species, e.g. {Si-Si: 1.6}; pairs not given: 0.7 x the sum of covalent radii, "
+        "of van der Waals radii for noble gases",
     )
-    volume_per_atom: Range | None = Field(None, description="Å^3, [minimum, maximum]; null: from covalent radii")
+    volume_per_atom: Range | None = Field(None, description="Å^3, [minimum, maximum]; null: from known crystals")
     lengths: Range | None = Field(None, description="Å, [minimum, maximum] length of a cell vector; null: from volume")
     angles: Range = Field((45, 135), description="degrees, [minimum, maximum] angle between cell vectors")
     symmetric_fraction: Fraction = Field(
