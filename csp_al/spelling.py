@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import difflib
 import re
+import unicodedata
 from collections.abc import Iterable
 
 from ase.data import atomic_names, atomic_numbers, chemical_symbols
 from ase.formula import Formula
 
 ELEMENTS = tuple(chemical_symbols[1:])  # the first is X, a placeholder
+PLAIN_FORMULA = re.compile(r"[A-Za-z0-9()]+", re.ASCII)
+"""What formulas are written with."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -30,15 +33,24 @@ def nearest_element(symbol: str) -> str:
 
 
 def meant_formula(text: str) -> str:
-    """``, did you mean ...?`` for formulas in lower case, with spaces, or with names of elements."""
+    """``, did you mean ...?`` for formulas in lower case, with spaces, subscripts, water, or names of elements.
+
+    Of a charge it says that there is none.
+    """
+    if re.search(r"\^|[+-]$", text):
+        return "; cells have no charge: write the atoms alone, e.g. Al4O6"
     symbols = {name.lower(): symbol for name, symbol in zip(atomic_names[1:], ELEMENTS, strict=False)}
-    guess = re.sub(r"[A-Za-z]+", lambda word: symbols.get(word[0].lower(), word[0].capitalize()), text)
-    guess = re.sub(r"\s+", "", guess)
+    plain = re.sub(r"[\s_]+", "", unicodedata.normalize("NFKC", text))
+    plain = re.sub(r"[.·•*](\d*)([A-Za-z][A-Za-z0-9()]*)", r"(\2)\1", plain)  # Al4O6.3H2O
+    named = re.sub(r"[A-Za-z]+", lambda word: symbols.get(word[0].lower(), word[0].capitalize()), plain)
+    return next((f", did you mean {guess}?" for guess in (plain, named) if guess != text and _is_formula(guess)), "")
+
+
+def _is_formula(text: str) -> bool:
     try:
-        known = all(symbol in ELEMENTS for symbol in Formula(guess))
+        return bool(PLAIN_FORMULA.fullmatch(text)) and all(symbol in ELEMENTS for symbol in Formula(text))
     except ValueError:
-        return ""
-    return f", did you mean {guess}?" if known and guess and guess != text else ""
+        return False
 
 
 def is_element(symbol: str) -> bool:

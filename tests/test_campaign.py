@@ -111,6 +111,11 @@ def test_the_shipped_campaigns_are_those_of_the_readme():
         ("Al4O6", "al4 o6", "3:12: pool.formula: 'al4 o6' is no chemical formula, did you mean Al4O6?"),
         ("Al4O6", "silicon8", "3:12: pool.formula: 'silicon8' is no chemical formula, did you mean Si8?"),
         ("Al4O6", "four", "3:12: pool.formula: 'four' is no chemical formula; write e.g. Si8"),
+        ("Al4O6", "Cu4Au4+", "3:12: pool.formula: 'Cu4Au4+' is no chemical formula; cells have no charge: write the"),
+        ("Al4O6", "SO4^2-", "3:12: pool.formula: 'SO4^2-' is no chemical formula; cells have no charge: write the"),
+        ("Al4O6", "Al4+O6", "3:12: pool.formula: 'Al4+O6' is no chemical formula; write e.g. Si8"),
+        ("Al4O6", "Al4O6.3H2O", "3:12: pool.formula: 'Al4O6.3H2O' is no chemical formula, did you mean Al4O6(H2O)3?"),
+        ("Al4O6", "Al₄O₆", "3:12: pool.formula: 'Al₄O₆' is no chemical formula, did you mean Al4O6?"),
         ("Al4O6", "Si0", "3:12: pool.formula: 'Si0' has a species without atoms"),
         ("Al4O6", "8", "3:12: pool.formula: text is expected, not 8"),
         ("Al-O: 1.5", "Al-Si: 1.5", "4:18: pool.min_distance.Al-Si: no pair of species of Al4O6; allowed: Al-Al, Al-O"),
@@ -473,7 +478,8 @@ def test_there_are_twice_as_many_clusters_as_labels_unless_the_file_says_otherwi
 
 
 def test_formulas_are_counted_and_paired_in_their_order():
-    assert species_counts("(Al2O3)2") == {"Al": 4, "O": 6}
+    assert species_counts("(Al2O3)2") == species_counts("2Al2O3") == {"Al": 4, "O": 6}
+    assert species_counts("((Si2)O)2Si") == {"Si": 5, "O": 2}
     assert species_pairs("Al4O6") == ["Al-Al", "Al-O", "O-O"]
     assert species_pairs("O6Al4") == ["O-O", "O-Al", "Al-Al"]
 

@@ -27,7 +27,7 @@ from csp_al.campaign.references import AnyReference
 from csp_al.campaign.section import Count, Fraction, Number, Positive, Range, Section
 from csp_al.campaign.sources import AnySource
 from csp_al.kinds import POTENTIALS, REFERENCES, SOURCES
-from csp_al.spelling import is_element, meant_formula, nearest_element
+from csp_al.spelling import PLAIN_FORMULA, is_element, meant_formula, nearest_element
 
 SLACK = 1e-9
 """By which shares may add up to more than 1: they are not exact."""
@@ -257,8 +257,10 @@ class Campaign(Section):
 
 
 def species_counts(formula: str) -> dict[str, int]:
-    """Atoms of each species in a formula such as Al4O6, in its order. Raises ValueError for what is none."""
+    """Atoms of each species in a formula such as Al4O6 or Ca(OH)2, in its order. Raises ValueError for what is none."""
     try:
+        if not PLAIN_FORMULA.fullmatch(formula):  # the library drops a charge without a word
+            raise ValueError(formula)  # noqa: TRY301 - both ways of being none
         counts: dict[str, int] = Formula(formula).count()
     except Exception as error:
         msg = f"{shown(formula)!r} is no chemical formula{meant_formula(formula) or '; write e.g. Si8 or Al4O6'}"
