@@ -61,6 +61,8 @@ class Odd(EMT):
             helper = subprocess.Popen(["sleep", "1000"])
             with notes.open("a") as file:
                 file.write(f"{helper.pid}\\n")
+        if does == "print":
+            print("0.1 \u00c5")
         time.sleep(seconds)
         super().calculate(*arguments, **keywords)
         if does == "nan":
@@ -127,6 +129,13 @@ def alive(pid):
 
 def lines(path):
     return path.read_text().split() if path.exists() else []
+
+
+def test_a_calculator_may_print_letters_that_its_log_has_not(engine, root, notes, monkeypatch):
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    name = create_task(root, label_task(aluminium(), odd(notes, "print")))
+    assert run(engine, name)[0].done
+    assert "0.1 ?" in (root / name / "attempt-1" / "output.log").read_text()
 
 
 def test_labels_of_the_engine_equal_those_of_ase(engine, root):

@@ -26,6 +26,7 @@ from sklearn.preprocessing import StandardScaler
 
 import csp_al
 from csp_al.campaign import Budget, Campaign, Pool, Select, Stop, read_campaign
+from csp_al.cli import app
 from csp_al.cli.panel import Panel
 from csp_al.cli.tables import results_table, say_where_it_stands
 from csp_al.engine.tasks import read_result
@@ -783,3 +784,17 @@ def test_a_terminal_that_cannot_draw_gets_plain_lines(monkeypatch, tmp_path):
     with panel:
         panel.tell(StageStarted(3, "train"))
     assert "cycle 3: training the ensemble" in out.getvalue()
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_output_of_any_encoding_ends_nothing(encoding, finished_run, monkeypatch):
+    out = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(out, encoding=encoding))
+    for words in (["status", str(finished_run)], ["results", str(finished_run)], ["plan", "--help"], ["doctor"]):
+        app(words, standalone_mode=False)
+    with Panel(Campaign(name="al4", pool=Pool(formula="Al4"), reference=GpawReference()), finished_run) as panel:
+        panel.note("± 0.1 Å, Al₄")
+    sys.stdout.flush()
+    said = out.getvalue().decode(encoding, errors="replace")
+    assert "predicted: by the ensemble, " in said
+    assert ("? 0.1 ?, Al?" if encoding == "ascii" else "± 0.1 Å, Al?") in said

@@ -15,6 +15,7 @@ from typing import Annotated
 import typer
 
 from csp_al.cli.failures import in_words
+from csp_al.printing import replace_unknown_letters
 
 app = typer.Typer(
     help="Find the most stable crystal structures of a composition with few DFT calculations.",
@@ -39,6 +40,12 @@ Retry = Annotated[
     typer.Option(metavar="TASK", help="try a calculation again that failed: its id, or 'failed' for all of them"),
 ]
 Device = Annotated[str, typer.Option(help="where the potentials run: auto, cpu, cuda, cuda:1, mps")]
+
+
+@app.callback()
+def to_any_terminal() -> None:
+    """What a terminal or a file has no letters for is printed as question marks: it ends nothing."""
+    replace_unknown_letters()
 
 
 class What(StrEnum):

@@ -34,6 +34,7 @@ from csp_al.engine.attempt import directory_of, interrupted, read_outcome, refer
 from csp_al.engine.tasks import is_done, publish_result, read_task
 from csp_al.files import DamagedError, OtherVersionError, forget_temporaries
 from csp_al.interfaces import Failure, Reason, Status, Task
+from csp_al.printing import replace_unknown_letters
 from csp_al.reference.ladder import AnyRemedy, ladder, next_remedy, recognised
 from csp_al.reference.references import reference_kind
 from csp_al.results import Attempt, Outcome, Result
@@ -162,6 +163,7 @@ def _on_sigterm(signum: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG0
 def main(root: Path, machine: Machine) -> None:
     """Run every task whose id comes in, until the input ends, or until it cannot go on, which it says as JSON."""
     signal.signal(signal.SIGTERM, _on_sigterm)
+    replace_unknown_letters()  # calculators print Å into their logs
     say = partial(_say, _take_channel())
     while line := sys.stdin.readline():
         name = line.strip()

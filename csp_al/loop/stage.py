@@ -26,6 +26,7 @@ from csp_al.interfaces import UnplaceableError
 from csp_al.kinds import REFERENCES, is_ours
 from csp_al.loop.drive import Drive, Work
 from csp_al.loop.search import search
+from csp_al.printing import replace_unknown_letters
 from csp_al.spelling import did_you_mean
 from csp_al.store.filled import fill
 from csp_al.store.lock import InUseError, holder
@@ -149,6 +150,7 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("stage", help="e.g. cycle-03/train")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--trust", action="store_true", help="the run directory is mine: its code may be run")
+    replace_unknown_letters()
     given = parser.parse_args(words)
     from csp_al.potential.devices import resolve_device
 
