@@ -19,7 +19,7 @@ from ase.calculators.emt import EMT
 class Odd(EMT):
     def __init__(self, force=1.0, stress=1.0):
         super().__init__()
-        self.factors = force, stress
+        self.factors = float(force), stress
 
     def calculate(self, *arguments, **keywords):
         super().calculate(*arguments, **keywords)
@@ -143,3 +143,17 @@ def test_check_costs_four_evaluations_and_is_told_by_doctor(tmp_path):
     told = csp_al(tmp_path, "doctor", "--reference", "al4.yaml")
     assert told.returncode == 0
     assert told.stdout.count("by differences of energies, equal") == 2
+
+
+def test_doctor_ends_with_status_1_where_slopes_are_not_equal(tmp_path):
+    (tmp_path / "al4.yaml").write_text(CAMPAIGN.format(parameters="stress: 0.7"))
+    told = csp_al(tmp_path, "doctor", "--reference", "al4.yaml")
+    assert told.returncode == 1
+    assert "not equal: is the cutoff high enough?" in told.stdout
+
+
+def test_doctor_says_which_line_asks_for_a_reference_that_gives_no_result(tmp_path):
+    (tmp_path / "al4.yaml").write_text(CAMPAIGN.format(parameters="force: nan"))
+    told = csp_al(tmp_path, "doctor", "--reference", "al4.yaml")
+    assert told.returncode == 1
+    assert "al4.yaml:3:36: reference.calculator: no verdict: not every single point has a result" in told.stdout

@@ -70,3 +70,17 @@ def test_reasons_are_found_in_what_the_codes_print():
     stars = "*" * 79
     drawn = f"\n {stars}\n *   ___   *\n * [ABORT]   *\n *  \\___/  basis set not found *\n *   |   *\n {stars}\n"
     assert CP2K_DRAWING.sub(" ", CP2K_ERROR.search(drawn)[1]).split() == ["basis", "set", "not", "found"]
+
+
+@pytest.mark.parametrize(
+    ("code", "parameters", "said"),
+    [
+        ("abinit", {"command": "mpirum -n 2 abinit"}, "command: mpirum is not on this machine; put it on PATH"),
+        ("cp2k", {"command": "/opt/cp2k_shell"}, "command: /opt/cp2k_shell is not on this machine"),
+        ("abinit", {"command": "true", "pp_paths": "/no/psps"}, "pp_paths: there is no folder /no/psps"),
+    ],
+)
+def test_programs_and_folders_that_are_not_there_are_found_before_anything_runs(code, parameters, said):
+    [(key, message)] = reference(code, **parameters).check()
+    assert key == "parameters"
+    assert said in message

@@ -25,7 +25,8 @@ def try_reference(path: Path, machine: Machine) -> int:
     from csp_al.interfaces import Status
     from csp_al.reference.derivatives import slopes, trial
 
-    campaign = checked_campaign(path, machine).campaign
+    file = checked_campaign(path, machine)
+    campaign = file.campaign
     reference = reference_of(campaign, machine, path.parent)
     campaign = campaign.model_copy(update={"reference": reference.pinned()})
     pool = campaign.pool.model_copy(update={"size": 1, "seeds": ()})
@@ -53,13 +54,15 @@ def try_reference(path: Path, machine: Machine) -> int:
                 typer.echo(f"single point {number}, attempt {attempt.attempt}{remedy}: {attempt.reason}")
     values = [result.done for result in results if result.done]
     if len(values) < len(names):
-        typer.echo(f"No verdict: not every single point has a result. What each wrote is in {root}")
+        key = "calculator" if hasattr(campaign.reference, "calculator") else "kind"
+        message = f"no verdict: not every single point has a result. What each wrote is in {root}"
+        typer.echo(str(file.problem(("reference", key), message)))
         return WRONG
     typer.echo(f"core time: {np.mean([result.cost for result in results]):.3g} s a single point")
     found = slopes(tried, values)
     for slope in found:
         typer.echo(str(slope))
-    if any(slope.wrong for slope in found):
+    if not all(slope.close for slope in found):
         typer.echo(f"What each single point wrote is in {root}")
         return WRONG
     shutil.rmtree(root.parent)

@@ -18,7 +18,7 @@ from pydantic import Field
 from csp_al.campaign.errors import Finding, shown
 from csp_al.campaign.references import ReferenceSection
 from csp_al.importing import ImportPathError, find_named, here_too
-from csp_al.interfaces import ReferenceKind
+from csp_al.interfaces import ReferenceFailedError, ReferenceKind
 from csp_al.reference.ladder import AGAIN
 
 if TYPE_CHECKING:
@@ -102,6 +102,8 @@ class AseCalculator:
         try:
             with here_too():  # a function may import what it needs only now
                 calculator = factory(**self.section.parameters)
+        except ReferenceFailedError as error:  # of csp_al.reference.codes
+            raise WrongValueError("parameters", str(error)) from error
         except (Exception, SystemExit) as error:
             msg = (
                 f"{self.name}({_shown(self.section.parameters)}) failed: {type(error).__name__}: {error}; "

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from subprocess import CalledProcessError
@@ -44,7 +45,11 @@ def abinit(pp_paths: str, kspacing: float, command: str = "abinit", **parameters
     in its own units. Give ``nsym: 1``: ABINIT refuses cells that are nearly symmetric. X. Gonze et al., Comput. Phys.
     Commun. 248, 107042 (2020), doi:10.1016/j.cpc.2019.107042.
     """
-    return Abinit(AbinitProfile(command, pp_paths=str(Path(pp_paths).expanduser())), kspacing, parameters)
+    _require(command)
+    folder = Path(pp_paths).expanduser()
+    if not folder.is_dir():
+        raise ReferenceFailedError(f"pp_paths: there is no folder {folder}", Failure.CANNOT_RUN)
+    return Abinit(AbinitProfile(command, pp_paths=str(folder)), kspacing, parameters)
 
 
 def cp2k(kspacing: float, inp: str, command: str = "cp2k_shell", **parameters: Any) -> Cp2k:
@@ -53,7 +58,16 @@ def cp2k(kspacing: float, inp: str, command: str = "cp2k_shell", **parameters: A
     Further keywords are those of ASE's calculator; its cutoff is in eV. T. D. Kühne et al., J. Chem. Phys. 152, 194103
     (2020), doi:10.1063/5.0007045.
     """
+    _require(command)
     return Cp2k(kspacing, inp, command, parameters)
+
+
+def _require(command: str) -> None:
+    """Raise ReferenceFailedError where the program or launcher that a command begins with is not on this machine."""
+    program = next(iter(shlex.split(command)), "")
+    if shutil.which(program) is None:
+        msg = f"command: {program or 'nothing'} is not on this machine; put it on PATH, or name it with its path"
+        raise ReferenceFailedError(msg, Failure.CANNOT_RUN)
 
 
 class Abinit(AseAbinit):
