@@ -17,12 +17,15 @@ from ase.calculators.emt import EMT
 
 
 class Odd(EMT):
-    def __init__(self, force=1.0, stress=1.0):
+    def __init__(self, force=1.0, stress=1.0, all=1.0, fails=False):
         super().__init__()
-        self.factors = float(force), stress
+        self.factors, self.all, self.fails = (float(force), stress), all, fails
 
     def calculate(self, *arguments, **keywords):
+        if self.fails:
+            raise RuntimeError("no such method")
         super().calculate(*arguments, **keywords)
+        self.results = {key: self.all * value for key, value in self.results.items()}
         self.results["forces"] *= self.factors[0]
         self.results["stress"] *= self.factors[1]
 """
@@ -157,3 +160,30 @@ def test_doctor_says_which_line_asks_for_a_reference_that_gives_no_result(tmp_pa
     told = csp_al(tmp_path, "doctor", "--reference", "al4.yaml")
     assert told.returncode == 1
     assert "al4.yaml:3:36: reference.calculator: no verdict: not every single point has a result" in told.stdout
+
+
+def test_reference_of_zeros_is_refused(tmp_path):
+    (tmp_path / "al4.yaml").write_text(CAMPAIGN.format(parameters="all: 0.0"))
+    ran = csp_al(tmp_path, "run", "al4.yaml", "--slots", "1")
+    assert ran.returncode == 1
+    assert "the energy of the reference is the same wherever the atoms are" in ran.stdout
+    told = csp_al(tmp_path, "doctor", "--reference", "al4.yaml")
+    assert (told.returncode, "the energy of the reference is the same" in told.stdout) == (1, True)
+
+
+def test_campaign_ends_before_its_labels_where_the_check_fails_for_one_reason(tmp_path):
+    (tmp_path / "al4.yaml").write_text(CAMPAIGN.format(parameters="fails: true"))
+    ran = csp_al(tmp_path, "run", "al4.yaml", "--slots", "1")
+    assert ran.returncode == 1
+    assert "the first 3 calculations failed alike" in ran.stdout
+    assert "3 x RuntimeError: no such method" in ran.stdout
+    assert not (tmp_path / "runs" / "al4" / "cycle-00").exists()
+
+
+def test_what_the_check_found_is_kept_for_status_and_results(tmp_path):
+    (tmp_path / "al4.yaml").write_text(CAMPAIGN.format(parameters="stress: 1.3"))
+    ran = csp_al(tmp_path, "run", "al4.yaml", "--slots", "1")
+    assert ran.returncode == 0, ran.stdout
+    for verb in ("status", "results"):
+        told = csp_al(tmp_path, verb, "runs/al4")
+        assert "not equal: is the cutoff high enough?" in told.stdout, told.stdout

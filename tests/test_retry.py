@@ -35,7 +35,7 @@ def test_outage_is_over_when_the_machine_has_again_what_it_lacked(here):
     (here / "away").unlink()
     ended = csp_al("run", "small.yaml")
     assert ended.exit_code == 0, ended.output
-    assert "Tried again: 4 x RuntimeError: cannot reach the licence server" in ended.output
+    assert "Tried again: 1 x RuntimeError: cannot reach the licence server" in ended.output
     known = results(here)
     assert failed <= set(known)
     assert [attempt["status"] for attempt in known[failed.pop()]["attempts"]] == ["interrupted", "done"]
@@ -60,8 +60,8 @@ def test_one_calculation_is_tried_again_by_its_id(here):
     (here / "wrong").unlink()
     names = sorted(results(here))
     csp_al("run", "small.yaml", "--retry", names[0])
-    done = [name for name, result in results(here).items() if result["status"] == "done"]
-    assert done == names[:1]
+    known = results(here)
+    assert [name for name in names if known[name]["status"] == "done"] == names[:1]
 
 
 @pytest.mark.parametrize("name", ["0123456789abcdef0123", "no id", "../tasks"])

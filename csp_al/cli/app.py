@@ -191,13 +191,14 @@ def results(
     from csp_al.cli.tables import results_as_csv, results_table, say_where_it_stands
     from csp_al.report.tables import open_run
 
-    rows = open_run(directory).result_rows[:top]
+    opened = open_run(directory)
+    rows = opened.result_rows[:top]
     if as_json:
         typer.echo(json.dumps(rows, indent=1))
     elif as_csv:
         typer.echo(results_as_csv(rows), nl=False)
     elif rows:
-        results_table(rows)
+        results_table(rows, opened.check_findings)
     else:
         typer.echo(say_where_it_stands(directory))
 

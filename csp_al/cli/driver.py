@@ -86,7 +86,8 @@ def drive(campaign: Campaign, start: Start) -> int:
         typer.echo(f"{where}: {trouble.strerror}. {how_to_continue(campaign, directory)}", err=True)
         return MACHINE_FAILED
     if status == DONE:
-        results_table(open_run(directory).result_rows)
+        run = open_run(directory)
+        results_table(run.result_rows, run.check_findings)
         typer.echo(f"Structures and tables: {directory / 'winners'}")
     return status
 

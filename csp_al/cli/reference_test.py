@@ -23,7 +23,7 @@ def try_reference(path: Path, machine: Machine) -> int:
     from csp_al.engine.wait import run_tasks
     from csp_al.generate import generate_pool
     from csp_al.interfaces import Status
-    from csp_al.reference.derivatives import slopes, trial
+    from csp_al.reference.derivatives import BLIND, indifferent, slopes, trial
 
     file = checked_campaign(path, machine)
     campaign = file.campaign
@@ -62,6 +62,9 @@ def try_reference(path: Path, machine: Machine) -> int:
     found = slopes(tried, values)
     for slope in found:
         typer.echo(str(slope))
+    if tried.tells_stress and indifferent(values):
+        typer.echo(BLIND)
+        return WRONG
     if not all(slope.close for slope in found):
         typer.echo(f"What each single point wrote is in {root}")
         return WRONG

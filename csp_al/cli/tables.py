@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ WIDTH_OF_FILES = 120
 """Columns of what is printed to a file or a pipe, where rich would cut numbers to fit into 80."""
 
 
-def results_table(rows: list[dict[str, Any]]) -> None:
-    """Print the ranked structures, the best first."""
+def results_table(rows: list[dict[str, Any]], findings: Sequence[str] = ()) -> None:
+    """Print the ranked structures, the best first, and what the check of the reference found."""
     unit = objective.UNIT
     table = Table(
         title=f"Distinct structures by reference {objective.NAME} ({unit}, m{unit} above the best, Å^3/atom)",
@@ -47,6 +48,8 @@ def results_table(rows: list[dict[str, Any]]) -> None:
         console.width = WIDTH_OF_FILES
     console.print(table)
     console.print("predicted: by the ensemble, ± its spread; reached: candidates of the pool that came to rest there")
+    for finding in findings:
+        console.print(escape(f"Mind the reference. {finding}"), soft_wrap=True)
 
 
 def say_where_it_stands(run: Path) -> str:

@@ -9,11 +9,12 @@ from csp_al.engine.tasks import label_task
 from csp_al.events import Warned
 from csp_al.interfaces import Task
 from csp_al.loop.drive import Drive
-from csp_al.reference.derivatives import Slope, slopes, trial
+from csp_al.loop.tasks import alike, refuse
+from csp_al.reference.derivatives import BLIND, Slope, indifferent, slopes, trial
 from csp_al.reference.references import build_reference
 from csp_al.results import Result
 from csp_al.store.layout import CHECK, stage_folder
-from csp_al.structures import Picks
+from csp_al.structures import Picks, Status
 
 TRIES = 3
 """Candidates that are tried: the first may be one on which the reference fails."""
@@ -26,8 +27,8 @@ class WrongReferenceError(Exception):
 def check(drive: Drive, picks: Picks) -> None:
     """Compare forces and stress of the reference with differences of its energies. Raises `WrongReferenceError`.
 
-    One of the first cycle's labels is taken, so that four more evaluations do. Where none of the first few can be
-    computed, nothing is said here: the labels will fail likewise, with their reasons.
+    One of the first cycle's labels is taken, so that four more evaluations do. Where the first few all fail for one
+    reason, `TooManyFailedError`: the labels would fail likewise.
     """
     drive.stage(stage_folder(drive.run, "check"), lambda folder: _compare_slopes(drive, folder, picks))
 
@@ -39,7 +40,8 @@ def _compare_slopes(drive: Drive, folder: Path, picks: Picks) -> None:
     reference = build_reference(drive.campaign.reference)
     trials = [trial(atoms, reference.kpoints, drive.campaign.seed) for atoms in picks.structures.to_atoms()]
     found: list[Slope] = []
-    evaluations = wrong = 0
+    failed: list[Result] = []
+    evaluations = wrong = blind = 0
     for tried in [one for one in trials if one.tells_stress][:TRIES]:
         tasks = [label_task(moved, drive.campaign.reference) for moved in tried.structures]
         results = run(tasks[:1])
@@ -47,11 +49,17 @@ def _compare_slopes(drive: Drive, folder: Path, picks: Picks) -> None:
             results += run(tasks[1:])
         evaluations += sum(result.evaluations for result in results[1:])  # the first is a label
         values = [result.done for result in results if result.done]
+        failed += [result for result in results if result.status is Status.FAILED]
         if len(values) == len(results):
             found = slopes(tried, values)
-            wrong += any(slope.wrong for slope in found)
+            blind += indifferent(values)
+            wrong += indifferent(values) or any(slope.wrong for slope in found)
             if wrong != 1:  # what one candidate says is wrong, a second must say too
                 break
+    if len(failed) == TRIES and not found and len({alike(result) for result in failed}) == 1:
+        refuse(failed, f"the first {TRIES} calculations failed alike, so that no label was asked for")
+    if blind > 1:
+        raise WrongReferenceError(f"{BLIND}, and start the campaign under a new name")
     refuse_wrong(found)
     for slope in found:
         if not slope.close:

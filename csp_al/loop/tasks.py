@@ -104,12 +104,12 @@ def refuse(failed: Sequence[Result], what: str) -> NoReturn:
 
 def told_once(failed: Sequence[Result], between: str = "; ") -> str:
     """The reasons of these results, each with how many of them it is for, most frequent first."""
-    examples = {_alike(result): result.reason for result in reversed(failed)}
-    counted = Counter(map(_alike, failed)).most_common()
+    examples = {alike(result): result.reason for result in reversed(failed)}
+    counted = Counter(map(alike, failed)).most_common()
     return between.join(f"{count} x {examples[alike]}" for alike, count in counted)
 
 
-def _alike(result: Result) -> tuple[Failure | None, str]:
+def alike(result: Result) -> tuple[Failure | None, str]:
     """What is equal for the same failure of two cells: its kind, and its words without their numbers."""
     kind = result.reason.kind if result.reason else None
     return kind, re.sub(r"[-+]?\d[\d.]*(?:e[-+]?\d+)?", "#", str(result.reason or ""))

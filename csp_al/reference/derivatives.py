@@ -8,9 +8,9 @@ at 40 Ry where 88 are suggested. A few GPa of it are told and not refused.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from ase.units import GPa
@@ -31,6 +31,14 @@ WRONG: Final = 0.5
 CLOSE: Final = 0.1
 """Likewise, up to which they are called equal."""
 
+INDIFFERENT: Final = 1e-9
+"""eV, what energies of different structures differ by at least."""
+
+BLIND: Final = (
+    "the energy of the reference is the same wherever the atoms are: nothing is computed, or the code relaxes what it "
+    "is given. Switch its own relaxation off, or mend its settings"
+)
+
 FORCE: Final = (0.05, 0.3)
 """eV/Å; smaller differences are never worth a word, or never refused."""
 
@@ -47,6 +55,12 @@ class Slope:
     found: float
     unit: str
     least: tuple[float, float]
+
+    @classmethod
+    def recall(cls, kept: Mapping[str, Any]) -> Slope:
+        """A slope as `dataclasses.asdict` wrote it. Raises TypeError, KeyError and ValueError."""
+        least = (float(kept["least"][0]), float(kept["least"][1]))
+        return cls(str(kept["what"]), float(kept["said"]), float(kept["found"]), str(kept["unit"]), least)
 
     @property
     def wrong(self) -> bool:
@@ -116,6 +130,12 @@ def slopes(tried: Trial, values: Sequence[Values]) -> list[Slope]:
         slope = (wide.energy - narrow.energy) / (2 * size) / tried.structures[0].get_volume() / GPa
         found.append(Slope("stress along a random strain", stress, slope, "GPa", STRESS))
     return found
+
+
+def indifferent(values: Sequence[Values]) -> bool:
+    """Whether no move and no strain changes the energy at all: then nothing is computed, or all is relaxed first."""
+    energies = [one.energy for one in values]
+    return max(energies) - min(energies) < INDIFFERENT
 
 
 def _displaced(atoms: Atoms, moves: Floats, strain: Floats) -> Atoms:

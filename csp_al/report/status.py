@@ -74,6 +74,7 @@ class RunStatus:
     - reference_evaluations: calls of the reference method so far, final relaxations included
     - best and top_k: None before the first ranking
     - walk_forward: how well the latest labels were predicted (`csp_al.select.walk_forward`); None in cycle 0
+    - check: what the check of the reference found that is not equal, a line each
     - elapsed_s: wall time of the stages, interruptions left out
     - eta_s: what is left at most, from the mean of the cycles so far and the cycles that the campaign file allows;
       the final relaxations count from their first result on; None where nothing is known or nothing will come
@@ -91,6 +92,7 @@ class RunStatus:
     stop: Stop
     elapsed_s: float
     eta_s: float | None
+    check: list[str]
 
 
 def status(run: Path) -> RunStatus:
@@ -119,6 +121,7 @@ def status(run: Path) -> RunStatus:
         stop=Stop(_why_over(opened, state, events)),
         elapsed_s=seconds_spent(opened.path) + under_way,
         eta_s=_eta(opened, state, place, under_way, len(results), pending),
+        check=opened.check_findings,
     )
 
 
@@ -132,6 +135,7 @@ def describe(status: RunStatus) -> str:
         + (f"; {labels.from_elsewhere} from elsewhere" if labels.from_elsewhere else ""),
         f"evaluations {status.reference_evaluations} by the reference method",
     ]
+    lines += [f"reference   {finding}" for finding in status.check]
     if best:
         how = "by the reference" if best.by == "reference" else "predicted"
         lines.append(f"best        {objective.show(best.energy_per_atom)} {how}, candidate {best.id}")

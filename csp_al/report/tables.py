@@ -23,6 +23,7 @@ from ase.units import GPa
 from csp_al import objective
 from csp_al.campaign.models import Campaign
 from csp_al.interfaces import Verdict
+from csp_al.reference.derivatives import Slope
 from csp_al.report.columns import (
     CYCLES,
     LABELS,
@@ -151,6 +152,13 @@ class Run:
         """Calls of the reference that its check took beside labels; 0 where there was none."""
         folder = self._outside("check")
         return 0 if folder is None else int(layout.CHECK.read(folder)["evaluations"])
+
+    @property
+    def check_findings(self) -> list[str]:
+        """Where forces and stress of the reference were not quite the differences of its energies, a line each."""
+        folder = self._outside("check")
+        kept = [] if folder is None else [Slope.recall(one) for one in layout.CHECK.read(folder)["slopes"]]
+        return [str(slope) for slope in kept if not slope.close]
 
     @property
     def learning_curves(self) -> pd.DataFrame:
