@@ -249,6 +249,19 @@ def test_request_to_stop_is_for_the_driver_that_runs_and_heard_from_its_first_mo
         assert not stop_requested(tmp_path)
 
 
+def test_folder_of_other_things_is_refused_and_not_filled(here):
+    other = here / "thesis"
+    other.mkdir()
+    (other / "chapter.tex").touch()
+    refused = csp_al("run", "small.yaml", "--directory", "thesis")
+    assert refused.exit_code == 2
+    assert (
+        "thesis holds other things than a run (chapter.tex); give a --directory that is new or empty" in refused.output
+    )
+    assert [path.name for path in other.iterdir()] == ["chapter.tex"]
+    assert csp_al("run", "small.yaml", "--directory", "thesis/chapter.tex").exit_code == 2
+
+
 # --- time
 
 

@@ -19,7 +19,7 @@ from csp_al.cli.trust import how_to_continue, refuse_links
 from csp_al.disk_space import is_machine_failure
 from csp_al.interfaces import State
 from csp_al.store.changes import refuse_retry, try_winners_again
-from csp_al.store.opening import open_to_drive
+from csp_al.store.opening import open_to_drive, refuse_other_folder
 from csp_al.store.run_directory import forget_stop_request, log, programs_of
 
 DONE, NO_RESULT, STOPPED, INTERRUPTED = 0, 1, 143, 130
@@ -66,6 +66,7 @@ def drive(campaign: Campaign, start: Start) -> int:
     from csp_al.store.lock import locked
 
     directory = start.directory
+    refuse_other_folder(directory)
     machine = start.machine.model_copy(update={"slots": start.slots or start.machine.slots})
     check_machine(machine)
     reference = reference_of(campaign, machine, start.base)

@@ -10,14 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 from csp_al.campaign.document import read_document
 from csp_al.campaign.models import Campaign
 from csp_al.engine.tasks import tidy
 from csp_al.files import forget_temporaries
 from csp_al.store.changes import ChangedError, accept, keep_defaults
+from csp_al.store.lock import LOCK
 from csp_al.store.repair import refuse_damage, repair
 from csp_al.store.run_directory import PROVENANCE, SETTINGS, log, prepare, published_stages, read_campaign_of, seed_of
+
+TRACES: Final = (SETTINGS, PROVENANCE, "campaign.yaml", "log.jsonl", "tasks")
+"""What a run directory has one of from its first moments on."""
 
 
 def open_to_drive(
@@ -52,6 +57,16 @@ def open_to_drive(
         _refuse_another_file(run, campaign, source)
     prepare(run, campaign, source, programs)
     return campaign
+
+
+def refuse_other_folder(run: Path) -> None:
+    """Raise ValueError for a folder that holds other things than a run, and for a file."""
+    if run.exists() and not run.is_dir():
+        raise ValueError(f"{run} is a file, where a run directory is to be; give another --directory")
+    there = sorted(path.name for path in run.glob("*"))
+    if there and not any(name in TRACES or name.startswith(LOCK) for name in there):
+        some = ", ".join(there[:3]) + (", ..." if len(there) > 3 else "")
+        raise ValueError(f"{run} holds other things than a run ({some}); give a --directory that is new or empty")
 
 
 def _continue(run: Path, campaign: Campaign, tell: Callable[[str], None]) -> tuple[Campaign, bool]:
