@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,16 +22,18 @@ from ase.calculators.emt import EMT
 from ase.db import connect
 from ase.units import GPa
 from nbclient import NotebookClient
+from rich.console import Console
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
+from typer.testing import CliRunner
 
 import csp_al
 from csp_al.campaign import Budget, Campaign, Pool, Select, Stop, read_campaign
 from csp_al.cli import app
-from csp_al.cli.panel import Panel
+from csp_al.cli.panel import Pace, Panel
 from csp_al.cli.tables import results_table, say_where_it_stands
 from csp_al.engine.tasks import read_result
-from csp_al.events import StageStarted
+from csp_al.events import Advanced, StageStarted
 from csp_al.files import DamagedError
 from csp_al.hdf5 import load
 from csp_al.potential.devices import available_devices, describe_device, resolve_device
@@ -203,7 +206,7 @@ def test_printed_results_lose_no_digit(capsys, monkeypatch, columns):
         "volume_per_atom": 20.512,
     }
     row |= {"predicted_energy_per_atom": -310.1, "predicted_sigma": 0.02, "times_reached": 113, "converged": False}
-    results_table([row | {"space_group": {"symbol": "P2_12_12_1", "number": 19}}])
+    results_table([row | {"space_group": {"symbol": "P2_12_12_1", "number": 19}}], run.doubts)
     printed = capsys.readouterr().out
     for text in ("12", "4321", "P2_12_12_1 (19)", "-310.1234", "123.4", "20.51", "-310.100 ± 0.020", "113", "NO"):
         assert text in printed
@@ -319,8 +322,8 @@ def test_principal_components_of_less_than_a_plane(features):
 
 CHECK = 4  # evaluations that tell whether forces and stress are derivatives
 FIELDS = [
-    "name", "state", "cycle", "stage", "labels", "reference_evaluations", "best", "top_k", "walk_forward", "stop",
-    "elapsed_s", "eta_s", "check",
+    "name", "state", "cycle", "stage", "labels", "reference_evaluations", "best", "top_k", "relaxations",
+    "walk_forward", "stop", "elapsed_s", "eta_s", "check",
 ]  # fmt: skip
 
 
@@ -396,6 +399,21 @@ def test_status_while_the_winners_are_relaxed(copy):
 def status_evaluations(folder):
     """Counted anew from the task directories."""
     return sum(json.loads(path.read_text())["evaluations"] for path in folder.glob("tasks/*/result.json"))
+
+
+def test_relaxations_that_all_stop_at_once_are_told(tmp_path, finished_run):
+    file, run = tmp_path / "al4.yaml", str(tmp_path / "run")
+    text = (finished_run / "campaign.yaml").read_text()
+    doubtful = text.replace("max_steps: 40}", "uncertainty: 1.0e-9, uncertainty_floor: 1.0e-9}", 1)
+    file.write_text(doubtful.replace("max_cycles: 3", "max_cycles: 1").replace("steps: 50", "steps: 5"))
+    words = "of 24 relaxations stopped in their first step, because the potentials disagree there"
+    ran = CliRunner().invoke(app, ["run", str(file), "--directory", run, "--slots", "2", "--device", "cpu"])
+    assert ran.exit_code == 0
+    assert re.search(rf"Warning: cycle 0: 2\d {words}", ran.output)
+    assert re.search(rf"2\d {words}", CliRunner().invoke(app, ["results", run]).output)
+    assert re.search(rf"relaxations 2\d {words}", CliRunner().invoke(app, ["status", run]).output)
+    assert "relax.uncertainty" in status(Path(run)).relaxations
+    assert status(finished_run).relaxations is None
 
 
 def test_status_of_a_failed_run_gives_the_reason(copy):
@@ -798,3 +816,30 @@ def test_output_of_any_encoding_ends_nothing(encoding, finished_run, monkeypatch
     said = out.getvalue().decode(encoding, errors="replace")
     assert "predicted: by the ensemble, " in said
     assert ("? 0.1 ?, Al?" if encoding == "ascii" else "± 0.1 Å, Al?") in said
+
+
+def test_time_left_follows_from_what_was_done_since_the_stage_was_begun():
+    resumed = Pace(since=100.0, first=4, at=100.0, done=4, all=24)  # four labels were there before
+    assert resumed.left(now=110.0) is None
+    assert resumed.advanced(130.0, 5, 24).left(now=130.0) is None  # one of 24 is too little to tell from
+    going = resumed.advanced(130.0, 5, 24).advanced(160.0, 6, 24)
+    assert going.left(now=160.0) == pytest.approx(18 * 30)
+    assert going.advanced(170.0, 6, 24).left(now=170.0) == pytest.approx(18 * 30 - 10)
+    assert going.left(now=1e6) == 0
+    assert going.advanced(170.0, 24, 24).left(now=170.0) is None
+    assert going.advanced(170.0, 0, 10) == Pace(170.0, 0, 170.0, 0, 10)
+
+
+def test_a_terminal_that_draws_shows_the_time_left(monkeypatch, tmp_path):
+    clock = iter([0.0, 60.0])
+    monkeypatch.setattr("csp_al.cli.panel.monotonic", lambda: next(clock, 60.0))
+    panel = Panel(Campaign(name="al4", pool=Pool(formula="Al4"), reference=GpawReference()), tmp_path)
+    panel.tell(StageStarted(3, "label"))
+    panel.tell(Advanced(0, 10))
+    panel.tell(Advanced(5, 10))
+    drawn = io.StringIO()
+    Console(file=drawn, width=120).print(panel.progress)
+    assert "about 60 s left" in drawn.getvalue()
+    panel.tell(StageStarted(3, "train"))
+    Console(file=drawn, width=120).print(panel.progress)
+    assert drawn.getvalue().count(" left") == 1

@@ -198,7 +198,7 @@ def results(
     elif as_csv:
         typer.echo(results_as_csv(rows), nl=False)
     elif rows:
-        results_table(rows, opened.check_findings)
+        results_table(rows, opened.doubts)
     else:
         typer.echo(say_where_it_stands(directory))
 

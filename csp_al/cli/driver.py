@@ -88,7 +88,7 @@ def drive(campaign: Campaign, start: Start) -> int:
         return MACHINE_FAILED
     if status == DONE:
         run = open_run(directory)
-        results_table(run.result_rows, run.check_findings)
+        results_table(run.result_rows, run.doubts)
         typer.echo(f"Structures and tables: {directory / 'winners'}")
     return status
 

@@ -5,19 +5,35 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
+from time import monotonic
 from types import TracebackType
 from typing import Final, Self
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.table import Table
+from rich.text import Text
 
 from csp_al import objective
 from csp_al.campaign.errors import printable_lines
 from csp_al.campaign.models import Campaign
 from csp_al.events import Advanced, CycleJudged, Event, LabelsImported, Noted, StageStarted, Warned
+from csp_al.report.plan import duration
+
+BASIS: Final = 0.05
+"""Share of a stage that must be done before it is said how long the rest takes: the first of many relaxations converge
+long after the start."""
 
 DOING = {
     "elsewhere": "reading labels from elsewhere",
@@ -40,17 +56,52 @@ class _Console(Console):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+@dataclass(frozen=True)
+class Pace:
+    """How far a stage was when it was first heard of, and when it last went on; times in s."""
+
+    since: float
+    first: int
+    at: float
+    done: int
+    all: int
+
+    def advanced(self, at: float, done: int, everything: int) -> Pace:
+        """The pace once so much is done; one that goes back, or has another end, begins anew."""
+        if done < self.done or everything != self.all:
+            return Pace(at, done, at, done, everything)
+        return self if done == self.done else replace(self, at=at, done=done)
+
+    def left(self, now: float) -> float | None:
+        """Seconds that the rest takes, if it goes on like this; None where too little was done to tell."""
+        made = self.done - self.first
+        if self.done >= self.all or made < max(1, BASIS * self.all):
+            return None
+        return max(0.0, (self.at - self.since) / made * (self.all - self.done) - (now - self.at))
+
+
+class _LeftColumn(ProgressColumn):
+    """How long the stage still takes, where there is a basis to say so."""
+
+    def render(self, task: Task) -> Text:
+        pace: Pace | None = task.fields.get("pace")
+        left = pace.left(monotonic()) if pace else None
+        return Text(f"about {duration(left)} left" if left else "")
+
+
 class Panel:
     """Listens to the loop. A terminal that can draw has the stage under way and a row for each cycle, others lines."""
 
     def __init__(self, campaign: Campaign, directory: Path) -> None:
         self.console = _Console()
         self.live: Live | None = None
+        self.pace: Pace | None = None
         self.progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
+            _LeftColumn(),
             console=self.console,
         )
         self.task = self.progress.add_task("starting", total=None)
@@ -76,11 +127,14 @@ class Panel:
         match event:
             case StageStarted(cycle, stage):
                 doing = f"cycle {cycle}: {DOING[stage]}" if cycle is not None else DOING[stage]
-                self.progress.reset(self.task, description=doing, total=None)
+                self.progress.reset(self.task, description=doing, total=None, pace=None)
+                self.pace = None
                 if self.live is None:
                     self.console.print(doing)
             case Advanced(done, everything):
-                self.progress.update(self.task, completed=done, total=everything)
+                now = monotonic()
+                self.pace = (self.pace or Pace(now, done, now, done, everything)).advanced(now, done, everything)
+                self.progress.update(self.task, completed=done, total=everything, pace=self.pace)
             case LabelsImported(usable, rejected):
                 why = " (elsewhere/table.csv says why)" if rejected else ""
                 self.note(f"{usable} usable labels from elsewhere, {rejected} rejected{why}")

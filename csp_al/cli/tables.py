@@ -12,14 +12,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from csp_al import objective
-from csp_al.campaign.errors import printable
+from csp_al.campaign.errors import printable, printable_lines
 
 WIDTH_OF_FILES = 120
 """Columns of what is printed to a file or a pipe, where rich would cut numbers to fit into 80."""
 
 
-def results_table(rows: list[dict[str, Any]], findings: Sequence[str] = ()) -> None:
-    """Print the ranked structures, the best first, and what the check of the reference found."""
+def results_table(rows: list[dict[str, Any]], doubts: Sequence[str] = ()) -> None:
+    """Print the ranked structures, the best first, and what speaks against them."""
     unit = objective.UNIT
     table = Table(
         title=f"Distinct structures by reference {objective.NAME} ({unit}, m{unit} above the best, Å^3/atom)",
@@ -48,13 +48,12 @@ def results_table(rows: list[dict[str, Any]], findings: Sequence[str] = ()) -> N
         console.width = WIDTH_OF_FILES
     console.print(table)
     console.print("predicted: by the ensemble, ± its spread; reached: candidates of the pool that came to rest there")
-    for finding in findings:
-        console.print(escape(f"Mind the reference. {finding}"), soft_wrap=True)
+    for doubt in doubts:
+        console.print(printable_lines(doubt), soft_wrap=True, highlight=False, markup=False)
 
 
 def say_where_it_stands(run: Path) -> str:
     """Of a run directory without results: that there are none, where it stands, and what to do."""
-    from csp_al.campaign.errors import printable_lines
     from csp_al.cli.trust import how_to_continue
     from csp_al.interfaces import State
     from csp_al.report.status import status

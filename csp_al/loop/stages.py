@@ -10,13 +10,14 @@ import numpy as np
 import pandas as pd
 
 from csp_al.campaign.potentials import potential_kind
-from csp_al.events import CycleJudged
+from csp_al.events import CycleJudged, Warned
 from csp_al.generate import is_searched
 from csp_al.interfaces import Ensemble, Verdict
 from csp_al.loop import bodies
 from csp_al.loop.drive import Drive
 from csp_al.loop.progress import Progress
 from csp_al.loop.random_streams import DRAW, FIRST_PERTURB, stream, to_label
+from csp_al.select.ranking import stopped_at_once
 from csp_al.select.stopping import top_of
 from csp_al.store import layout
 from csp_al.store.layout import stage_folder
@@ -68,7 +69,11 @@ def relax(drive: Drive, cycle: int, progress: Progress, ensemble: Ensemble) -> R
 def rank(drive: Drive, cycle: int, relaxed: Relaxed) -> pd.DataFrame:
     """Score, cluster and basin of every candidate."""
     place = stage_folder(drive.run, "rank", cycle)
-    return layout.RANKING.read(drive.stage(place, lambda folder: bodies.rank_candidates(drive, folder, cycle, relaxed)))
+    folder = drive.stage(place, lambda folder: bodies.rank_candidates(drive, folder, cycle, relaxed))
+    table = layout.RANKING.read(folder)
+    if words := stopped_at_once(table):
+        drive.tell(Warned(f"cycle {cycle}: {words}"))
+    return table
 
 
 def judge(drive: Drive, cycle: int, relaxed: Relaxed, table: pd.DataFrame, progress: Progress) -> Verdict:

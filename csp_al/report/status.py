@@ -17,6 +17,7 @@ from csp_al.interfaces import State
 from csp_al.report.plan import duration, mean_cycle, schedule
 from csp_al.report.tables import Run, open_run
 from csp_al.results import Result
+from csp_al.select.ranking import stopped_at_once
 from csp_al.store.layout import TASKS
 from csp_al.store.lock import holder
 from csp_al.store.run_directory import STAGES, Place, cycles, places, published_stages, seconds_spent
@@ -73,6 +74,7 @@ class RunStatus:
     - stage: the one under way, or the last one
     - reference_evaluations: calls of the reference method so far, final relaxations included
     - best and top_k: None before the first ranking
+    - relaxations: in words, where nearly all of the last ranking stopped at once; None elsewhere
     - walk_forward: how well the latest labels were predicted (`csp_al.select.walk_forward`); None in cycle 0
     - check: what the check of the reference found that is not equal, a line each
     - elapsed_s: wall time of the stages, interruptions left out
@@ -88,6 +90,7 @@ class RunStatus:
     reference_evaluations: int
     best: Best | None
     top_k: Leaders | None
+    relaxations: str | None
     walk_forward: dict[str, Any] | None
     stop: Stop
     elapsed_s: float
@@ -117,6 +120,7 @@ def status(run: Path) -> RunStatus:
         reference_evaluations=opened.reference_evaluations + sum(result.evaluations for result in results),
         best=_best(opened),
         top_k=_leaders(opened),
+        relaxations=stopped_at_once(opened.ranking()) or None,
         walk_forward=opened.walk_forward(),
         stop=Stop(_why_over(opened, state, events)),
         elapsed_s=seconds_spent(opened.path) + under_way,
@@ -144,6 +148,8 @@ def describe(status: RunStatus) -> str:
             f"top {len(top.ids):<8}unchanged in {top.stable_cycles} of {top.patience} cycles; "
             f"chance that one more candidate finds a new minimum: {100 * top.unseen:.0f}%"
         )
+    if status.relaxations:
+        lines.append(f"relaxations {status.relaxations}")
     if status.walk_forward:
         lines.append(f"predicted   {_prediction_errors(status.walk_forward)}")
     if stop:

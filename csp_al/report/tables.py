@@ -37,7 +37,7 @@ from csp_al.report.columns import (
 )
 from csp_al.report.projection import projected
 from csp_al.select.identity import times_reached
-from csp_al.select.ranking import rows_of
+from csp_al.select.ranking import rows_of, stopped_at_once
 from csp_al.store import layout
 from csp_al.store.run_directory import STAGES, cycle_folder, read_campaign_of
 from csp_al.store.stages import is_published, manifest, verify
@@ -159,6 +159,12 @@ class Run:
         folder = self._outside("check")
         kept = [] if folder is None else [Slope.recall(one) for one in layout.CHECK.read(folder)["slopes"]]
         return [str(slope) for slope in kept if not slope.close]
+
+    @property
+    def doubts(self) -> list[str]:
+        """What speaks against the results: findings of the check, relaxations that did not take place; a line each."""
+        stopped = stopped_at_once(self.ranking())
+        return [*(f"Mind the reference. {finding}" for finding in self.check_findings), *([stopped] if stopped else [])]
 
     @property
     def learning_curves(self) -> pd.DataFrame:

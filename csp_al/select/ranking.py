@@ -7,7 +7,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from csp_al import objective
-from csp_al.interfaces import trusted
+from csp_al.interfaces import UNCERTAIN, trusted
 from csp_al.select.identity import basins, distinct
 from csp_al.structures import Floats, Ints, Relaxed, Structures
 
@@ -15,6 +15,12 @@ COLUMNS = (
     "id", "energy_per_atom", "sigma_per_atom", "score", "max_force", "max_force_sigma", "volume_per_atom", "cluster",
     "basin", "reason", "steps", "trusted",
 )  # fmt: skip
+
+FIRST_STEP = 2
+"""Evaluations of a relaxation that took one step: at its start and at the end of the step."""
+
+NEARLY_ALL = 0.9
+"""Share of the candidates from which on their relaxations are said to have stopped at once."""
 
 
 def rank(relaxed: Relaxed, scores: Floats, clusters: Ints) -> pd.DataFrame:
@@ -43,6 +49,18 @@ def rank(relaxed: Relaxed, scores: Floats, clusters: Ints) -> pd.DataFrame:
         columns=list(COLUMNS),
     )
     return table.sort_values("id", ignore_index=True)
+
+
+def stopped_at_once(table: pd.DataFrame) -> str:
+    """In words, where nearly all relaxations of this table ended in their first step for doubt; empty elsewhere."""
+    stopped = int(((table["reason"] == UNCERTAIN) & (table["steps"] <= FIRST_STEP)).sum())
+    if stopped < NEARLY_ALL * len(table) or not stopped:
+        return ""
+    return (
+        f"{stopped} of {len(table)} relaxations stopped in their first step, because the potentials disagree there: "
+        "candidates are ranked as they were generated, not as crystals at rest. What helps: more labels "
+        "(select.per_cycle, labels), a larger relax.uncertainty, or another kind of potential"
+    )
 
 
 def representatives(table: pd.DataFrame, structures: Structures, k: int, energy_tolerance: float) -> pd.DataFrame:
