@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import json
 import os
@@ -21,10 +22,11 @@ from typer.testing import CliRunner
 from csp_al import claim
 from csp_al.campaign.machine import Machine
 from csp_al.cli import app
+from csp_al.cli.driver import Interrupted, interruptible
 from csp_al.engine import attempt, worker
 from csp_al.engine.tasks import create_task, label_task, read_result
 from csp_al.reference.ase_calculator import AseReference
-from csp_al.store.lock import LOCK, InUseError, holder, locked
+from csp_al.store.lock import LOCK, InUseError, TakenOverError, holder, locked
 from csp_al.store.run_directory import forget_stop_request, request_stop, stop_requested
 
 CAMPAIGN = """
@@ -60,8 +62,9 @@ def csp_al(*words: str):
     return CliRunner().invoke(app, [*words, "--slots", "1", "--device", "cpu"])
 
 
-def start(here: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-c", "from csp_al.cli import app; app()", "run", "small.yaml", "--slots", "1"]
+def start(here: Path, *, heartbeat: float = claim.HEARTBEAT) -> subprocess.Popen[bytes]:
+    program = f"from csp_al import claim; claim.HEARTBEAT = {heartbeat}; from csp_al.cli import app; app()"
+    command = [sys.executable, "-c", program, "run", "small.yaml", "--slots", "1"]
     with (here / "output.txt").open("ab") as output:
         return subprocess.Popen(command, cwd=here, stdout=output, stderr=subprocess.STDOUT)
 
@@ -223,17 +226,55 @@ def test_lock_is_one_even_where_files_have_one_name_only(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_driver_that_wakes_to_find_another_says_so_and_leaves_it_alone(here):
+    (here / "slow").touch()
+    driver = start(here, heartbeat=0.1)
+    wait_until(lambda: pids(here))
+    driver.send_signal(signal.SIGSTOP)
+    run = here / "runs" / "small"
+    before = (run / "log.jsonl").read_text()
+    taken = json.loads((run / LOCK).read_text()) | {"host": "elsewhere", "pid": 7, "token": "another"}
+    (run / f"{LOCK}.1").write_text(json.dumps(taken))
+    driver.send_signal(signal.SIGCONT)
+    output = here / "output.txt"
+    assert driver.wait(timeout=60) == 3, output.read_text()
+    said = f"Another driver took over {run.relative_to(here)} while this one slept: process 7 on elsewhere"
+    assert said in output.read_text()
+    assert "Traceback" not in output.read_text()
+    assert (run / "log.jsonl").read_text() == before
+    assert (run / f"{LOCK}.1").exists()
+
+
+def test_signal_that_a_callback_of_compiled_code_swallows_comes_again(capsys):
+    with pytest.raises(Interrupted):
+        be_interrupted_in_a_callback()
+    assert capsys.readouterr().err == ""
+
+
+def sleep_until_taken_over(run: Path, heard: list[int]) -> None:
+    with locked(run):
+        shutil.copyfile(run / LOCK, run / f"{LOCK}.1")
+        wait_until(lambda: heard, seconds=5)
+        raise FileNotFoundError("what the other has moved")
+
+
 def test_driver_that_slept_while_another_took_over_ends_itself(tmp_path, monkeypatch):
     monkeypatch.setattr(claim, "HEARTBEAT", 0.05)
-    heard = []
+    heard: list[int] = []
     before = signal.signal(signal.SIGTERM, lambda number, _: heard.append(number))
     try:
-        with locked(tmp_path):
-            shutil.copyfile(tmp_path / LOCK, tmp_path / f"{LOCK}.1")
-            wait_until(lambda: heard, seconds=5)
+        with pytest.raises(TakenOverError, match="Another driver took over"):
+            sleep_until_taken_over(tmp_path, heard)
     finally:
         signal.signal(signal.SIGTERM, before)
     assert (tmp_path / f"{LOCK}.1").exists()  # it is not ours to remove
+
+
+def be_interrupted_in_a_callback() -> None:
+    callback = ctypes.CFUNCTYPE(None)(lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with interruptible():
+        callback()
+        wait_until(lambda: False, seconds=10)
 
 
 def test_request_to_stop_is_for_the_driver_that_runs_and_heard_from_its_first_moment(tmp_path):

@@ -206,7 +206,7 @@ def test_printed_results_lose_no_digit(capsys, monkeypatch, columns):
         "volume_per_atom": 20.512,
     }
     row |= {"predicted_energy_per_atom": -310.1, "predicted_sigma": 0.02, "times_reached": 113, "converged": False}
-    results_table([row | {"space_group": {"symbol": "P2_12_12_1", "number": 19}}], run.doubts)
+    results_table([row | {"space_group": {"symbol": "P2_12_12_1", "number": 19}}])
     printed = capsys.readouterr().out
     for text in ("12", "4321", "P2_12_12_1 (19)", "-310.1234", "123.4", "20.51", "-310.100 ± 0.020", "113", "NO"):
         assert text in printed

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
-from collections.abc import Iterator
+import sys
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +27,7 @@ from csp_al.store.run_directory import forget_stop_request, log, programs_of
 
 DONE, NO_RESULT, STOPPED, INTERRUPTED = 0, 1, 143, 130
 ENDS = (signal.SIGTERM, signal.SIGINT)
+MOMENT = 0.1  # s
 MACHINE_FAILED = 75  # EX_TEMPFAIL of sysexits.h: it may be tried again
 
 
@@ -31,6 +35,7 @@ class Interrupted(BaseException):
     """SIGTERM or SIGINT; not an Exception, so that nothing on the way swallows it."""
 
     def __init__(self, number: int) -> None:
+        self.number = number
         self.status = INTERRUPTED if number == signal.SIGINT else STOPPED
         super().__init__(signal.Signals(number).name)
 
@@ -58,7 +63,7 @@ class Start:
 def drive(campaign: Campaign, start: Start) -> int:
     """Run or continue a campaign and return the exit status.
 
-    Raises InUseError, ChangedError, DamagedError and UntrustedError.
+    Raises InUseError (TakenOverError among them), ChangedError, DamagedError and UntrustedError.
     """
     from csp_al.cli.checks import reference_of
     from csp_al.engine.engines import check_machine
@@ -76,8 +81,8 @@ def drive(campaign: Campaign, start: Start) -> int:
         directory.mkdir(parents=True, exist_ok=True)
         if not start.trust:
             refuse_links(directory)
-        with interruptible(), locked(directory), Panel(campaign, directory) as panel:
-            status = _drive(campaign, replace(start, machine=machine), programs, panel)
+        with interruptible(), locked(directory) as still_ours, Panel(campaign, directory) as panel:
+            status = _drive(campaign, replace(start, machine=machine), programs, panel, still_ours)
     except Interrupted as end:  # before the run directory was ours
         return end.status
     except OSError as trouble:
@@ -93,8 +98,10 @@ def drive(campaign: Campaign, start: Start) -> int:
     return status
 
 
-def _drive(campaign: Campaign, start: Start, programs: dict[str, str], panel: Panel) -> int:
-    """Drive a run directory that is ours, and say how that ended."""
+def _drive(
+    campaign: Campaign, start: Start, programs: dict[str, str], panel: Panel, still_ours: Callable[[], None]
+) -> int:
+    """Drive a run directory that is ours, and say how that ended. Raises TakenOverError where it is another's now."""
     from csp_al.loop.finish import NoResultError
     from csp_al.loop.imported import UntrustedLabelsError
     from csp_al.loop.reference_check import WrongReferenceError
@@ -102,7 +109,10 @@ def _drive(campaign: Campaign, start: Start, programs: dict[str, str], panel: Pa
 
     directory = start.directory
     try:
-        reason = _search(campaign, start, programs, panel)
+        try:
+            reason = _search(campaign, start, programs, panel)
+        finally:
+            still_ours()  # the log is another's otherwise, and what went wrong is its doing
     except (Interrupted, StoppedError) as end:
         log(directory, "stopped")
         panel.note(f"Stopped. {how_to_continue(campaign, directory)}")
@@ -157,15 +167,26 @@ def _search(campaign: Campaign, start: Start, programs: dict[str, str], panel: P
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Turn SIGTERM and SIGINT into `Interrupted`, so that everything is closed on the way out."""
+    """Turn SIGTERM and SIGINT into `Interrupted`, so that everything is closed on the way out.
+
+    One that came while compiled code called back to Python, where no exception gets out, comes again a moment later.
+    """
 
     def interrupt(number: int, _: FrameType | None) -> None:
         raise Interrupted(number)
 
+    def come_again(lost: sys.UnraisableHookArgs) -> None:
+        if isinstance(lost.exc_value, Interrupted):
+            threading.Timer(MOMENT, os.kill, (os.getpid(), lost.exc_value.number)).start()
+        else:
+            hook(lost)
+
     before = {number: signal.signal(number, interrupt) for number in ENDS}
+    hook, sys.unraisablehook = sys.unraisablehook, come_again
     try:
         yield
     finally:
+        sys.unraisablehook = hook
         for number, handler in before.items():
             signal.signal(number, handler)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -23,25 +23,35 @@ class InUseError(Exception):
     """Another driver has the run directory; the message says which, where and since when."""
 
 
+class TakenOverError(InUseError):
+    """The run directory was this driver's and is no longer; the message says whose it is."""
+
+
 @contextmanager
-def locked(run: Path) -> Iterator[None]:
+def locked(run: Path) -> Iterator[Callable[[], None]]:
     """Hold the run directory. Raises InUseError if another driver does.
 
-    A driver that slept so long that another took over gets SIGTERM from itself when it wakes up.
+    A driver that slept so long that another took over gets SIGTERM from itself when it wakes up. Whatever ends it then,
+    such as a file that the other has moved, becomes a TakenOverError, which the function that is yielded raises too.
     """
     mine = claim.take(run, LOCK)
     if mine is None:
         raise InUseError(_who(run))
+
+    def still_ours() -> None:
+        if claim.is_lost(mine):
+            raise TakenOverError(_who_took(run))
+
     ended = threading.Event()
     heart = threading.Thread(target=_beat, args=(mine, ended), daemon=True)
     heart.start()
     try:
-        yield
+        yield still_ours
     finally:
         ended.set()
         heart.join()
-        if not claim.is_lost(mine):
-            claim.clear(run, LOCK)
+        still_ours()
+        claim.clear(run, LOCK)
 
 
 def holder(run: Path) -> dict[str, Any] | None:
@@ -63,4 +73,14 @@ def _who(run: Path) -> str:
     return (
         f"{run} is in use by another driver: process {found['pid']} on {found['host']}, since {found['since']}. "
         f"Wait for it, watch it with 'csp-al status {run}', or end it with 'csp-al stop {run}'."
+    )
+
+
+def _who_took(run: Path) -> str:
+    found = holder(run)
+    if found is None:
+        return f"{run} is no longer this driver's: it was moved or removed, or another driver took over and has ended."
+    return (
+        f"Another driver took over {run} while this one slept: process {found['pid']} on {found['host']}, since "
+        f"{found['since']}. This one ends. Watch the other with 'csp-al status {run}'."
     )
