@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from csp_al.printing import printable
+
 KeyPath = tuple[Any, ...]
 """Where a value stands: ("pool", "min_distance", "Si-Si"), ("pool", "seeds", 0)."""
 
@@ -90,16 +92,6 @@ def shown(value: Any) -> str:
     """A value as a message quotes it: short, on one line, nothing that a terminal would act upon."""
     text = value if isinstance(value, str) else _as_yaml(value)
     return printable(text if len(text) <= 60 else f"{text[:57]}...")
-
-
-def printable(text: str) -> str:
-    """The text with tabs kept and every other control character, and half of a surrogate pair, replaced."""
-    return "".join(letter if letter == "\t" or letter.isprintable() else "\ufffd" for letter in text)
-
-
-def printable_lines(text: str) -> str:
-    """Several lines, each made printable."""
-    return "\n".join(map(printable, text.split("\n")))
 
 
 def _as_yaml(value: Any) -> str:

@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from csp_al.cli.failures import in_words
-from csp_al.printing import replace_unknown_letters
+from csp_al.printing import replace_unknown_letters, say
 
 app = typer.Typer(
     help="Find the most stable crystal structures of a composition with few DFT calculations.",
@@ -73,7 +73,7 @@ def init(
     except FileExistsError:
         msg = f"{path} exists; choose another name, or remove it first"
         raise ValueError(msg) from None
-    typer.echo(f"Wrote {path}. Next: csp-al validate {path}")
+    say(f"Wrote {path}. Next: csp-al validate {path}")
 
 
 @app.command()
@@ -84,7 +84,7 @@ def validate(path: File, machine: MachineName = None) -> None:
     from csp_al.cli.checks import checked_campaign
 
     campaign = checked_campaign(path, read_machine(machine)).campaign
-    typer.echo(f"{path}: fine. {campaign.candidates}. Next: csp-al run {path}")
+    say(f"{path}: fine. {campaign.candidates}. Next: csp-al run {path}")
 
 
 @app.command()
@@ -97,7 +97,7 @@ def plan(path: File, directory: Annotated[Path | None, typer.Option(help="run di
 
     campaign = read_campaign(path)
     run = directory or default_directory(campaign.name)
-    typer.echo(describe_plan(plan_campaign(campaign, run)))
+    say(describe_plan(plan_campaign(campaign, run)))
 
 
 @app.command()
@@ -166,14 +166,13 @@ def status(
     import time
     from dataclasses import asdict
 
-    from csp_al.campaign.errors import printable_lines
     from csp_al.interfaces import State
     from csp_al.report.status import describe
     from csp_al.report.status import status as status_of
 
     while True:
         now = status_of(directory)
-        typer.echo(json.dumps(asdict(now), indent=1) if as_json else printable_lines(describe(now)))
+        say(json.dumps(asdict(now), indent=1) if as_json else describe(now))
         if not watch or now.state is not State.RUNNING:
             return
         time.sleep(2)
@@ -194,13 +193,13 @@ def results(
     opened = open_run(directory)
     rows = opened.result_rows[:top]
     if as_json:
-        typer.echo(json.dumps(rows, indent=1))
+        say(json.dumps(rows, indent=1))
     elif as_csv:
-        typer.echo(results_as_csv(rows), nl=False)
+        say(results_as_csv(rows))
     elif rows:
         results_table(rows, opened.doubts)
     else:
-        typer.echo(say_where_it_stands(directory))
+        say(say_where_it_stands(directory))
 
 
 @app.command()
@@ -215,7 +214,7 @@ def export(
     from csp_al.report.export import export as write
 
     for path in write(directory, formats.split(","), what.value, to):
-        typer.echo(path)
+        say(path)
 
 
 @app.command()
@@ -229,10 +228,10 @@ def stop(directory: RunDirectory) -> None:
     campaign = read_campaign_of(directory)
     driver = holder(directory)
     if driver is None:
-        typer.echo(f"{directory}: no driver is running; nothing to stop")
+        say(f"{directory}: no driver is running; nothing to stop")
         return
     request_stop(directory, str(driver.get("token")))
-    typer.echo(f"Asked process {driver['pid']} on {driver['host']} to stop. {how_to_continue(campaign, directory)}")
+    say(f"Asked process {driver['pid']} on {driver['host']} to stop. {how_to_continue(campaign, directory)}")
 
 
 @app.command()
@@ -257,7 +256,7 @@ def doctor(
 
     signs = {True: "yes", False: "NO", None: "-"}
     for ok, what, remedy in examine():
-        typer.echo(f"{signs[ok]:>4}  {what}" + (f"\n      {remedy}" if remedy and not ok else ""))
+        say(f"{signs[ok]:>4}  {what}" + (f"\n      {remedy}" if remedy and not ok else ""))
 
 
 @app.command()
@@ -302,7 +301,7 @@ def schema() -> None:
     """Print the JSON schema of the campaign file, for editors."""
     from csp_al.campaign import campaign_schema
 
-    typer.echo(json.dumps(campaign_schema(), indent=1))
+    say(json.dumps(campaign_schema(), indent=1))
 
 
 def default_directory(name: str) -> Path:

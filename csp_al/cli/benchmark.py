@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
@@ -26,6 +25,7 @@ from csp_al.disk_space import is_machine_failure
 from csp_al.engine.engines import check_machine, start_engine
 from csp_al.files import make_directory, write_json
 from csp_al.loop.tasks import StoppedError
+from csp_al.printing import say, say_over
 from csp_al.store.lock import locked
 
 
@@ -71,18 +71,18 @@ def run_benchmark(
             write_json(directory / "result.json", result)
             draw(result, directory / "success.png")
     except (Interrupted, StoppedError) as end:
-        typer.echo("Stopped. Continue with the same command.", err=True)
+        say("Stopped. Continue with the same command.", err=True)
         return end.status if isinstance(end, Interrupted) else STOPPED
     except OSError as trouble:
         if not is_machine_failure(trouble):
             raise
-        typer.echo(f"{trouble.filename or directory}: {trouble.strerror}. Continue with the same command.", err=True)
+        say(f"{trouble.filename or directory}: {trouble.strerror}. Continue with the same command.", err=True)
         return MACHINE_FAILED
     except CampaignFailedError as failure:
-        typer.echo(str(failure), err=True)
+        say(str(failure), err=True)
         return failure.status
     print_result(result)
-    typer.echo(f"All figures: {directory / 'result.json'}; picture: {directory / 'success.png'}")
+    say(f"All figures: {directory / 'result.json'}; picture: {directory / 'success.png'}")
     return 0
 
 
@@ -198,7 +198,7 @@ class _Progress:
     def tell(self, what: str, done: int, everything: int) -> None:
         """Hear that ``done`` of ``everything`` is there."""
         if sys.stdout.isatty():
-            typer.echo(f"\r\x1b[K{what}: {done} of {everything}", nl=done == everything)
+            say_over(f"{what}: {done} of {everything}", last=done == everything)
         elif what != self.last:
-            typer.echo(f"{what}: {done} of {everything}")
+            say(f"{what}: {done} of {everything}")
         self.last = what

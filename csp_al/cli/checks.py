@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import typer
-
 from csp_al.campaign import Campaign, CampaignError, CampaignFile, open_campaign, species_counts
 from csp_al.campaign.checks import LEAST_LABELS
 from csp_al.campaign.errors import Finding, Misfit
 from csp_al.campaign.machine import Machine
 from csp_al.interfaces import Reference
+from csp_al.printing import say
 from csp_al.reference.references import build_reference, places
 
 
@@ -33,7 +32,7 @@ def checked_campaign(path: Path, machine: Machine) -> CampaignFile:
         raise CampaignError(wrong)
     doubts += [Finding(("reference", key), message) for key, message in reference.warnings()]
     for doubt in doubts:
-        typer.echo(f"Warning: {file.problem(doubt.key, doubt.message)}", err=True)
+        say(f"Warning: {file.problem(doubt.key, doubt.message)}", err=True)
     return file
 
 

@@ -12,8 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 
-import typer
-
 from csp_al.campaign.machine import Machine, cores_of_this_process
 from csp_al.campaign.models import Campaign
 from csp_al.cli.panel import Panel
@@ -21,6 +19,7 @@ from csp_al.cli.tables import results_table
 from csp_al.cli.trust import how_to_continue, refuse_links
 from csp_al.disk_space import is_machine_failure
 from csp_al.interfaces import State
+from csp_al.printing import say
 from csp_al.store.changes import refuse_retry, try_winners_again
 from csp_al.store.opening import open_to_drive, refuse_other_folder
 from csp_al.store.run_directory import forget_stop_request, log, programs_of
@@ -89,12 +88,12 @@ def drive(campaign: Campaign, start: Start) -> int:
         if not is_machine_failure(trouble):
             raise
         where = trouble.filename or directory
-        typer.echo(f"{where}: {trouble.strerror}. {how_to_continue(campaign, directory)}", err=True)
+        say(f"{where}: {trouble.strerror}. {how_to_continue(campaign, directory)}", err=True)
         return MACHINE_FAILED
     if status == DONE:
         run = open_run(directory)
         results_table(run.result_rows, run.doubts)
-        typer.echo(f"Structures and tables: {directory / 'winners'}")
+        say(f"Structures and tables: {directory / 'winners'}")
     return status
 
 

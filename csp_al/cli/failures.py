@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 import typer
 
+from csp_al.printing import say
+
 Verb = TypeVar("Verb", bound=Callable[..., Any])
 
 
@@ -21,12 +23,10 @@ def in_words(verb: Verb) -> Verb:
         except (typer.Exit, BrokenPipeError):  # the latter is for typer: who reads, has read enough
             raise
         except Exception as error:
-            from csp_al.campaign.errors import printable_lines
-
             code = _exit_status(error)
             if code is None:
                 raise
-            typer.echo(printable_lines(str(error)), err=True)
+            say(error, err=True)
             raise typer.Exit(code) from error
 
     return wrapped  # type: ignore[return-value]

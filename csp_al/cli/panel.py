@@ -26,9 +26,9 @@ from rich.table import Table
 from rich.text import Text
 
 from csp_al import objective
-from csp_al.campaign.errors import printable_lines
 from csp_al.campaign.models import Campaign
 from csp_al.events import Advanced, CycleJudged, Event, LabelsImported, Noted, StageStarted, Warned
+from csp_al.printing import printable_lines
 from csp_al.report.plan import duration
 
 BASIS: Final = 0.05

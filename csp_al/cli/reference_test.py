@@ -7,10 +7,10 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-import typer
 
 from csp_al.campaign.machine import Machine
 from csp_al.cli.checks import checked_campaign, for_workers, reference_of
+from csp_al.printing import say
 
 DONE, WRONG = 0, 1
 RATTLE = 0.1  # Å, so that no force vanishes by symmetry
@@ -34,16 +34,16 @@ def try_reference(path: Path, machine: Machine) -> int:
     (atoms,) = structures.to_atoms()
     atoms.positions += np.random.default_rng(campaign.seed).uniform(-RATTLE, RATTLE, (len(atoms), 3))
     programs = ", ".join(f"{name} {version}" for name, version in reference.versions().items())
-    typer.echo(f"{reference.name}{f' ({programs})' if programs else ''}: a random {campaign.pool.formula}, perturbed")
+    say(f"{reference.name}{f' ({programs})' if programs else ''}: a random {campaign.pool.formula}, perturbed")
     if mesh := reference.kpoints(atoms):
-        typer.echo(f"k-points: {' x '.join(map(str, mesh))}")
+        say(f"k-points: {' x '.join(map(str, mesh))}")
     root = Path(tempfile.mkdtemp(prefix="csp-al-doctor-")) / "tasks"
     tried = trial(atoms, reference.kpoints, campaign.seed)
     names = [create_task(root, label_task(moved, campaign.reference)) for moved in tried.structures]
     check_machine(machine)
     engine = start_engine(root, for_workers(machine, campaign, path.parent))
     try:
-        run_tasks(engine, root, names, lambda done, every: typer.echo(f"{done} of {every} done"), lambda: False)
+        run_tasks(engine, root, names, lambda done, every: say(f"{done} of {every} done"), lambda: False)
     finally:
         engine.close()
     results = [result for name in names if (result := read_result(root, name))]
@@ -51,22 +51,22 @@ def try_reference(path: Path, machine: Machine) -> int:
         for attempt in result.attempts:
             if attempt.status is not Status.DONE:
                 remedy = f" ({attempt.remedy})" if attempt.remedy else ""
-                typer.echo(f"single point {number}, attempt {attempt.attempt}{remedy}: {attempt.reason}")
+                say(f"single point {number}, attempt {attempt.attempt}{remedy}: {attempt.reason}")
     values = [result.done for result in results if result.done]
     if len(values) < len(names):
         key = "calculator" if hasattr(campaign.reference, "calculator") else "kind"
         message = f"no verdict: not every single point has a result. What each wrote is in {root}"
-        typer.echo(str(file.problem(("reference", key), message)))
+        say(str(file.problem(("reference", key), message)))
         return WRONG
-    typer.echo(f"core time: {np.mean([result.cost for result in results]):.3g} s a single point")
+    say(f"core time: {np.mean([result.cost for result in results]):.3g} s a single point")
     found = slopes(tried, values)
     for slope in found:
-        typer.echo(str(slope))
+        say(str(slope))
     if tried.tells_stress and indifferent(values):
-        typer.echo(BLIND)
+        say(BLIND)
         return WRONG
     if not all(slope.close for slope in found):
-        typer.echo(f"What each single point wrote is in {root}")
+        say(f"What each single point wrote is in {root}")
         return WRONG
     shutil.rmtree(root.parent)
     return DONE

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from csp_al import objective
-from csp_al.campaign.errors import printable, printable_lines
+from csp_al.printing import printable, printable_lines
 
 WIDTH_OF_FILES = 120
 """Columns of what is printed to a file or a pipe, where rich would cut numbers to fit into 80."""
@@ -65,7 +65,7 @@ def say_where_it_stands(run: Path) -> str:
     if now.state is State.RUNNING:
         return f"{head}. How far it is: csp-al status {run}"
     if now.state is State.FAILED:
-        return printable_lines(f"{head}:\n{now.stop.reason}")
+        return f"{head}:\n{now.stop.reason}"
     return f"{head}. {how_to_continue(read_campaign_of(run), run)}"
 
 
@@ -73,5 +73,5 @@ def results_as_csv(rows: list[dict[str, Any]]) -> str:
     """The ranked structures as CSV; the space group becomes two columns."""
     import pandas as pd
 
-    text: str = pd.json_normalize(rows, sep="_").to_csv(index=False)
-    return text
+    text: str = pd.json_normalize(rows, sep="_").to_csv(index=False, lineterminator="\n")
+    return text.removesuffix("\n")

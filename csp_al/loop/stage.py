@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from csp_al.campaign.errors import printable_lines, shown
+from csp_al.campaign.errors import shown
 from csp_al.campaign.machine import Machine, cores_of_this_process
 from csp_al.disk_space import is_machine_failure, require_space
 from csp_al.engine.engines import start_engine
@@ -26,7 +26,7 @@ from csp_al.interfaces import UnplaceableError
 from csp_al.kinds import REFERENCES, is_ours
 from csp_al.loop.drive import Drive, Work
 from csp_al.loop.search import search
-from csp_al.printing import replace_unknown_letters
+from csp_al.printing import replace_unknown_letters, say
 from csp_al.spelling import did_you_mean
 from csp_al.store.filled import fill
 from csp_al.store.lock import InUseError, holder
@@ -156,19 +156,19 @@ def main(words: Sequence[str]) -> int:
 
     def tell(event: Event) -> None:
         if isinstance(event, Advanced):
-            print(f"{given.stage}: {event.done} of {event.all}", flush=True)
+            say(f"{given.stage}: {event.done} of {event.all}")
 
     try:
         aside = do_stage(given.run, given.stage, resolve_device(given.device), tell, trust=given.trust)
     except (
         RefusedError, InUseError, NoRunError, DamagedError, OtherVersionError, UnplaceableError, ValueError,
     ) as error:  # fmt: skip
-        print(printable_lines(str(error)), file=sys.stderr)
+        say(error, err=True)
         return REFUSED
     except OSError as error:
-        print(printable_lines(f"{error.filename or given.run}: {error.strerror or error}"), file=sys.stderr)
+        say(f"{error.filename or given.run}: {error.strerror or error}", err=True)
         return MACHINE_FAILED if is_machine_failure(error) else REFUSED
-    print(f"{aside} is done; the driver publishes it")
+    say(f"{aside} is done; the driver publishes it")
     return 0
 
 

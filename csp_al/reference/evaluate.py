@@ -20,6 +20,7 @@ from ase.stress import full_3x3_to_voigt_6_stress, voigt_6_to_full_3x3_stress
 from csp_al import objective
 from csp_al.files import seal, unseal
 from csp_al.interfaces import Failure, Reference, ReferenceFailedError
+from csp_al.printing import say
 from csp_al.reasons import kind_of
 from csp_al.reference.sanity import not_finite
 from csp_al.results import Frame, Values, as_json, frame_of
@@ -138,7 +139,7 @@ def frames(directory: Path) -> Iterator[Frame]:
             try:
                 yield frame_of(unseal(line))
             except ValueError as error:
-                print(f"{path}: an evaluation is left out, and what follows it: {error}")
+                say(f"{path}: an evaluation is left out, and what follows it: {error}")
                 return
 
 
