@@ -81,6 +81,9 @@ OF_THE_MACHINE: Final = frozenset(
 )  # fmt: skip
 """Failures that say nothing of the crystal: they are tried again once the machine is mended."""
 
+TOO_TIGHT: Final = frozenset({Failure.TOO_CLOSE, Failure.TOO_STRONG_FORCES, Failure.TOO_STRONG_STRESS})
+"""Failures of crystals whose atoms are too near to one another, not of the reference."""
+
 AWAY: Final = re.compile(
     r"licen[cs]e|environment variable|ASE_\w+_COMMAND|No configuration of|command not found|shared librar|"
     r"No such file or directory|Permission denied|Connection (refused|reset|timed out)|Network is unreachable|"

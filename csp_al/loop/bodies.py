@@ -19,6 +19,7 @@ from csp_al.events import Noted
 from csp_al.generate import generate_candidates
 from csp_al.interfaces import Ensemble
 from csp_al.loop.drive import Drive, Work
+from csp_al.loop.opening import label_and_open
 from csp_al.loop.progress import Progress
 from csp_al.loop.random_streams import (
     CLUSTER,
@@ -63,14 +64,21 @@ def make_candidates(work: Work, folder: Path) -> None:
 
 
 def compute_labels(drive: Drive, folder: Path, cycle: int, picks: Picks) -> None:
-    """What the reference method says of the picks, and how well it had been predicted."""
+    """What the reference method says of the picks, and how well it had been predicted.
+
+    In the first cycle, when nothing is known of the chemistry, cells that are too tight are opened.
+    """
     reference = drive.campaign.reference
-    tasks = [label_task(atoms, reference) for atoms in picks.structures.to_atoms()]
-    names, results = drive.calculate(folder, tasks)
-    refuse_many_failures(results, reference.max_fail_fraction)
-    labels = labels_of(picks.structures, results, cycle)
+    if cycle == 0:
+        asked, names, results = label_and_open(drive, folder, picks.structures)
+    else:
+        asked = picks.structures
+        names, results = drive.calculate(folder, [label_task(atoms, reference) for atoms in asked.to_atoms()])
+    last = dict(zip(asked.ids.tolist(), results, strict=True))
+    refuse_many_failures(list(last.values()), reference.max_fail_fraction)
+    labels = labels_of(asked, results, cycle)
     layout.LABELS.write(folder, labels)
-    columns = {"candidate": picks.structures.ids, "task": names, "status": labels.status, "reason": labels.reason}
+    columns = {"candidate": asked.ids, "task": names, "status": labels.status, "reason": labels.reason}
     layout.LABEL_TASKS.write(folder, pd.DataFrame(columns | {"cost_s": labels.cost}))
     if cycle > 0:
         predicted = layout.PREDICTED.read(layout.stage_folder(drive.run, "select", cycle - 1))

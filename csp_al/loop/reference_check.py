@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from csp_al.engine.tasks import label_task
 from csp_al.events import Warned
-from csp_al.interfaces import Task
 from csp_al.loop.drive import Drive
-from csp_al.loop.tasks import alike, refuse
-from csp_al.reference.derivatives import BLIND, Slope, indifferent, slopes, trial
+from csp_al.loop.opening import openings
+from csp_al.loop.tasks import alike, is_tight, refuse
+from csp_al.reference.derivatives import BLIND, Slope, Trial, indifferent, slopes, trial
 from csp_al.reference.references import build_reference
 from csp_al.results import Result
 from csp_al.store.layout import CHECK, stage_folder
 from csp_al.structures import Picks, Status
+
+if TYPE_CHECKING:
+    from ase import Atoms
 
 TRIES = 3
 """Candidates that are tried: the first may be one on which the reference fails."""
@@ -27,26 +32,23 @@ class WrongReferenceError(Exception):
 def check(drive: Drive, picks: Picks) -> None:
     """Compare forces and stress of the reference with differences of its energies. Raises `WrongReferenceError`.
 
-    One of the first cycle's labels is taken, so that four more evaluations do. Where the first few all fail for one
-    reason, `TooManyFailedError`: the labels would fail likewise.
+    One of the first cycle's labels is taken, its cell opened as it will be, so that four more evaluations do. Where the
+    first few all fail for one reason, `TooManyFailedError`: the labels would fail likewise.
     """
     drive.stage(stage_folder(drive.run, "check"), lambda folder: _compare_slopes(drive, folder, picks))
 
 
 def _compare_slopes(drive: Drive, folder: Path, picks: Picks) -> None:
-    def run(tasks: list[Task]) -> list[Result]:
-        return drive.calculate(folder, tasks)[1]
+    def tried_with(atoms: Atoms) -> Trial:
+        return trial(atoms, reference.kpoints, drive.campaign.seed)
 
     reference = build_reference(drive.campaign.reference)
-    trials = [trial(atoms, reference.kpoints, drive.campaign.seed) for atoms in picks.structures.to_atoms()]
+    cells = [atoms for atoms in picks.structures.to_atoms() if tried_with(atoms).tells_stress]
     found: list[Slope] = []
     failed: list[Result] = []
     evaluations = wrong = blind = 0
-    for tried in [one for one in trials if one.tells_stress][:TRIES]:
-        tasks = [label_task(moved, drive.campaign.reference) for moved in tried.structures]
-        results = run(tasks[:1])
-        if results[0].done:
-            results += run(tasks[1:])
+    for cell in cells[:TRIES]:
+        tried, results = _calculate(drive, folder, map(tried_with, openings(cell)))
         evaluations += sum(result.evaluations for result in results[1:])  # the first is a label
         values = [result.done for result in results if result.done]
         failed += [result for result in results if result.status is Status.FAILED]
@@ -65,6 +67,19 @@ def _compare_slopes(drive: Drive, folder: Path, picks: Picks) -> None:
         if not slope.close:
             drive.tell(Warned(str(slope)))
     CHECK.write(folder, {"evaluations": evaluations, "slopes": [asdict(slope) for slope in found]})
+
+
+def _calculate(drive: Drive, folder: Path, trials: Iterable[Trial]) -> tuple[Trial, list[Result]]:
+    """The first trial that is not too tight, or the last, and the results of its structures, of one if it fails."""
+
+    def run(structures: list[Atoms]) -> list[Result]:
+        return drive.calculate(folder, [label_task(atoms, drive.campaign.reference) for atoms in structures])[1]
+
+    for tried in trials:
+        results = run(tried.structures[:1])
+        if not is_tight(results[0]):
+            break
+    return tried, results + (run(tried.structures[1:]) if results[0].done else [])
 
 
 def refuse_wrong(found: list[Slope]) -> None:

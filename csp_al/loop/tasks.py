@@ -16,6 +16,7 @@ from csp_al.engine.tasks import create_task, read_result
 from csp_al.engine.wait import run_tasks
 from csp_al.files import write_json
 from csp_al.interfaces import Engine, Failure, Task
+from csp_al.reasons import TOO_TIGHT
 from csp_al.results import Result
 from csp_al.store.layout import TASKS
 from csp_al.store.run_directory import stop_requested
@@ -25,6 +26,11 @@ AGAIN: Final = "When the machine has what it lacked, the same command tries them
 MEND: Final = (
     "Mend the reference section and start the campaign under a new name; where something else was wrong, "
     "'csp-al run FILE --retry failed' tries them again."
+)
+OPEN: Final = (
+    "Their atoms are too near to one another: give larger distances (pool.min_distance) or volumes "
+    "(pool.volume_per_atom), or allow for such labels (reference.max_force, reference.max_stress), and start the "
+    "campaign under a new name."
 )
 
 
@@ -97,9 +103,15 @@ def refuse_many_failures(results: Sequence[Result], most: float) -> None:
 def refuse(failed: Sequence[Result], what: str) -> NoReturn:
     """Raise `TooManyFailedError` for these results, with the reasons and the way out."""
     passing = 2 * sum(is_due(result) for result in failed) > len(failed)
-    way_out = AGAIN if passing else MEND
+    tight = 2 * sum(is_tight(result) for result in failed) > len(failed)
+    way_out = AGAIN if passing else OPEN if tight else MEND
     msg = f"{what}:\n  {told_once(failed, chr(10) + '  ')}\nTheir folders, with all output, are under tasks/. {way_out}"
     raise TooManyFailedError(msg, passing=passing)
+
+
+def is_tight(result: Result) -> bool:
+    """Whether a calculation was rejected for what atoms do that are too near to one another."""
+    return result.reason is not None and result.reason.kind in TOO_TIGHT
 
 
 def told_once(failed: Sequence[Result], between: str = "; ") -> str:

@@ -30,6 +30,7 @@ class Measured:
     """What a run has shown so far: core seconds a call of the reference; wall seconds (`mean_cycle`), bytes a cycle."""
 
     labels: int
+    opened: int
     core_seconds: float
     seconds: dict[str, float]
     bytes_per_cycle: float
@@ -39,8 +40,9 @@ def plan(campaign: Campaign, run: Path | None) -> dict[str, Any]:
     """Stages, labels, final relaxations, time and disk that a campaign may take at most; starts nothing.
 
     ``run`` is its run directory, if there is one: from its first finished cycle on, times and disk are measured
-    there. Ranges are [least, most]; what cannot be known yet is None, and ``basis`` says why. Core hours are those
-    of the reference method; hours of wall time are those of the cycles.
+    there. Labels of first cells that will have to be opened come on top, those that were are among the labels. Ranges
+    are [least, most]; what cannot be known yet is None, and ``basis`` says why. Core hours are those of the reference
+    method; hours of wall time are those of the cycles.
     """
     opened = open_run(run) if run is not None and (run / SETTINGS).exists() else None
     candidates = size_of_pools(campaign) if opened is None or opened.pool.empty else len(opened.pool)
@@ -56,7 +58,7 @@ def plan(campaign: Campaign, run: Path | None) -> dict[str, Any]:
         "candidates": candidates,
         "stages": ["pool", *STAGES, "winners"],
         "cycles_at_most": len(labels),
-        "labels_at_most": sum(labels),
+        "labels_at_most": sum(labels) + (measured.opened if measured else 0),
         "labels_done": measured.labels if measured else 0,
         "sources_elsewhere": len(campaign.labels),
         "checks_at_most": checks,
@@ -136,6 +138,7 @@ def _measured(run: Run) -> Measured | None:
     used = sum(path.stat().st_size for path in run.path.rglob("*") if path.is_file())
     return Measured(
         labels=int((labels["id"] >= 0).sum()),
+        opened=run.opened,
         core_seconds=float(labels["cost_s"].sum() / max(1, labels["evaluations"].sum())),
         seconds=seconds,
         bytes_per_cycle=used / len(_judged(cycles)),

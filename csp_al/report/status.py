@@ -30,13 +30,15 @@ class LabelCounts:
     """Labels that the campaign asked for itself, and those from elsewhere.
 
     Failed ones include those that are rejected; pending ones were asked for in the stage under way and have no result;
-    those from elsewhere are the usable ones that the campaign began with, which are not among those done.
+    those from elsewhere are the usable ones that the campaign began with, which are not among those done; opened ones
+    are among those done or failed: cells of the first cycle, once it has ended, that were rejected as they were before.
     """
 
     done: int
     failed: int
     pending: int
     from_elsewhere: int
+    opened: int
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,7 @@ def describe(status: RunStatus) -> str:
     lines = [
         f"{status.name}: {status.state}{where}{', ' + status.stage if status.stage else ''}",
         f"labels      {labels.done} done, {labels.failed} failed, {labels.pending} pending"
+        + (f"; {labels.opened} of cells that were opened" if labels.opened else "")
         + (f"; {labels.from_elsewhere} from elsewhere" if labels.from_elsewhere else ""),
         f"evaluations {status.reference_evaluations} by the reference method",
     ]
@@ -171,6 +174,7 @@ def _label_counts(run: Run, fresh: Sequence[Result], pending: int) -> LabelCount
         failed=int(own.sum()) - done + len(fresh) - here,
         pending=pending,
         from_elsewhere=int(usable.sum()) - done,
+        opened=run.opened,
     )
 
 

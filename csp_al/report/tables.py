@@ -90,6 +90,12 @@ class Run:
         return typed(pd.concat(parts, ignore_index=True) if parts else None, LABELS)
 
     @property
+    def opened(self) -> int:
+        """Labels of first cells that were opened, since they were rejected as they were before."""
+        labels = self.labels
+        return int(labels[labels["id"] >= 0].duplicated(["cycle", "id"]).sum())
+
+    @property
     def all_labels(self) -> Labels | None:
         """Every label asked for, as arrays; None before the first."""
         parts = [layout.LABELS.read(self._whole(folder)) for folder in self.published("label").values()]
