@@ -20,6 +20,7 @@ from csp_al.campaign.models import Budget, LabelFile, Pool, Select, species_coun
 from csp_al.campaign.potentials import PotentialSection, potential_kind
 from csp_al.campaign.references import ReferenceSection
 from csp_al.campaign.section import Section
+from csp_al.campaign.size import too_far, too_heavy, too_many_atoms
 from csp_al.interfaces import Gives
 
 DESCRIPTOR = "dscribe"
@@ -54,6 +55,7 @@ def check(values: dict[str, Any], folder: Path) -> Iterator[Finding]:
 
 def _pool(pool: Pool, folder: Path) -> Iterator[Finding]:
     yield from conflicts(pool)
+    yield from too_many_atoms(pool)
     if not (pool.size or pool.seeds):
         yield Finding(("pool", "size"), "no candidates; it must be above 0 where there are no seeds")
     yield from _seeds(pool, folder)
@@ -91,7 +93,9 @@ def _labels(files: tuple[LabelFile, ...], folder: Path) -> Iterator[Finding]:
 def _potential(potential: PotentialSection, pool: Any, larger: Any) -> Iterator[Finding]:
     gives = potential_kind(potential).gives(potential)
     yield from lacking(gives)
+    yield from too_heavy(potential)
     if isinstance(pool, Pool):
+        yield from too_far(pool, potential)
         yield from _heavy_elements(pool, gives.heaviest)
         yield from _sight(pool, potential)
     if isinstance(larger, Pool):

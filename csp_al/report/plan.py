@@ -124,9 +124,9 @@ def schedule(campaign: Campaign, candidates: int, cycles: int = 0, asked: int = 
     coming = []
     if cycles == 0:  # the first draw takes what the budget has, as little as it may be
         coming.append(0 if campaign.labels else min(per_cycle, budget, candidates))
-    while cycles + len(coming) < campaign.stop.max_cycles and asked + sum(coming) + per_cycle <= budget:
-        coming.append(min(per_cycle, candidates))
-    return coming
+    each, left = min(per_cycle, candidates), budget - asked - sum(coming)
+    paid = (left - per_cycle) // max(each, 1) + 1 if left >= per_cycle else 0
+    return coming + [each] * min(paid, max(0, campaign.stop.max_cycles - cycles - len(coming)))
 
 
 def _measured(run: Run) -> Measured | None:

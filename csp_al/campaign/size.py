@@ -1,0 +1,59 @@
+"""Is it too large? What is far beyond any use, and would end in minutes without an answer, or for want of memory.
+
+Findings are at the key that a person would change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import cbrt, pi
+from typing import Final
+
+from csp_al.campaign.constraints import resolve
+from csp_al.campaign.errors import Finding
+from csp_al.campaign.models import Pool
+from csp_al.campaign.potentials import PotentialSection, potential_kind
+
+MOST_NEIGHBOURS: Final = 5000
+"""Of an atom in the densest cell: with them a batch of relaxations (20 000 atoms) takes some 5 GB."""
+
+MOST_IN_CELL: Final = 10_000
+"""Atoms."""
+
+MOST_ATOMS: Final = 100_000_000
+"""Of all candidates of a pool: each takes some 200 bytes, several times over."""
+
+MOST_WEIGHTS: Final = 4_000_000_000
+"""Bytes. Training takes four times as much; the default ensemble has 3 MB."""
+
+
+def too_many_atoms(pool: Pool) -> Iterator[Finding]:
+    """Whether a cell, or a pool, has more atoms than can be worked with."""
+    each = resolve(pool).n_atoms
+    if each > MOST_IN_CELL:
+        yield Finding(("pool", "formula"), f"{each} atoms in a cell; at most {MOST_IN_CELL} are taken")
+    elif pool.size * each > MOST_ATOMS:
+        message = f"{pool.size} candidates of {each} atoms fit into no memory; ask for at most {MOST_ATOMS // each}"
+        yield Finding(("pool", "size"), message)
+
+
+def too_far(pool: Pool, potential: PotentialSection) -> Iterator[Finding]:
+    """Whether the cutoff gives atoms more neighbours than can be worked with."""
+    cutoff = getattr(potential, "cutoff", None)
+    least = resolve(pool).volume_per_atom[0]
+    if cutoff is None or (count := 4 / 3 * pi * cutoff**3 / least) <= MOST_NEIGHBOURS:
+        return
+    most = cbrt(MOST_NEIGHBOURS * least / (4 / 3 * pi))
+    yield Finding(
+        ("potential", "cutoff"),
+        f"a cutoff of {cutoff:g} Å gives each atom {count:.2g} neighbours, at {least:g} Å^3/atom; at most "
+        f"{MOST_NEIGHBOURS} are taken, which is {most:.0f} Å here, and 5 to 8 Å are usual",
+    )
+
+
+def too_heavy(potential: PotentialSection) -> Iterator[Finding]:
+    """Whether the weights of the ensemble fit into memory."""
+    weights = potential_kind(potential).weights_bytes(potential)
+    if weights > MOST_WEIGHTS:
+        message = f"weights of {weights / 1e9:.3g} GB; at most {MOST_WEIGHTS / 1e9:g} GB are taken"
+        yield Finding(("potential", "features"), f"{message}: ask for fewer features, interactions or members")
