@@ -33,6 +33,7 @@ from csp_al.files import read_sealed, write_sealed
 from csp_al.generate import generate_pool
 from csp_al.generate.pool import is_symmetric
 from csp_al.generate.sources import allot
+from csp_al.importing import beside, find_named
 from csp_al.interfaces import ReferenceKind, SourceKind
 from csp_al.kinds import OURS, POTENTIALS, REFERENCES, SOURCES, BrokenKindError, UnknownKindError, find, is_ours, names
 from csp_al.reference.references import reference_kind
@@ -154,6 +155,63 @@ def test_kind_beside_the_place_where_one_starts_is_found_and_the_path_stays_as_i
     )
     assert campaign.reference.depth == 0.2
     assert sys.path == before
+
+
+def test_kind_beside_the_campaign_file_is_found_from_anywhere_and_first(tmp_path, monkeypatch):
+    text = (PACKAGE / "csp_al_example" / "springs.py").read_text()
+    campaign, elsewhere = tmp_path / "campaign", tmp_path / "elsewhere"
+    for folder in (campaign, elsewhere):
+        folder.mkdir()
+        (folder / "near_springs.py").write_text(f"{text}\nPLACE = {folder.name!r}\n")
+    monkeypatch.syspath_prepend(elsewhere)
+    monkeypatch.chdir(elsewhere)
+    before = list(sys.path)
+    file = campaign / "al4.yaml"
+    file.write_text("name: a\npool: {formula: Al4}\nreference: {kind: near_springs.KIND, depth: 0.2}\n")
+    assert read_campaign(file).reference.depth == 0.2
+    assert sys.modules["near_springs"].PLACE == "campaign"
+    assert sys.path == before
+    said = CliRunner().invoke(app, ["validate", str(file)]).output
+    taken, other = campaign / "near_springs.py", elsewhere / "near_springs.py"
+    assert f"3:19: reference.kind: module near_springs is taken from {taken}, not from {other}" in said
+
+
+def test_calculator_beside_the_campaign_file_is_found_by_workers_and_by_resume(tmp_path, monkeypatch):
+    campaign, elsewhere = tmp_path / "campaign", tmp_path / "elsewhere"
+    campaign.mkdir()
+    elsewhere.mkdir()
+    (campaign / "beside_emt.py").write_text("def make():\n    from beside_helper import Helper\n    return Helper()\n")
+    (campaign / "beside_helper.py").write_text("from ase.calculators.emt import EMT as Helper\n")
+    (campaign / "al4.yaml").write_text(
+        "name: al4\npool: {formula: Al4, size: 6, volume_per_atom: [14, 20], min_distance: {Al-Al: 2.4}}\n"
+        "reference: {kind: ase, calculator: beside_emt.make}\n"
+        "potential: {members: 2, features: 8, interactions: 1, cutoff: 4.0, steps: 5}\n"
+        "select: {per_cycle: 4}\nstop: {top_k: 1, max_cycles: 1}\nfinish: {max_steps: 2}\n"
+    )
+    monkeypatch.chdir(elsewhere)
+    options = ["--slots", "1", "--device", "cpu"]
+    ran = CliRunner().invoke(app, ["run", "../campaign/al4.yaml", "--directory", "run", *options])
+    assert ran.exit_code == 0, ran.output
+    shutil.rmtree("run/winners")
+    shutil.rmtree("run/tasks")
+    shutil.move("run", tmp_path / "moved")
+    again = CliRunner().invoke(app, ["resume", str(tmp_path / "moved"), "--trust", *options])
+    assert again.exit_code == 0, again.output
+
+
+def test_modules_of_one_name_beside_two_campaigns_are_two(tmp_path):
+    for number in (1, 2):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / "twofold.py").write_text(f"VALUE = {number}\n")
+        with beside(folder):
+            assert find_named("twofold.VALUE") == number
+
+
+def test_folder_without_a_module_in_it_hides_no_package(tmp_path):
+    (tmp_path / "wave").mkdir()
+    with beside(tmp_path):
+        assert callable(find_named("wave.open"))
 
 
 @pytest.mark.parametrize("group", [POTENTIALS, REFERENCES, SOURCES])

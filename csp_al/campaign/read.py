@@ -23,6 +23,7 @@ from csp_al.campaign.document import Document, read_document
 from csp_al.campaign.errors import CampaignError, Finding, KeyPath, Location, Problem
 from csp_al.campaign.messages import findings
 from csp_al.campaign.models import Campaign
+from csp_al.importing import beside
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,11 @@ def read_campaign(path: Path) -> Campaign:
 
 def open_campaign(path: Path) -> CampaignFile:
     """Read and check a campaign file, and keep the places of its values. Raises CampaignError as `read_campaign`."""
+    with beside(path.parent):
+        return _opened(path)
+
+
+def _opened(path: Path) -> CampaignFile:
     document = read_document(path)
     if not isinstance(document.value, dict):
         what = "empty" if document.value is None else "no keys and values"

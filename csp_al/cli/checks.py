@@ -9,7 +9,9 @@ from csp_al.campaign import Campaign, CampaignError, CampaignFile, open_campaign
 from csp_al.campaign.checks import LEAST_LABELS
 from csp_al.campaign.errors import Finding, Misfit
 from csp_al.campaign.machine import Machine
+from csp_al.importing import beside, which_of_several
 from csp_al.interfaces import Reference
+from csp_al.kinds import POTENTIALS, REFERENCES, SOURCES, is_ours
 from csp_al.printing import say
 from csp_al.reference.references import build_reference, places
 
@@ -31,6 +33,8 @@ def checked_campaign(path: Path, machine: Machine) -> CampaignFile:
     if wrong:
         raise CampaignError(wrong)
     doubts += [Finding(("reference", key), message) for key, message in reference.warnings()]
+    with beside(path.parent):
+        doubts += _modules_in_several_places(file.campaign)
     for doubt in doubts:
         say(f"Warning: {file.problem(doubt.key, doubt.message)}", err=True)
     return file
@@ -50,7 +54,8 @@ def checked_again(campaign: Campaign, machine: Machine, base: Path) -> Campaign:
 
 def for_workers(machine: Machine, campaign: Campaign, base: Path) -> Machine:
     """The machine as workers are told of it: no file name depends on where they are."""
-    folders = {"pseudo_dir": Path(machine.pseudo_dir).expanduser()} if machine.pseudo_dir else {}
+    given = {"modules": machine.modules or base, "pseudo_dir": machine.pseudo_dir}
+    folders = {key: Path(folder).expanduser() for key, folder in given.items() if folder}
     folders |= _places(campaign, base)
     return machine.model_copy(update={key: str(folder.resolve()) for key, folder in folders.items()})
 
@@ -76,6 +81,16 @@ def _seeds(campaign: Campaign, folder: Path) -> Iterator[Finding]:
         yield from (Finding((name, "seeds", row), message) for row, message in wrong)
         if not wrong and not campaign.labels and pool.size + len(seeds) < LEAST_LABELS:
             yield Finding((name, "seeds"), f"one candidate in all; an ensemble needs labels of {LEAST_LABELS} at least")
+
+
+def _modules_in_several_places(campaign: Campaign) -> Iterator[Finding]:
+    """Import paths that could mean two modules, and which is taken."""
+    sections = {REFERENCES: ("reference",), POTENTIALS: ("potential",), SOURCES: ("pool", "sources")}
+    named = [((*sections[group], "kind"), kind) for group, kind in campaign.kinds if not is_ours(group, kind)]
+    named.append((("reference", "calculator"), getattr(campaign.reference, "calculator", "")))
+    for key, path in named:
+        if words := which_of_several(path) if "." in path else "":
+            yield Finding(key, words)
 
 
 def _labels(campaign: Campaign, folder: Path, tell: Callable[[Finding], None]) -> tuple[Finding, ...]:

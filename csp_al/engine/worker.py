@@ -33,6 +33,7 @@ from csp_al.disk_space import is_machine_failure
 from csp_al.engine.attempt import directory_of, interrupted, read_outcome, reference_section, run_attempt
 from csp_al.engine.tasks import is_done, publish_result, read_task
 from csp_al.files import DamagedError, OtherVersionError, forget_temporaries
+from csp_al.importing import beside
 from csp_al.interfaces import Failure, Reason, Status, Task
 from csp_al.printing import replace_unknown_letters
 from csp_al.reference.ladder import AnyRemedy, ladder, next_remedy, recognised
@@ -199,4 +200,6 @@ def _say(channel: int, line: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Machine.model_validate_json(sys.argv[2]))
+    given = Machine.model_validate_json(sys.argv[2])
+    with beside(Path(given.modules or "")):
+        main(Path(sys.argv[1]), given)

@@ -17,6 +17,7 @@ from csp_al.campaign.potentials import potential_kind
 from csp_al.engine.tasks import label_task
 from csp_al.events import Noted
 from csp_al.generate import generate_candidates
+from csp_al.importing import beside, here_too
 from csp_al.interfaces import Ensemble
 from csp_al.loop.drive import Drive, Work
 from csp_al.loop.opening import label_and_open
@@ -58,7 +59,8 @@ DESCRIBED = "The potential gives no features: a descriptor, SOAP averaged over a
 def make_candidates(work: Work, folder: Path) -> None:
     """The candidates of all pools, and where each is from."""
     campaign = work.campaign
-    structures, table = generate_candidates(campaign.pools, campaign.seed, work.report, work.base, work.cores)
+    with beside(work.base), here_too():  # for its processes, which import sources
+        structures, table = generate_candidates(campaign.pools, campaign.seed, work.report, work.base, work.cores)
     layout.CANDIDATES.write(folder, structures)
     layout.ORIGINS.write(folder, table)
 

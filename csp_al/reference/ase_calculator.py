@@ -1,8 +1,8 @@
 """Any ASE calculator as the reference, by its import path and keywords.
 
 The path names a class, or a function or class method that returns a calculator: ``ase.calculators.emt.EMT``,
-``ase.calculators.tersoff.Tersoff.from_lammps``, ``my_module.my_calculator``. Modules are looked for as Python does,
-then in the current folder.
+``ase.calculators.tersoff.Tersoff.from_lammps``, ``my_module.my_calculator``. Modules are looked for beside the campaign
+file, then as Python does, then in the current folder.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pydantic import Field
 
 from csp_al.campaign.errors import Finding, shown
 from csp_al.campaign.references import ReferenceSection
-from csp_al.importing import ImportPathError, find_named, here_too
+from csp_al.importing import ImportPathError, beside, find_named, here_too
 from csp_al.interfaces import ReferenceFailedError, ReferenceKind
 from csp_al.reference.ladder import AGAIN
 
@@ -59,6 +59,8 @@ class AseCalculator:
     """An ASE calculator as a `csp_al.interfaces.Reference`."""
 
     section: AseReference
+    folder: Path = Path()
+    """Where modules are looked for first."""
 
     @property
     def name(self) -> str:
@@ -98,10 +100,13 @@ class AseCalculator:
 
     def make(self) -> Any:
         """Call what the import path names with the keywords. Raises WrongValueError if it cannot be found or called."""
+        with beside(self.folder), here_too():  # a function may import what it needs only when it is called
+            return self._make()
+
+    def _make(self) -> Any:
         factory = find_callable(self.name)
         try:
-            with here_too():  # a function may import what it needs only now
-                calculator = factory(**self.section.parameters)
+            calculator = factory(**self.section.parameters)
         except ReferenceFailedError as error:  # of csp_al.reference.codes
             raise WrongValueError("parameters", str(error)) from error
         except (Exception, SystemExit) as error:
@@ -140,7 +145,7 @@ def _prepare(section: AseReference) -> None:
 
 KIND: Final = ReferenceKind(
     section=AseReference,
-    build=lambda section, species, machine, base: AseCalculator(section),  # noqa: ARG005
+    build=lambda section, species, machine, base: AseCalculator(section, Path(machine.modules or base)),  # noqa: ARG005
     prepare=_prepare,
     foreign_code=lambda section: f"reference.calculator: {section.calculator}",
     ladder=(AGAIN,),

@@ -17,6 +17,7 @@ import platform
 import re
 import socket
 import sys
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -29,6 +30,7 @@ from csp_al.campaign.messages import findings
 from csp_al.campaign.models import Campaign
 from csp_al.campaign.section import Trust
 from csp_al.files import DamagedError, read_sealed, write_atomically, write_sealed
+from csp_al.importing import beside
 from csp_al.store.lock import LOCK
 from csp_al.store.stages import is_published, manifest
 
@@ -74,7 +76,8 @@ def read_campaign_of(run: Path, *, trust: Trust = False) -> Campaign:
         raise NoRunError(f"{run}: a file, where a run directory is expected; 'csp-al run FILE' makes one, under runs/")
     try:
         content = read_sealed(path, "settings")["campaign"]
-        return Campaign.recall(content, trust)
+        with beside(folder_of_campaign(run)) if trust else nullcontext():
+            return Campaign.recall(content, trust)
     except FileNotFoundError as error:
         msg = f"{run}: no run directory (there is no {path.name}); 'csp-al run FILE' makes one, under runs/"
         raise NoRunError(msg) from error
