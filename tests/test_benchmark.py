@@ -271,7 +271,11 @@ def test_target_of_a_file_is_relaxed_by_the_reference(run, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "atoms", "message"),
-    [("cu.cif", bulk("Cu"), "Cu is no periodic crystal of Al4"), ("none.cif", None, "no structure that ASE can read")],
+    [
+        ("cu.cif", bulk("Cu"), "Cu is no periodic crystal of Al4"),
+        ("none.cif", None, "there is no such file"),
+        (".", None, "a folder; name the file of a crystal"),
+    ],
 )
 def test_a_target_that_is_none_is_named(run, tmp_path, name, atoms, message):
     if atoms is not None:

@@ -492,3 +492,22 @@ def test_distances_are_those_given_in_either_order_and_else_of_the_covalent_radi
     # covalent radii of Cordero et al. (2008): Al 1.21, O 0.66 Å
     distances = min_distances(Pool(formula="Al4O6", min_distance={"O-Al": 1.6}))
     assert distances == pytest.approx({"Al-Al": 0.7 * 2.42, "Al-O": 1.6, "O-O": 0.7 * 1.32})
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["init", "none/a.yaml", "--formula", "Si8"], "none/a.yaml: there is no folder none; make it first"),
+        (["status", "a.yaml/run"], "a.yaml/run: no run directory"),
+        (["run", "a.yaml", "--directory", "a.yaml/run"], "a.yaml/run: Not a directory"),
+    ],
+)
+def test_paths_that_lead_nowhere_are_told_without_numbers_of_the_system(tmp_path, monkeypatch, words, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.yaml").write_text(
+        "name: a\npool: {formula: Al4, size: 10}\nreference: {kind: ase, calculator: ase.calculators.emt.EMT}\n"
+    )
+    ended = CliRunner().invoke(app, words)
+    assert ended.exit_code == 2
+    assert ended.output.startswith(said)
+    assert "Errno" not in ended.output

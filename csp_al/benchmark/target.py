@@ -13,6 +13,7 @@ from csp_al import objective
 from csp_al.benchmark.control import Engines, relax_again
 from csp_al.campaign import Campaign
 from csp_al.select.identity import same_structure
+from csp_al.structure_files import read_structures
 from csp_al.structures import Labels, Status, Structures
 
 if TYPE_CHECKING:
@@ -58,13 +59,15 @@ def lowest(campaign: Campaign, found: list[Labels]) -> Target:
 
 
 def _read(path: Path) -> Atoms:
-    from ase.io import read
-
+    if path.is_dir():
+        raise ValueError(f"{path}: a folder; name the file of a crystal")
     try:
-        atoms: Atoms = read(path, index=0)
-    except Exception as error:
-        raise ValueError(f"{path}: no structure that ASE can read ({type(error).__name__}: {error})") from error
-    return atoms
+        first = next(iter(read_structures(path)), "no structure in it")
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    if isinstance(first, str):
+        raise ValueError(f"{path}: {first}")
+    return first
 
 
 def _refuse_another_composition(atoms: Atoms, campaign: Campaign, path: Path) -> None:

@@ -67,6 +67,8 @@ def init(
     from csp_al.campaign import campaign_template
 
     text = campaign_template(path.stem, formula, reference)
+    if not path.parent.is_dir():
+        raise ValueError(f"{path}: there is no folder {path.parent}; make it first")
     try:
         with path.open("x", encoding="utf-8") as file:
             file.write(text)

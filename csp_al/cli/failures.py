@@ -26,10 +26,17 @@ def in_words(verb: Verb) -> Verb:
             code = _exit_status(error)
             if code is None:
                 raise
-            say(error, err=True)
+            say(_words(error), err=True)
             raise typer.Exit(code) from error
 
     return wrapped  # type: ignore[return-value]
+
+
+def _words(error: Exception) -> str:
+    """What went wrong; of the operating system's errors the file and the words, without their number."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error)
 
 
 def _exit_status(error: Exception) -> int | None:

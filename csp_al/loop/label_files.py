@@ -107,6 +107,8 @@ def read_source(file: LabelFile, folder: Path, campaign: Campaign) -> Source:
             _add_files(source, path, file.keys)
     except ValueError as error:
         source.faults.append(str(error))
+    except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
+        source.faults.append(f"{source.name} cannot be read ({error.filename}: {error.strerror})")
     if not (source.found or source.faults):
         said = source.remarks or "no structure in it"
         needs = "; a label has energy, forces and stress (pw.x: tprnfor, tstress)"

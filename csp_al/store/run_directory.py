@@ -78,7 +78,7 @@ def read_campaign_of(run: Path, *, trust: Trust = False) -> Campaign:
         content = read_sealed(path, "settings")["campaign"]
         with beside(folder_of_campaign(run)) if trust else nullcontext():
             return Campaign.recall(content, trust)
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         msg = f"{run}: no run directory (there is no {path.name}); 'csp-al run FILE' makes one, under runs/"
         raise NoRunError(msg) from error
     except DamagedError as error:
