@@ -149,6 +149,7 @@ def test_each_mistake_is_one_line_with_its_place_and_the_remedy(tmp_path, old, n
     ("line", "said"),
     [
         ("seed: true", "10:7: seed: a whole number is expected, not true"),
+        ("stop: {max_cycles: 99999999}", "10:20: stop.max_cycles: 1e+08 cycles; at most 1000000 are taken"),
         ("seed: -1", "10:7: seed: it must be at least 0, not -1"),
         ("seed: 1.5", "10:7: seed: a whole number is expected, not 1.5"),
         ('budget: {labels: "900"}', '10:18: budget.labels: a whole number is expected, not "900"'),

@@ -24,6 +24,7 @@ from typer.testing import CliRunner
 from csp_al.campaign import Campaign, CampaignError, campaign_schema, read_campaign
 from csp_al.campaign.errors import Finding, Misfit
 from csp_al.cli import app
+from csp_al.loop import label_files
 from csp_al.loop.label_set import read_labels
 from csp_al.structures import Labels
 
@@ -461,6 +462,17 @@ def test_what_is_left_out_is_told_by_validate_at_its_place_and_does_not_stop_it(
         "warm.yaml:3:5: labels[0]: l.traj: 1 of 12 frames is no label: 1 without stress (l.traj, frame 4)"
         in said.output
     )
+
+
+def test_folder_in_which_something_cannot_be_read_is_named_in_words(tmp_path, monkeypatch):
+    def gone(path: Path) -> str:
+        raise FileNotFoundError(2, "No such file or directory", str(path))
+
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "scf.out").write_text("")
+    monkeypatch.setattr(label_files, "_kind", gone)
+    assert "old cannot be read (" in (words := refused(tmp_path, "old"))
+    assert "Errno" not in words
 
 
 def test_energies_of_pw_are_of_the_last_functional_for_labels_from_elsewhere_too(tmp_path):

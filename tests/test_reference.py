@@ -463,6 +463,8 @@ def test_gpaw_check_names_missing_datasets_and_functionals():
     ((key, said),) = build_reference(section, ["Si", "Po"]).check()
     assert key == "kind"
     assert "Po.PBE" in said
+    ((key, said),) = build_reference(GpawReference(parameters={"nonsense": 3}), ["Si"]).check()
+    assert (key, "unexpected keyword argument 'nonsense'" in said) == ("parameters", True)
     ((key, said),) = build_reference(GpawReference(xc="PBEE"), ["Si"]).check()
     assert key == "xc"
     assert "no functional 'PBEE'" in said

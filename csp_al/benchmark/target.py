@@ -66,7 +66,7 @@ def _read(path: Path) -> Atoms:
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     if isinstance(first, str):
-        raise ValueError(f"{path}: {first}")
+        raise ValueError(f"{path}: {first}")  # noqa: TRY004 - a text says why there are no atoms
     return first
 
 

@@ -16,11 +16,11 @@ from ase.data import atomic_numbers, chemical_symbols
 from csp_al import objective
 from csp_al.campaign.constraints import conflicts, distance_key, min_distances
 from csp_al.campaign.errors import Finding, KeyPath, shown
-from csp_al.campaign.models import Budget, LabelFile, Pool, Select, species_counts
+from csp_al.campaign.models import Budget, LabelFile, Pool, Select, Stop, species_counts
 from csp_al.campaign.potentials import PotentialSection, potential_kind
 from csp_al.campaign.references import ReferenceSection
 from csp_al.campaign.section import Section
-from csp_al.campaign.size import too_far, too_heavy, too_many_atoms
+from csp_al.campaign.size import too_far, too_heavy, too_long, too_many_atoms
 from csp_al.interfaces import Gives
 
 DESCRIPTOR = "dscribe"
@@ -32,8 +32,8 @@ LEAST_LABELS = 2
 
 def check(values: dict[str, Any], folder: Path) -> Iterator[Finding]:
     """What is wrong with the values that are sound in themselves, by key; file names are relative to the folder."""
-    names = ("pool", "reference", "potential", "select", "budget")
-    pool, reference, potential, select, budget = (values.get(name) for name in names)
+    names = ("pool", "reference", "potential", "select", "budget", "stop")
+    pool, reference, potential, select, budget, stop = (values.get(name) for name in names)
     yield from _labels(values.get("labels", ()), folder)
     if isinstance(pool, Pool):
         yield from _pool(pool, folder)
@@ -49,6 +49,8 @@ def check(values: dict[str, Any], folder: Path) -> Iterator[Finding]:
         yield from _picks(pool, select)
     if isinstance(select, Select) and not values.get("labels"):
         yield from _first_labels(select)
+    if isinstance(stop, Stop):
+        yield from too_long(stop)
     if isinstance(select, Select) and isinstance(budget, Budget):
         yield from _budget(select, budget)
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from csp_al.campaign.constraints import resolve
 from csp_al.campaign.errors import Finding
-from csp_al.campaign.models import Pool
+from csp_al.campaign.models import Pool, Stop
 from csp_al.campaign.potentials import PotentialSection, potential_kind
 
 MOST_NEIGHBOURS: Final = 5000
@@ -25,6 +25,8 @@ MOST_ATOMS: Final = 100_000_000
 
 MOST_WEIGHTS: Final = 4_000_000_000
 """Bytes. Training takes four times as much; the default ensemble has 3 MB."""
+
+MOST_CYCLES: Final = 1_000_000
 
 
 def too_many_atoms(pool: Pool) -> Iterator[Finding]:
@@ -57,3 +59,9 @@ def too_heavy(potential: PotentialSection) -> Iterator[Finding]:
     if weights > MOST_WEIGHTS:
         message = f"weights of {weights / 1e9:.3g} GB; at most {MOST_WEIGHTS / 1e9:g} GB are taken"
         yield Finding(("potential", "features"), f"{message}: ask for fewer features, interactions or members")
+
+
+def too_long(stop: Stop) -> Iterator[Finding]:
+    """Whether so many cycles can be counted at all."""
+    if stop.max_cycles > MOST_CYCLES:
+        yield Finding(("stop", "max_cycles"), f"{stop.max_cycles:.3g} cycles; at most {MOST_CYCLES} are taken")

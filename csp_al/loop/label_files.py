@@ -17,6 +17,7 @@ import numpy as np
 
 from csp_al.campaign import AnyReference, Campaign, species_counts
 from csp_al.campaign.models import LabelFile
+from csp_al.disk_space import is_machine_failure
 from csp_al.engine.tasks import LIMITS
 from csp_al.files import DamagedError, OtherVersionError
 from csp_al.kinds import REFERENCES
@@ -107,7 +108,9 @@ def read_source(file: LabelFile, folder: Path, campaign: Campaign) -> Source:
             _add_files(source, path, file.keys)
     except ValueError as error:
         source.faults.append(str(error))
-    except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
+    except OSError as error:
+        if is_machine_failure(error) and not isinstance(error, PermissionError):
+            raise
         source.faults.append(f"{source.name} cannot be read ({error.filename}: {error.strerror})")
     if not (source.found or source.faults):
         said = source.remarks or "no structure in it"

@@ -128,10 +128,21 @@ class Gpaw:
 
         if not setup_paths:
             return [("kind", f"GPAW has no PAW datasets; {INSTALL}, or set GPAW_SETUP_PATH to where they are")]
-        wrong = self._wrong_launch() if self.machine.cores_per_label > 1 else []
+        wrong = self._wrong_parameters()
+        wrong += self._wrong_launch() if self.machine.cores_per_label > 1 else []
         if "setups" in self.section.parameters:
             return wrong  # the user names the datasets
         return wrong + self._missing_datasets()
+
+    def _wrong_parameters(self) -> list[tuple[str, str]]:
+        """Whether GPAW takes the keywords; of their values it looks at few before there are atoms."""
+        from gpaw import GPAW
+
+        try:
+            GPAW(**{"mode": "pw", **self.section.parameters, "txt": None})
+        except Exception as error:  # noqa: BLE001 - each part of GPAW fails in its own way
+            return [("parameters", f"GPAW does not take them ({type(error).__name__}: {error})")]
+        return []
 
     def warnings(self) -> list[tuple[str, str]]:
         """None."""
