@@ -98,8 +98,9 @@ class Source:
 def read_source(file: LabelFile, folder: Path, campaign: Campaign) -> Source:
     """All labels of an entry, whose path is relative to the folder, told by the name that it has there."""
     path = folder / file.path
-    source = Source(file.path, known=(path / SETTINGS).is_file())
+    source = Source(file.path, known=False)
     try:
+        source.known = (path / SETTINGS).is_file()
         if source.known and file.keys:
             source.faults.append(f"{file.path} is a run directory, which has no keys; leave {', '.join(file.keys)} out")
         elif source.known:

@@ -68,7 +68,7 @@ class AseCalculator:
         return self.section.calculator
 
     def calculator(self, atoms: Atoms, directory: Path) -> BaseCalculator:  # noqa: ARG002
-        """A fresh calculator; one that writes files is told the directory. Raises WrongValueError as `make` does."""
+        """A fresh calculator; one that writes files is told the directory. Raises what `make` raises."""
         calculator = self.make()
         if hasattr(calculator, "directory"):
             calculator.directory = directory
@@ -84,6 +84,8 @@ class AseCalculator:
             self.make()
         except WrongValueError as error:
             return [(error.key, error.message)]
+        except ReferenceFailedError as error:
+            return [("parameters", str(error))]
         return []
 
     def warnings(self) -> list[tuple[str, str]]:
@@ -99,7 +101,10 @@ class AseCalculator:
         return {}
 
     def make(self) -> Any:
-        """Call what the import path names with the keywords. Raises WrongValueError if it cannot be found or called."""
+        """Call what the import path names with the keywords.
+
+        Raises WrongValueError if it cannot be found or called, ReferenceFailedError where it says itself what lacks.
+        """
         with beside(self.folder), here_too():  # a function may import what it needs only when it is called
             return self._make()
 
@@ -107,8 +112,8 @@ class AseCalculator:
         factory = find_callable(self.name)
         try:
             calculator = factory(**self.section.parameters)
-        except ReferenceFailedError as error:  # of csp_al.reference.codes
-            raise WrongValueError("parameters", str(error)) from error
+        except ReferenceFailedError:  # of csp_al.reference.codes, with its kind
+            raise
         except (Exception, SystemExit) as error:
             msg = (
                 f"{self.name}({_shown(self.section.parameters)}) failed: {type(error).__name__}: {error}; "
