@@ -1,5 +1,9 @@
 """The machine file: where programs are, how many cores a label has, and what is wrong with it."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 from ase.build import bulk
 
@@ -112,3 +116,25 @@ def test_an_engine_of_a_package_has_keys_of_its_own_in_the_machine_file(tmp_path
     file.write_text(f"engine: {__name__}.CLUSTR\n")
     with pytest.raises(CampaignError, match=r":1:9: engine: .*CLUSTR"):
         read_machine(str(file))
+
+
+def run_python(words: str, **variables: str) -> str:
+    environment = {key: value for key, value in os.environ.items() if not key.endswith(("_NUM_THREADS", "_POLICY"))}
+    command = [sys.executable, "-c", words]
+    return subprocess.run(command, env=environment | variables, capture_output=True, text=True, check=True).stdout
+
+
+def test_threads_of_kernels_are_no_more_than_asked_for_and_wait_without_spinning():
+    words = "import csp_al.potential.networks.schnet, numba, os; print(numba.config.NUMBA_NUM_THREADS)"
+    assert run_python(words, OMP_NUM_THREADS="1") == "1\n"
+    assert run_python("import csp_al.potential, os; print(os.environ['OMP_WAIT_POLICY'])") == "passive\n"
+    said = run_python("import csp_al.potential, os; print(os.environ['OMP_WAIT_POLICY'])", OMP_WAIT_POLICY="active")
+    assert said == "active\n"
+
+
+def test_threads_that_a_users_module_asks_torch_for_do_not_count():
+    words = (
+        "import torch; from csp_al.potential.devices import use_cores; torch.set_num_threads(7); use_cores(1); "
+        "print(torch.get_num_threads())"
+    )
+    assert run_python(words) == "1\n"

@@ -82,8 +82,10 @@ def read_machine(name: str | None) -> Machine:
 
 
 def usable_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Cores that this process may use: of the machine, of its affinity, of its control group."""
+    from joblib import cpu_count
+
+    return int(cpu_count())
 
 
 def cores_of_this_process() -> int:

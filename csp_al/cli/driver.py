@@ -131,9 +131,10 @@ def _search(campaign: Campaign, start: Start, programs: dict[str, str], panel: P
     from csp_al.engine.engines import start_engine
     from csp_al.loop.drive import Drive
     from csp_al.loop.search import search
-    from csp_al.potential.devices import resolve_device
+    from csp_al.potential.devices import resolve_device, use_cores
 
     directory, base = start.directory, start.base
+    use_cores(cores_of_this_process())
     device = resolve_device(start.device)  # may refuse, and opening changes what it finds
     refuse_retry(directory, start.retry)
     campaign = open_to_drive(directory, campaign, start.source, programs, mend=start.repair, tell=panel.note)

@@ -152,12 +152,13 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("--trust", action="store_true", help="the run directory is mine: its code may be run")
     replace_unknown_letters()
     given = parser.parse_args(words)
-    from csp_al.potential.devices import resolve_device
+    from csp_al.potential.devices import resolve_device, use_cores
 
     def tell(event: Event) -> None:
         if isinstance(event, Advanced):
             say(f"{given.stage}: {event.done} of {event.all}")
 
+    use_cores(cores_of_this_process())
     try:
         aside = do_stage(given.run, given.stage, resolve_device(given.device), tell, trust=given.trust)
     except (

@@ -30,6 +30,11 @@ def available_devices() -> list[str]:
     return [*names, *(["mps"] if torch.backends.mps.is_available() else [])]
 
 
+def use_cores(cores: int) -> None:
+    """Compute on so many cores, whatever a user's module has told torch when it was imported."""
+    torch.set_num_threads(cores)
+
+
 def describe_device(device: torch.device) -> str:
     """The device in words: its name and, for a GPU, its model and memory."""
     if device.type != "cuda":
