@@ -91,6 +91,38 @@ def test_kill_at_any_moment_changes_nothing(undisturbed, tmp_path, index):
     kill_and_continue(tmp_path / "run", [moment], expected)
 
 
+def signal_and_continue(folder: Path, number: int, moment: float, expected: dict[str, object]) -> None:
+    campaign_in(folder)
+    driver = start(folder)
+    try:
+        driver.wait(timeout=moment)
+    except subprocess.TimeoutExpired:
+        driver.send_signal(number)
+        # before Python listens, the signal ends it by itself
+        assert driver.wait(timeout=30) in (128 + number, -number, 0), (folder / "output.txt").read_text()
+    assert "Traceback" not in (folder / "output.txt").read_text()
+    finish(folder)
+    assert outcome(folder / "runs" / "small") == expected
+    assert computed_twice(folder / "journal") == []
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("index", range(6))
+def test_signal_at_any_moment_ends_cleanly_and_changes_nothing(undisturbed, tmp_path, number, index):
+    expected, duration = undisturbed
+    moment = np.random.default_rng([4, number, index]).uniform(0.1, 1) * duration
+    signal_and_continue(tmp_path / "run", number, moment, expected)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_at_a_hundred_moments_each_end_cleanly_and_change_nothing(undisturbed, tmp_path, number):
+    expected, duration = undisturbed
+    for index, share in enumerate(np.random.default_rng([5, number]).uniform(0, 1, 100)):
+        signal_and_continue(tmp_path / f"run{index}", number, share * duration, expected)
+
+
 def test_second_driver_is_refused_with_the_name_of_the_first(tmp_path):
     folder = campaign_in(tmp_path / "run")
     file = folder / "small.yaml"

@@ -22,9 +22,9 @@ from typer.testing import CliRunner
 from csp_al import claim
 from csp_al.campaign.machine import Machine
 from csp_al.cli import app
-from csp_al.cli.driver import Interrupted, interruptible
 from csp_al.engine import attempt, worker
 from csp_al.engine.tasks import create_task, label_task, read_result
+from csp_al.interruption import Interrupted, interruptible
 from csp_al.reference.ase_calculator import AseReference
 from csp_al.store.lock import LOCK, InUseError, TakenOverError, holder, locked
 from csp_al.store.run_directory import forget_stop_request, request_stop, stop_requested

@@ -19,11 +19,12 @@ from csp_al.benchmark.statistics import Interval
 from csp_al.benchmark.trial import LOW
 from csp_al.campaign.machine import Machine
 from csp_al.cli.checks import checked_campaign, for_workers, reference_of
-from csp_al.cli.driver import MACHINE_FAILED, STOPPED, Interrupted, interruptible
+from csp_al.cli.driver import MACHINE_FAILED, STOPPED
 from csp_al.cli.tables import WIDTH_OF_FILES
 from csp_al.disk_space import is_machine_failure
 from csp_al.engine.engines import check_machine, start_engine
 from csp_al.files import make_directory, write_json
+from csp_al.interruption import Interrupted, interruptible
 from csp_al.loop.tasks import StoppedError
 from csp_al.printing import say, say_over
 from csp_al.store.lock import locked

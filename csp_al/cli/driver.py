@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType
 
 from csp_al.campaign.machine import Machine, cores_of_this_process
 from csp_al.campaign.models import Campaign
@@ -19,24 +13,14 @@ from csp_al.cli.tables import results_table
 from csp_al.cli.trust import how_to_continue, refuse_links
 from csp_al.disk_space import is_machine_failure
 from csp_al.interfaces import State
+from csp_al.interruption import Interrupted, end_in_peace, interruptible, safe_point
 from csp_al.printing import say
 from csp_al.store.changes import refuse_retry, try_winners_again
 from csp_al.store.opening import open_to_drive, refuse_other_folder
 from csp_al.store.run_directory import forget_stop_request, log, programs_of
 
-DONE, NO_RESULT, STOPPED, INTERRUPTED = 0, 1, 143, 130
-ENDS = (signal.SIGTERM, signal.SIGINT)
-MOMENT = 0.1  # s
+DONE, NO_RESULT, STOPPED = 0, 1, 143
 MACHINE_FAILED = 75  # EX_TEMPFAIL of sysexits.h: it may be tried again
-
-
-class Interrupted(BaseException):
-    """SIGTERM or SIGINT; not an Exception, so that nothing on the way swallows it."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self.status = INTERRUPTED if number == signal.SIGINT else STOPPED
-        super().__init__(signal.Signals(number).name)
 
 
 @dataclass(frozen=True)
@@ -109,7 +93,7 @@ def _drive(
     directory = start.directory
     try:
         try:
-            reason = _search(campaign, start, programs, panel)
+            reason = _search(campaign, start, programs, panel, still_ours)
         finally:
             still_ours()  # the log is another's otherwise, and what went wrong is its doing
     except (Interrupted, StoppedError) as end:
@@ -125,7 +109,9 @@ def _drive(
     return DONE
 
 
-def _search(campaign: Campaign, start: Start, programs: dict[str, str], panel: Panel) -> str:
+def _search(
+    campaign: Campaign, start: Start, programs: dict[str, str], panel: Panel, still_ours: Callable[[], None]
+) -> str:
     """Open the run directory and search; why the search ended."""
     from csp_al.cli.checks import for_workers
     from csp_al.engine.engines import start_engine
@@ -155,43 +141,15 @@ def _search(campaign: Campaign, start: Start, programs: dict[str, str], panel: P
             start.repair,
             cores=cores_of_this_process(),
             retry=start.retry,
+            still_ours=still_ours,
         )
         return search(drive).reason
+    except SystemError:  # what compiled code makes of a signal that was raised in it
+        safe_point()
+        raise
     finally:
         try:
-            _end_in_peace()
+            end_in_peace()
             forget_stop_request(directory)
         finally:
             engine.close()
-
-
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """Turn SIGTERM and SIGINT into `Interrupted`, so that everything is closed on the way out.
-
-    One that came while compiled code called back to Python, where no exception gets out, comes again a moment later.
-    """
-
-    def interrupt(number: int, _: FrameType | None) -> None:
-        raise Interrupted(number)
-
-    def come_again(lost: sys.UnraisableHookArgs) -> None:
-        if isinstance(lost.exc_value, Interrupted):
-            threading.Timer(MOMENT, os.kill, (os.getpid(), lost.exc_value.number)).start()
-        else:
-            hook(lost)
-
-    before = {number: signal.signal(number, interrupt) for number in ENDS}
-    hook, sys.unraisablehook = sys.unraisablehook, come_again
-    try:
-        yield
-    finally:
-        sys.unraisablehook = hook
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _end_in_peace() -> None:
-    """Let no further signal keep us from ending what we have started, which takes seconds."""
-    for number in ENDS:
-        signal.signal(number, signal.SIG_IGN)

@@ -22,6 +22,8 @@ def in_words(verb: Verb) -> Verb:
             return verb(*args, **kwargs)
         except (typer.Exit, BrokenPipeError):  # the latter is for typer: who reads, has read enough
             raise
+        except KeyboardInterrupt:  # of a verb that has nothing to put in order
+            raise typer.Exit(130) from None
         except Exception as error:
             code = _exit_status(error)
             if code is None:

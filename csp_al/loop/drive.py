@@ -16,6 +16,7 @@ from csp_al.engine.retry import forget_failure, is_due
 from csp_al.engine.tasks import read_result, task_id
 from csp_al.events import Advanced, CycleJudged, LabelsImported, Listener, Noted, StageStarted, Warned
 from csp_al.interfaces import Engine, Task
+from csp_al.interruption import safe_point
 from csp_al.loop.tasks import StoppedError, run_all, told_once
 from csp_al.results import Result
 from csp_al.store.disk_use import cycle_bytes
@@ -52,12 +53,15 @@ class Work:
 class Drive(Work):
     """One run of the driver: what it works with, what runs tasks.
 
-    ``mend`` does again what no longer follows from the stage before it; ``retry`` names calculations that are tried
-    again although they failed, see `csp_al.engine.retry`; ``tried`` are those that this driver asked for.
+    - mend: do again what no longer follows from the stage before it
+    - still_ours: raises where another driver has the run directory now, lest this one publishes in what is not its own
+    - retry: names of calculations that are tried again although they failed, see `csp_al.engine.retry`
+    - tried: those that this driver asked for
     """
 
     engine: Engine
     mend: bool = False
+    still_ours: Callable[[], None] = field(default=lambda: None, kw_only=True)
     retry: Collection[str] = field(default=(), kw_only=True)
     tried: set[str] = field(default_factory=set, kw_only=True)
 
@@ -78,11 +82,17 @@ class Drive(Work):
         self.announce("stage started", started)
         needs = [after.relative_to(self.run).as_posix()] if after else []
         if (seconds := take_filled(self.run, folder, after)) is None:
-            stage(folder, write, after, needs)
+            stage(folder, lambda aside: self._unless_lost(write, aside), after, needs)
         else:
             publish(folder, after, needs, seconds)
         log(self.run, "stage finished", **asdict(started))
         return folder
+
+    def _unless_lost(self, write: Callable[[Path], None], aside: Path) -> None:
+        self.still_ours()
+        write(aside)
+        safe_point()
+        self.still_ours()
 
     def calculate(self, folder: Path, tasks: Sequence[Task]) -> tuple[list[str], list[Result]]:
         """Ids and results of these tasks, in their order, for a stage in this folder; see `run_all`.
@@ -121,6 +131,8 @@ class Drive(Work):
     def report(self, done: int, everything: int) -> None:
         """Tell how far a stage is. Raises `StoppedError` where a stop was asked for."""
         super().report(done, everything)
+        safe_point()
+        self.still_ours()
         require_space(self.run)
         if stop_requested(self.run):
             raise StoppedError

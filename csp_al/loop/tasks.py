@@ -16,6 +16,7 @@ from csp_al.engine.tasks import create_task, read_result
 from csp_al.engine.wait import run_tasks
 from csp_al.files import write_json
 from csp_al.interfaces import Engine, Failure, Task
+from csp_al.interruption import safe_point
 from csp_al.reasons import TOO_TIGHT
 from csp_al.results import Result
 from csp_al.store.layout import TASKS
@@ -62,6 +63,7 @@ def run_all(
     write_json(folder / TASKS, names)
 
     def should_stop() -> bool:
+        safe_point()
         require_space(run)
         return stop_requested(run)
 
