@@ -26,6 +26,8 @@ from csp_al.files import DamagedError, open_plain, written_aside
 HEARTBEAT: Final = 5.0  # s between two touches
 STALE: Final = 60.0  # s without a touch after which another host's claim is given up
 NAME: Final = "claim"
+MARK: Final = "CSP_AL_OWNER"
+"""Variable of the environment by which a worker marks all that it starts; a claim tells its owner's."""
 
 _touched: dict[Path, float] = {}
 _tokens: dict[Path, str] = {}
@@ -102,6 +104,20 @@ def owner(folder: Path, name: str = NAME) -> dict[str, Any] | None:
         return _read(newest) or {"host": "?", "pid": "?", "since": "just now"}
     except FileNotFoundError:
         return None
+
+
+def marks_of_the_dead(folder: Path, name: str = NAME) -> set[str]:
+    """Marks of owners on this host that have died with the folder in hand: what they started may still run.
+
+    A claim that came with a copy of the folder may be stale, and its owner alive.
+    """
+    marks: set[str] = set()
+    for claim in _all(folder, name):
+        with suppress(FileNotFoundError):  # it has just been cleared
+            found = _read(claim)
+            if found and found.get("mark") and _is_of_here(found) and start_time(found["pid"]) != found["start"]:
+                marks.add(str(found["mark"]))
+    return marks
 
 
 def is_taken(folder: Path) -> bool:
@@ -221,6 +237,7 @@ def _identity(folder: Path) -> dict[str, Any]:
         "namespace": _namespace(),
         "pid": os.getpid(),
         "start": start_time(os.getpid()),
+        "mark": os.environ.get(MARK, ""),
         "since": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 

@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from csp_al.printing import printable_lines
 from csp_al.structures import Strings
 
 CONVERGED: Final = "converged"
@@ -32,6 +33,9 @@ STOP_REASONS: Final = (CONVERGED, UNCERTAIN, STALLED, OUT_OF_STEPS, TOO_CLOSE, V
 def trusted(reason: Strings) -> NDArray[np.bool_]:
     """Whether a relaxation that stopped for this reason ended within the range of sensible crystals, (n,)."""
     return ~np.isin(reason, UNTRUSTED)
+
+
+MOST_WORDS: Final = 2000
 
 
 class UnplaceableError(Exception):
@@ -103,13 +107,27 @@ def kind_of(error: BaseException) -> Failure:
 
 @dataclass(frozen=True)
 class Reason:
-    """Why a calculation gave nothing that is to be believed: its kind for programs, its words for people."""
+    """Why a calculation gave nothing that is to be believed: its kind for programs, its words for people.
+
+    Words that come from a program may be long, or be no text at all: the middle is left out beyond `MOST_WORDS`
+    letters, and what cannot be printed is replaced.
+    """
 
     kind: Failure
     words: str
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "words", _fit_to_print(self.words))
+
     def __str__(self) -> str:
         return self.words
+
+
+def _fit_to_print(words: str) -> str:
+    if (left_out := len(words) - MOST_WORDS) > 0:
+        half = MOST_WORDS // 2
+        words = f"{words[:half]} [... {left_out} letters left out ...] {words[-half:]}"
+    return printable_lines(words)
 
 
 @dataclass(frozen=True)

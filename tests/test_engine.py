@@ -20,7 +20,7 @@ from ase.calculators.emt import EMT
 from csp_al import claim
 from csp_al.campaign.machine import Machine
 from csp_al.campaign.references import Remedy
-from csp_al.engine import attempt, local, worker
+from csp_al.engine import calculation, local, worker
 from csp_al.engine.engines import start_engine
 from csp_al.engine.local import MOST_DEATHS
 from csp_al.engine.tasks import create_task, is_done, label_task, read_result, relax_task, task_id
@@ -87,7 +87,7 @@ def root(tmp_path):
 def notes(tmp_path, monkeypatch):
     """Where odd calculators note their calls; workers find the module beside it."""
     (tmp_path / "odd.py").write_text(ODD)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.syspath_prepend(tmp_path)
     return tmp_path / "notes"
 
@@ -270,7 +270,7 @@ def test_remedies_are_tried_in_their_order_until_one_helps(root, notes, monkeypa
                 raise ValueError("this breaks: 7 times")
             return EMT()
 
-    monkeypatch.setattr(attempt, "build_reference", lambda section, machine: Fussy(section))
+    monkeypatch.setattr(calculation, "build_reference", lambda section, machine: Fussy(section))
     remedies = [
         Remedy(when="7 times", say="gently", set={"parameters": {"gently": True, "by_hand": {"left": 1}}}),
         Remedy(when="8 times", say="for another reason", set={"parameters": {"wrong": True}}),
@@ -356,7 +356,7 @@ def test_killed_worker_takes_its_label_with_it_and_the_task_is_done_again(engine
     wait_until(lambda: not alive(lines(notes)[0]))
     wait_until(lambda: engine.tick() or engine.lost() == [name])
     result = run(engine, name)[0]
-    assert [a.status for a in result.attempts] == ["interrupted", "done"]
+    assert [a.status for a in result.attempts] == ["failed", "done"]
     calm = create_task(root, relax_task(aluminium(), EMT_SECTION, 0.005, 100))
     undisturbed = run(engine, calm)[0]
     assert result.done.energy == undisturbed.done.energy
@@ -480,6 +480,7 @@ def test_copy_of_a_claimed_folder_is_nobodys(tmp_path):
     shutil.copytree(original, copy)
     assert claim.owner(original) is not None
     assert claim.owner(copy) is None
+    assert claim.marks_of_the_dead(copy) == set()
     assert claim.take(copy) is not None
     assert claim.take(original) is None
 

@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 from csp_al import claim
 from csp_al.campaign.machine import Machine
 from csp_al.cli import app
-from csp_al.engine import attempt, worker
+from csp_al.engine import calculation, worker
 from csp_al.engine.tasks import create_task, label_task, read_result
 from csp_al.interruption import Interrupted, interruptible
 from csp_al.reference.ase_calculator import AseReference
@@ -123,14 +123,14 @@ def test_twenty_starts_without_room_cost_no_label(tmp_path, monkeypatch):
 
 def test_outcome_that_cannot_be_written_is_the_machines_failure_and_not_the_labels(tmp_path, monkeypatch):
     """As over quota, where there is room for a shorter file than the one that failed."""
-    parent, write = os.getpid(), attempt.write_sealed
+    parent, write = os.getpid(), calculation.write_sealed
 
     def over_quota(path: Path, kind: str, content: dict[str, object], indent: int | None = None) -> None:
         if os.getpid() != parent:
             raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT), str(path))
         write(path, kind, content, indent)
 
-    monkeypatch.setattr(attempt, "write_sealed", over_quota)
+    monkeypatch.setattr(calculation, "write_sealed", over_quota)
     root = tmp_path / "tasks"
     name = create_task(root, label_task(bulk("Al"), AseReference(kind="ase", calculator="ase.calculators.emt.EMT")))
     with pytest.raises(OSError, match="quota"):

@@ -12,29 +12,37 @@ from __future__ import annotations
 import errno
 import json
 import os
+import secrets
 import subprocess
 import sys
 import time
 from collections import OrderedDict
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final, NoReturn
 
 from csp_al import claim
 from csp_al.campaign.machine import Machine, usable_cores
+from csp_al.engine.output_log import shorten
 from csp_al.engine.tasks import is_done, require_task
 from csp_al.files import DamagedError
 from csp_al.interfaces import EngineKind
-from csp_al.reference.children import THREADS
+from csp_al.reference.children import THREADS, end_started_by
 
 GRACE: Final = 5.0  # s for the workers to end when told to
-MOST_DEATHS: Final = 5  # workers that may die one after the other before the engine gives up
+MOST_DEATHS: Final = 5  # workers of one slot that may die one after the other before the engine gives up
+MOST_OF_ONE_TASK: Final = 2  # of them, which a task may take with it before it has failed, in every other slot
+AGAIN: Final = " again"
+"""What a worker is told after the id of a task whose last worker has died."""
 
 
 @dataclass
 class _Worker:
     process: subprocess.Popen[bytes]
+    mark: str  # in the environment of all that it starts
     task: str | None = None  # what it was given and has not yet said to be through with
+    said: bytes = b""  # the beginning of a line
 
 
 def check(machine: Machine, cores: int) -> int:
@@ -60,6 +68,7 @@ class LocalEngine:
         self._queue: OrderedDict[str, None] = OrderedDict()  # a deque is searched from its start
         self._handed_out: dict[str, None] = {}
         self._deaths = 0
+        self._lost_with_worker: set[str] = set()
 
     def submit(self, task: str) -> None:
         """Queue the task of this id; a task that is queued, running or finished is left alone.
@@ -84,7 +93,7 @@ class LocalEngine:
                 return
             worker = self._workers.get(slot)
             if worker is None:
-                worker = self._workers[slot] = _Worker(self._start(slot))
+                worker = self._workers[slot] = self._start(slot)
             if worker.task is None:
                 self._give(worker)
 
@@ -107,6 +116,7 @@ class LocalEngine:
                 worker.process.kill()
                 worker.process.wait()
             _close_pipes(worker)
+        _end_what_is_left_of(self._workers.values())
         self._workers.clear()
 
     def leave(self) -> None:
@@ -126,8 +136,10 @@ class LocalEngine:
     def _log(self, slot: int) -> Path:
         return self.root / f"worker-{slot}.log"
 
-    def _start(self, slot: int) -> subprocess.Popen[bytes]:
+    def _start(self, slot: int) -> _Worker:
         self.root.mkdir(parents=True, exist_ok=True)
+        mark = secrets.token_hex(16)
+        shorten(self._log(slot))
         here = self.machine.model_dump_json(exclude={"engine", "slots"})
         with self._log(slot).open("ab") as log:
             # -P: a module in the current folder must not pass for one that the worker imports
@@ -138,16 +150,17 @@ class LocalEngine:
                 stderr=log,
                 start_new_session=True,  # a key pressed in the terminal is for the driver alone
                 bufsize=0,
-                env=os.environ | dict.fromkeys(THREADS, str(self.machine.cores_per_label)),
+                env=os.environ | dict.fromkeys(THREADS, str(self.machine.cores_per_label)) | {claim.MARK: mark},
             )
         os.set_blocking(_pipe(process.stdout).fileno(), False)
-        return process
+        return _Worker(process, mark)
 
     def _give(self, worker: _Worker) -> None:
         worker.task, _ = self._queue.popitem(last=False)
         self._handed_out[worker.task] = None
+        again = AGAIN if worker.task in self._lost_with_worker else ""
         try:
-            _pipe(worker.process.stdin).write(f"{worker.task}\n".encode())
+            _pipe(worker.process.stdin).write(f"{worker.task}{again}\n".encode())
         except BrokenPipeError:  # it has just died, which the next tick hears
             self._queue[worker.task] = None
             self._queue.move_to_end(worker.task, last=False)
@@ -155,21 +168,26 @@ class LocalEngine:
 
     def _hear(self, slot: int) -> None:
         worker = self._workers[slot]
-        said = _pipe(worker.process.stdout).read() or b""
-        if said.startswith(b"{"):
-            _raise(json.loads(said))
-        if said.endswith(b"\n"):  # one task at a time, so one line says it
-            worker.task = None
-            self._deaths = 0
+        *lines, worker.said = (worker.said + (_pipe(worker.process.stdout).read() or b"")).split(b"\n")
+        for line in lines:
+            if line.startswith(b"{"):
+                _raise(json.loads(line))
+            if worker.task and line == worker.task.encode():
+                self._lost_with_worker.discard(worker.task)
+                worker.task = None
+                self._deaths = 0
         if worker.process.poll() is None:
             return
+        _end_what_is_left_of([worker])
         _close_pipes(worker)
         del self._workers[slot]
+        if worker.task:
+            self._lost_with_worker.add(worker.task)
         self._deaths += 1
-        if self._deaths >= MOST_DEATHS:
+        if self._deaths >= MOST_DEATHS + MOST_OF_ONE_TASK * (self.slots - 1):
             log = self._log(slot)
-            lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
-            last = next((line for line in reversed(lines) if line.strip()), "nothing")
+            lines_of_log = log.read_text(encoding="utf-8", errors="replace").split("\n")
+            last = next((line for line in reversed(lines_of_log) if line.strip()), "nothing")
             told = f"{self._deaths} workers died one after the other; the log ends with: {last}"
             raise OSError(errno.EIO, told, str(log))
 
@@ -190,6 +208,11 @@ def _raise(trouble: dict[str, Any]) -> NoReturn:
 def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
     assert pipe is not None  # opened in _start
     return pipe
+
+
+def _end_what_is_left_of(workers: Collection[_Worker]) -> None:
+    """End what workers that have ended leave running."""
+    end_started_by({worker.mark for worker in workers}, {worker.process.pid for worker in workers})
 
 
 def _close_pipes(worker: _Worker) -> None:

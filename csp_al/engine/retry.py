@@ -14,7 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from csp_al.engine.attempt import directory_of, interrupted, read_outcome, write_outcome
+from csp_al.engine.attempt import directory_of, interrupted, read_outcome
+from csp_al.engine.calculation import write_outcome
 from csp_al.engine.tasks import result_path
 from csp_al.reasons import OF_THE_MACHINE, Failure
 from csp_al.results import Outcome, Result

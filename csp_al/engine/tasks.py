@@ -15,6 +15,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
+
 from csp_al import claim
 from csp_al.campaign.references import AnyReference
 from csp_al.files import (
@@ -27,14 +29,16 @@ from csp_al.files import (
     write_sealed,
 )
 from csp_al.interfaces import Task
+from csp_al.reference.children import end_started_by
 from csp_al.reference.references import places
-from csp_al.results import Result, as_json, result_of
+from csp_al.results import Result, Values, as_json, result_of
 
 if TYPE_CHECKING:
     from ase import Atoms
 
 LABEL: Final = "label"
 RELAX: Final = "relax"
+SAME: Final = 1e-6  # Å, positions and cells that differ less are those asked for
 LIMITS: Final = ("time_limit", "max_force", "max_stress", "max_fail_fraction", "remedies")
 """Keys of the reference section that say when to give up; they change no result and are no part of the id."""
 
@@ -122,10 +126,25 @@ def read_result(root: Path, name: str) -> Result | None:
         return None
     if result.id != name:
         raise DamagedError(path, f"the result of another task, {result.id}")
-    asked = _atoms_asked_of(root, name)
-    if result.values is not None and asked not in (None, len(result.values.forces)):
-        raise DamagedError(path, f"forces on {len(result.values.forces)} atoms, where the task has {asked}")
+    if result.values is not None and (wrong := _wrong_atoms(root, name, result.values)):
+        raise DamagedError(path, wrong)
     return result
+
+
+def of_other_atoms(task: Task, values: Values) -> str:
+    """In which way values are those of other atoms than the task has; empty if they are not.
+
+    The single point of a label is of the very positions and cell that were asked for.
+    """
+    structure = task.inputs["structure"]
+    asked, found = len(structure["numbers"]), len(values.forces)
+    if found != asked:
+        return f"forces on {found} atoms, where the task has {asked}"
+    if task.kind == LABEL and not all(
+        np.allclose(getattr(values, name), structure[name], rtol=0, atol=SAME) for name in ("positions", "cell")
+    ):
+        return "values of other positions or another cell than the task has"
+    return ""
 
 
 def publish_result(folder: Path, result: Result) -> None:
@@ -134,19 +153,21 @@ def publish_result(folder: Path, result: Result) -> None:
 
 
 def tidy(root: Path) -> None:
-    """Remove what killed workers have left in the folders of finished tasks."""
+    """End what killed workers have left running, and remove what they left in the folders of finished tasks."""
+    claimed = {path.parent for path in root.glob("*/claim*")}
+    end_started_by({mark for folder in claimed for mark in claim.marks_of_the_dead(folder)})
     for result in root.glob("*/result.json"):
         claim.clear(result.parent)
         for folder in (result.parent, *result.parent.glob("attempt-*/")):
             forget_temporaries(folder)
 
 
-def _atoms_asked_of(root: Path, name: str) -> int | None:
-    """Atoms of a task; None where its file is lost, which is for `read_task` to say."""
+def _wrong_atoms(root: Path, name: str, values: Values) -> str:
+    """As `of_other_atoms`; a task whose file is lost is for `read_task` to say."""
     try:
-        return len(read_task(root, name).inputs["structure"]["numbers"])
+        return of_other_atoms(read_task(root, name), values)
     except (FileNotFoundError, DamagedError, OtherVersionError):
-        return None
+        return ""
 
 
 def _holds(path: Path, content: dict[str, Any]) -> bool:

@@ -2,7 +2,8 @@
 
     python -m csp_al.engine.worker runs/si8/tasks '{"cores_per_label": 4}'
 
-Where the disk is full or a file damaged it says so, as JSON, and ends; the task has no result then.
+An id with " again" after it is that of a task whose worker has just died. Where the disk is full or a file damaged it
+says so, as JSON, and ends; the task has no result then.
 
 A task that is finished, or that another living worker has, is passed over. Every attempt runs in a process forked
 from this one, which has imported already what the attempt needs. At the end of its input, as when its driver was
@@ -21,21 +22,26 @@ import socket
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Final, NoReturn
+from typing import Final, NoReturn, TextIO
 
 from csp_al import claim
 from csp_al.campaign.machine import Machine
 from csp_al.disk_space import is_machine_failure
-from csp_al.engine.attempt import directory_of, interrupted, read_outcome, reference_section, run_attempt
-from csp_al.engine.tasks import is_done, publish_result, read_task
+from csp_al.engine.attempt import OUTPUT, directory_of, interrupted, read_outcome, run_attempt, write_failure
+from csp_al.engine.calculation import reference_section
+from csp_al.engine.local import AGAIN
+from csp_al.engine.pipes import high_number
+from csp_al.engine.tasks import is_done, of_other_atoms, publish_result, read_task
 from csp_al.files import DamagedError, OtherVersionError, forget_temporaries
 from csp_al.importing import beside
 from csp_al.interfaces import Failure, Reason, Status, Task
 from csp_al.printing import replace_unknown_letters
+from csp_al.reference.children import end_started_by
 from csp_al.reference.ladder import AnyRemedy, ladder, next_remedy, recognised
 from csp_al.reference.references import reference_kind
 from csp_al.results import Attempt, Outcome, Result
@@ -47,8 +53,12 @@ MOST_INTERRUPTIONS: Final = 20
 """Attempts of one task that may be cut off in their first evaluation before it counts as the cause."""
 
 
-def run_task(root: Path, name: str, machine: Machine) -> None:
-    """Give the task of this id its result, unless it has one or a living process has the task."""
+def run_task(root: Path, name: str, machine: Machine, *, after_death: bool = False) -> None:
+    """Give the task of this id its result, unless it has one or a living process has the task.
+
+    ``after_death``: the last worker of the task died and took the attempt with it, while its driver lived. The
+    attempt counts as killed then.
+    """
     folder = root / name
     if is_done(root, name):
         return
@@ -56,9 +66,13 @@ def run_task(root: Path, name: str, machine: Machine) -> None:
     if mine is None:
         return
     try:
+        end_started_by(claim.marks_of_the_dead(folder))
         forget_temporaries(folder)
         if not is_done(root, name):
-            _climb(read_task(root, name), folder, mine, machine)
+            task = read_task(root, name)
+            if after_death:
+                _blame_the_last_attempt(task, folder)
+            _climb(task, folder, mine, machine)
         claim.clear(folder)
     finally:
         claim.release(mine)
@@ -70,7 +84,7 @@ def _climb(task: Task, folder: Path, mine: Path, machine: Machine) -> None:
     section = reference_section(task)
     reference_kind(section).prepare(section)
     rungs = ladder(section)
-    while (verdict := _verdict(attempts := _attempts(folder, rungs), rungs)) is None:
+    while (verdict := _verdict(attempts := _attempts(task, folder, rungs), rungs)) is None:
         directory = directory_of(folder, len(attempts) + 1)
         run_attempt(task, directory, _remedies(attempts, rungs) or (), machine, partial(claim.touch, mine))
     status, reason = verdict
@@ -110,11 +124,30 @@ def _found_no_room(reason: Reason | None) -> bool:
     return reason is not None and reason.kind is Failure.DISK_FULL
 
 
-def _attempts(folder: Path, rungs: Sequence[AnyRemedy]) -> list[Outcome]:
-    """Outcomes of all attempts so far, in their order; one that was cut off counts as interrupted."""
+def _blame_the_last_attempt(task: Task, folder: Path) -> None:
+    """Let the attempt that died with its worker count as killed."""
+    rungs = ladder(reference_section(task))
+    attempts = _attempts(task, folder, rungs)
+    if attempts and attempts[-1].status is Status.INTERRUPTED:
+        directory = directory_of(folder, len(attempts))
+        words = (
+            f"killed by SIGKILL when its worker died, by the kernel if memory ran out; see {directory.name}/{OUTPUT}"
+        )
+        write_failure(directory, Reason(Failure.KILLED, words), _remedies(attempts[:-1], rungs) or [])
+
+
+def _attempts(task: Task, folder: Path, rungs: Sequence[AnyRemedy]) -> list[Outcome]:
+    """Outcomes of all attempts so far, in their order; one that was cut off counts as interrupted.
+
+    One with values of other atoms has failed.
+    """
     outcomes: list[Outcome] = []
     while (directory := directory_of(folder, len(outcomes) + 1)).exists():
-        outcomes.append(read_outcome(directory) or interrupted(directory, _remedies(outcomes, rungs) or []))
+        outcome = read_outcome(directory) or interrupted(directory, _remedies(outcomes, rungs) or [])
+        if outcome.values is not None and (wrong := of_other_atoms(task, outcome.values)):
+            reason = Reason(Failure.UNREADABLE_OUTPUT, wrong)
+            outcome = replace(outcome, status=Status.FAILED, reason=reason, values=None)
+        outcomes.append(outcome)
     return outcomes
 
 
@@ -165,11 +198,13 @@ def main(root: Path, machine: Machine) -> None:
     """Run every task whose id comes in, until the input ends, or until it cannot go on, which it says as JSON."""
     signal.signal(signal.SIGTERM, _on_sigterm)
     replace_unknown_letters()  # calculators print Å into their logs
-    say = partial(_say, _take_channel())
-    while line := sys.stdin.readline():
-        name = line.strip()
+    orders, channel = _take_channels()
+    say = partial(_say, channel)
+    root = root.absolute()  # a module may go elsewhere when it is imported
+    while line := orders.readline():
+        name = line.strip().removesuffix(AGAIN)
         try:
-            run_task(root, name, machine)
+            run_task(root, name, machine, after_death=line.strip() != name)
         except OSError as trouble:
             if not is_machine_failure(trouble):
                 raise
@@ -184,14 +219,17 @@ def main(root: Path, machine: Machine) -> None:
         say(name)
 
 
-def _take_channel() -> int:
-    """The pipe to the driver, kept apart from standard output, which from now on is the worker's log.
+def _take_channels() -> tuple[TextIO, int]:
+    """The pipes from and to the driver, kept apart from standard input and output; the latter is the log from now on.
 
-    A user's module may print when it is imported, and the driver must not take that for an answer.
+    A user's module may read and print when it is imported, and neither is meant for the driver.
     """
-    channel = os.dup(sys.stdout.fileno())
+    orders, channel = (high_number(os.dup(stream.fileno())) for stream in (sys.stdin, sys.stdout))
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, sys.stdin.fileno())
+    os.close(nothing)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    return channel
+    return os.fdopen(orders, encoding="ascii"), channel
 
 
 def _say(channel: int, line: str) -> None:

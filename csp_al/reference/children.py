@@ -1,4 +1,14 @@
-"""Programs that run for us: how they share the machine, and that they do not outlive us."""
+"""Programs that run for us: how they share the machine, and that they do not outlive us.
+
+    adopt_orphans()
+    before = descendants()
+    ...  # programs are started, which start others, which part with all of them
+    end_all(lambda: descendants() - before)
+
+A process whose parent has died goes to the next one above that adopts orphans, so that a worker finds all that its
+calculations have started, daemons too (Linux). Where a worker was killed itself, whoever goes on knows what it has
+started by the mark in its environment, which they inherit, and by its session.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +16,25 @@ import ctypes
 import os
 import signal
 import sys
+import time
+from collections.abc import Callable
+from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from typing import Final
+
+import psutil
+
+from csp_al.claim import MARK
+from csp_al.printing import say
 
 THREADS: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 """What tells libraries how many threads to use."""
 
 PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
+PR_SET_CHILD_SUBREAPER: Final = 36
+
+PATIENCE: Final = 10.0  # s after which what does not end, as where a file system hangs, is left alone
+LOOK: Final = 0.5  # s in which killed processes end
 
 
 def one_thread_each() -> dict[str, str]:
@@ -27,3 +50,52 @@ def die_with_parent() -> None:
     """To be called in a new process: it is killed when the process that made it ends, however that ends (Linux)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def adopt_orphans() -> None:
+    """From now on, processes below this one whose parents have died become its children (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def descendants() -> set[psutil.Process]:
+    """All processes below this one; where orphans are not adopted, those of this one's mark too."""
+    found = set(psutil.Process().children(recursive=True))
+    mark = os.environ.get(MARK)
+    if mark and sys.platform != "linux":
+        found |= _started_by({mark}) - {psutil.Process()}
+    return found
+
+
+def end_all(find: Callable[[], set[psutil.Process]]) -> None:
+    """Kill what is found, and look again, until nothing is: what is being killed may start another."""
+    deadline = time.monotonic() + PATIENCE
+    while found := find():
+        for process in found:
+            with suppress(psutil.Error):
+                process.kill()
+        psutil.wait_procs(found, timeout=LOOK)  # which reaps those that are ours
+        if time.monotonic() > deadline:
+            say(f"cannot end {', '.join(str(process.pid) for process in found)}: they hang in the kernel", err=True)
+            return
+
+
+def end_started_by(marks: AbstractSet[str], sessions: AbstractSet[int] = frozenset()) -> None:
+    """End what inherited one of these marks, or is of one of the sessions: those that have just lost their first.
+
+    The number of a session is given to no other process while one of its own lives, but may be later.
+    """
+    if marks:
+        end_all(lambda: _started_by(marks, sessions))
+
+
+def _started_by(marks: AbstractSet[str], sessions: AbstractSet[int] = frozenset()) -> set[psutil.Process]:
+    return {process for process in psutil.process_iter() if _is_of(process, marks, sessions)}
+
+
+def _is_of(process: psutil.Process, marks: AbstractSet[str], sessions: AbstractSet[int]) -> bool:
+    with suppress(psutil.Error, OSError):  # it ends while it is looked at, or is another user's
+        if os.getsid(process.pid) in sessions:
+            return process.status() != psutil.STATUS_ZOMBIE
+        return process.environ().get(MARK) in marks
+    return False

@@ -35,6 +35,7 @@ OPTIMISER: Final = "BFGS, UnitCellFilter"
 """Of `relax`, in words: what was kept of another is not taken for its work."""
 
 SAME = 1e-8  # Å, geometries that differ less are one
+MOVED = 1e-6  # Å, by how much atoms and cell may change when they are written and read by a calculator
 
 
 class Evaluation(NamedTuple):
@@ -158,15 +159,16 @@ def _make(reference: Reference, atoms: Atoms, directory: Path) -> BaseCalculator
 
 
 def _evaluate(calculator: BaseCalculator, atoms: Atoms) -> Evaluation:
-    """Call the calculator on a copy of the atoms.
+    """Call the calculator on a copy of the atoms, which it may not move.
 
     The energy is the one whose derivatives the forces are (ASE's free energy) where the calculator tells it apart.
     """
-    atoms = atoms.copy()
+    asked, atoms = atoms, atoms.copy()
     atoms.calc = calculator
     try:
         energy = _force_consistent_energy(atoms)
         evaluation = Evaluation(energy, _forces(atoms), _stress(atoms))
+        _refuse_other_atoms(asked, atoms)
     except ReferenceFailedError:
         raise
     except PropertyNotImplementedError as error:
@@ -179,6 +181,17 @@ def _evaluate(calculator: BaseCalculator, atoms: Atoms) -> Evaluation:
     if reason := not_finite(*evaluation):
         raise ReferenceFailedError(reason.words, reason.kind)
     return evaluation
+
+
+def _refuse_other_atoms(asked: Atoms, found: Atoms) -> None:
+    """Raise ReferenceFailedError where a calculator has moved atoms or cell, but for whole vectors of the lattice."""
+    if np.array_equal(found.numbers, asked.numbers) and np.allclose(found.cell, asked.cell, rtol=0, atol=MOVED):
+        shifts = found.positions - asked.positions
+        wholes = np.round(np.linalg.solve(asked.cell.T, shifts.T).T) @ asked.cell.array
+        if np.allclose(shifts, wholes, rtol=0, atol=MOVED):
+            return
+    msg = "the calculator has changed the atoms that it was given; switch its own relaxation off"
+    raise ReferenceFailedError(msg)
 
 
 def _force_consistent_energy(atoms: Atoms) -> float:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from ase import Atoms
     from ase.calculators.calculator import BaseCalculator
 
+ERRORS: Final = "gpaw-errors.txt"  # what its processes say on standard error
+
 
 @cache
 def pulay_energy(symbol: str, xc: str, cutoff: float) -> float:
@@ -71,8 +73,8 @@ class Parallel(PythonSubProcessCalculator):
     """GPAW in processes of its own, started when it is first asked and ended with the calculator."""
 
     def __init__(self, command: list[str], keywords: dict[str, Any], directory: Path) -> None:
-        super().__init__(NamedPackedCalculator("gpaw", keywords), Started(command))
-        self.log = directory / "output.log"
+        self.log = directory / ERRORS
+        super().__init__(NamedPackedCalculator("gpaw", keywords), Started(command, self.log))
 
     def calculate(self, atoms: Atoms, properties: list[str], system_changes: list[str]) -> None:  # noqa: ARG002
         """Energy, forces and stress, whatever was asked for. Raises ReferenceFailedError if GPAW dies."""
@@ -100,16 +102,19 @@ def _last_error(log: Path) -> str:
 class Started(MPICommand):
     """The launcher, in an environment in which processes share the machine, dying with us."""
 
-    def __init__(self, command: list[str]) -> None:
+    def __init__(self, command: list[str], errors: Path) -> None:
         super().__init__([*command, "-m", "ase.calculators.subprocesscalculator", "standard"])
+        self.errors = errors
 
     def execute(self) -> subprocess.Popen[bytes]:
         """Start it, with pipes to its first process."""
         pipe = subprocess.PIPE
-        return subprocess.Popen(
-            self.argv,
-            stdin=pipe,
-            stdout=pipe,
-            env=one_thread_each(),
-            preexec_fn=die_with_parent,  # noqa: PLW1509
-        )
+        with self.errors.open("ab") as errors:
+            return subprocess.Popen(
+                self.argv,
+                stdin=pipe,
+                stdout=pipe,
+                stderr=errors,
+                env=one_thread_each(),
+                preexec_fn=die_with_parent,  # noqa: PLW1509
+            )
