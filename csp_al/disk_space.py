@@ -15,6 +15,9 @@ MACHINE: Final = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.E
                   errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EFBIG, errno.ENOTCONN}  # fmt: skip
 """Errors that say that the machine is at fault, and that will pass or be mended."""
 
+ROOM: Final = {errno.ENOSPC, errno.EDQUOT}
+"""Those that say that there is no room."""
+
 FULL: Final = ("No space left on device", "quota exceeded")
 """What the operating system says, in whoever's words, of a disk that is full."""
 
@@ -25,6 +28,28 @@ def require_space(folder: Path, need: int = 0) -> None:
     if free < need + RESERVE:
         wanted = f"{(need + RESERVE) / 1e6:.0f} MB are wanted, {free / 1e6:.0f} MB are free"
         raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}; {wanted}", str(folder))
+
+
+def machine_failure_in_words(error: OSError, folder: Path) -> str:
+    """What the machine failed at, and where it ran out of room, the folders below this one that take most of it."""
+    said = f"{error.filename or folder}: {error.strerror or error}"
+    if error.errno not in ROOM:
+        return said
+    largest = ", ".join(f"{path} ({size / 1e6:.0f} MB)" for path, size in largest_folders(folder))
+    return f"{said}. The largest folders: {largest or 'none'}"
+
+
+def largest_folders(folder: Path, count: int = 3) -> list[tuple[Path, int]]:
+    """The folders here and below whose own files take most room, largest first, and how much, in bytes."""
+    sizes = {Path(here): sum(_size(Path(here) / name) for name in names) for here, _, names in os.walk(folder)}
+    return sorted(sizes.items(), key=lambda one: -one[1])[:count]
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.lstat().st_size
+    except OSError:  # it has just been removed
+        return 0
 
 
 def is_machine_failure(error: OSError) -> bool:

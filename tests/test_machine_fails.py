@@ -95,6 +95,17 @@ def test_stage_begins_only_where_there_is_room(here, monkeypatch):
     assert csp_al("resume", "runs/small", "--trust").exit_code == 0
 
 
+def test_folders_that_fill_the_disk_are_named(here, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10**9, 10**9, 10**7))
+    scratch = here / "runs" / "small" / "tasks" / ("0" * 20) / "attempt-1"
+    scratch.mkdir(parents=True)
+    with (scratch / "pw.out").open("wb") as file:
+        file.truncate(3 * 10**8)
+    ended = csp_al("run", "small.yaml")
+    assert ended.exit_code == 75
+    assert f"The largest folders: {scratch.relative_to(here)} (300 MB), " in ended.output
+
+
 def test_calculation_that_finds_the_disk_full_is_not_blamed_but_done_again_when_there_is_room(here):
     (here / "full").touch()
     ended = csp_al("run", "small.yaml")

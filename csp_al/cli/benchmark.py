@@ -21,7 +21,7 @@ from csp_al.campaign.machine import Machine
 from csp_al.cli.checks import checked_campaign, for_workers, reference_of
 from csp_al.cli.driver import MACHINE_FAILED, STOPPED
 from csp_al.cli.tables import WIDTH_OF_FILES
-from csp_al.disk_space import is_machine_failure
+from csp_al.disk_space import is_machine_failure, machine_failure_in_words
 from csp_al.engine.engines import check_machine, start_engine
 from csp_al.files import make_directory, write_json
 from csp_al.interruption import Interrupted, interruptible
@@ -77,7 +77,8 @@ def run_benchmark(
     except OSError as trouble:
         if not is_machine_failure(trouble):
             raise
-        say(f"{trouble.filename or directory}: {trouble.strerror}. Continue with the same command.", err=True)
+        said = machine_failure_in_words(trouble, directory)
+        say(f"{said}. Continue with the same command.", err=True)
         return MACHINE_FAILED
     except CampaignFailedError as failure:
         say(str(failure), err=True)

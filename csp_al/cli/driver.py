@@ -11,7 +11,7 @@ from csp_al.campaign.models import Campaign
 from csp_al.cli.panel import Panel
 from csp_al.cli.tables import results_table
 from csp_al.cli.trust import how_to_continue, refuse_links
-from csp_al.disk_space import is_machine_failure
+from csp_al.disk_space import is_machine_failure, machine_failure_in_words
 from csp_al.interfaces import State
 from csp_al.interruption import Interrupted, end_in_peace, interruptible, safe_point
 from csp_al.printing import say
@@ -71,8 +71,8 @@ def drive(campaign: Campaign, start: Start) -> int:
     except OSError as trouble:
         if not is_machine_failure(trouble):
             raise
-        where = trouble.filename or directory
-        say(f"{where}: {trouble.strerror}. {how_to_continue(campaign, directory)}", err=True)
+        said = machine_failure_in_words(trouble, directory)
+        say(f"{said}. {how_to_continue(campaign, directory)}", err=True)
         return MACHINE_FAILED
     if status == DONE:
         run = open_run(directory)

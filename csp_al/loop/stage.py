@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 from csp_al.campaign.errors import shown
 from csp_al.campaign.machine import Machine, cores_of_this_process
-from csp_al.disk_space import is_machine_failure, require_space
+from csp_al.disk_space import is_machine_failure, machine_failure_in_words, require_space
 from csp_al.engine.engines import start_engine
 from csp_al.events import Advanced, CycleJudged, Event, LabelsImported, Listener, StageStarted
 from csp_al.files import DamagedError, OtherVersionError
@@ -167,7 +167,7 @@ def main(words: Sequence[str]) -> int:
         say(error, err=True)
         return REFUSED
     except OSError as error:
-        say(f"{error.filename or given.run}: {error.strerror or error}", err=True)
+        say(machine_failure_in_words(error, given.run), err=True)
         return MACHINE_FAILED if is_machine_failure(error) else REFUSED
     say(f"{aside} is done; the driver publishes it")
     return 0
