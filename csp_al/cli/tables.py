@@ -52,6 +52,16 @@ def results_table(rows: list[dict[str, Any]], doubts: Sequence[str] = ()) -> Non
         console.print(printable_lines(doubt), soft_wrap=True, highlight=False, markup=False)
 
 
+def say_what_failed(summary: dict[str, Any] | None) -> str:
+    """Of crystals that the reference could not relax: which, how low they may be, and why; empty if none failed."""
+    lines = []
+    for failed in (summary or {}).get("failed", []):
+        energy = failed.get("predicted_energy_per_atom")  # older runs do not say
+        predicted = "" if energy is None else f", predicted {energy:.3f} {objective.UNIT}"
+        lines.append(printable(f"  candidate {failed['id']}{predicted}: {' '.join(failed['reason'].split())}"))
+    return "\n".join(["Not ranked, since the reference did not relax them:", *lines]) if lines else ""
+
+
 def say_where_it_stands(run: Path) -> str:
     """Of a run directory without results: that there are none, where it stands, and what to do."""
     from csp_al.cli.trust import how_to_continue

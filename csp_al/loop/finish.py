@@ -17,6 +17,7 @@ from csp_al import objective
 from csp_al.campaign import Campaign
 from csp_al.engine.retry import is_due
 from csp_al.engine.tasks import relax_task
+from csp_al.events import Warned
 from csp_al.loop.drive import Drive
 from csp_al.loop.progress import Progress
 from csp_al.results import Result, Values
@@ -34,6 +35,8 @@ SYMPREC = 0.1
 """Å, within which spglib takes the atoms of a winner to be related by symmetry: it is relaxed to fmax, not further.
 With 0.02 a diamond that came to rest at 0.05 eV/Å was called I4_1/amd."""
 
+MOST_IN_VAIN = 20
+"""Crystals that may fail one after the other before no other takes their places."""
 
 COLUMNS = (
     "rank", "id", "formula", "n_atoms", "energy_per_atom", "energy_above_best", "predicted_energy_per_atom",
@@ -68,12 +71,10 @@ def finish(drive: Drive, progress: Progress) -> Path:
 
 
 def _relax_winners(drive: Drive, folder: Path, progress: Progress) -> None:
-    lowest = _lowest(drive.campaign, progress)
-    results = _relaxed_by_reference(drive, folder, lowest)
-    numbers = {candidate: atoms.numbers for candidate, atoms in zip(results, lowest.to_atoms(), strict=True)}
+    lowest, results = _relaxed_by_reference(drive, folder, progress)
     winners = {
-        candidate: Winner(values.atoms(numbers[candidate]), values)
-        for candidate, result in results.items()
+        candidate: Winner(values.atoms(atoms.numbers), values)
+        for (candidate, result), atoms in zip(results.items(), lowest.to_atoms(), strict=True)
         if (values := result.done)
     }
     failed = {candidate: str(result.reason) for candidate, result in results.items() if candidate not in winners}
@@ -95,27 +96,46 @@ def _relax_winners(drive: Drive, folder: Path, progress: Progress) -> None:
             "all": checks + labels + relaxations,
         },
         "labels": {"asked_for": asked_for, "from_elsewhere": len(progress.all_labels) - asked_for},
-        "failed": [{"id": candidate, "reason": reason} for candidate, reason in failed.items()],
+        "failed": [
+            {"id": candidate, "reason": reason, "predicted_energy_per_atom": _predicted(progress, candidate)[0]}
+            for candidate, reason in failed.items()
+        ],
         "merged": [group for group in groups if len(group) > 1],
     }
     layout.SUMMARY.write(folder, summary)
 
 
-def _lowest(campaign: Campaign, progress: Progress) -> Structures:
+def _lowest(campaign: Campaign, progress: Progress, count: int) -> Structures:
+    """So many different crystals, lowest predicted first; fewer where there are fewer. Raises `NoResultError`."""
     if progress.relaxed is None or progress.top is None or not len(progress.top.structures):
         msg = "no candidate was relaxed to a crystal that can be trusted; look at the reasons in rank/ranking.csv"
         raise NoResultError(msg)
     structures, sought = progress.relaxed.structures, progress.table[progress.table["id"].isin(progress.searched)]
-    crystals = representatives(sought, structures, campaign.winners, campaign.stop.tolerance)
+    crystals = representatives(sought, structures, count, campaign.stop.tolerance)
     return structures.take(rows_of(structures, crystals["id"]))
 
 
-def _relaxed_by_reference(drive: Drive, folder: Path, lowest: Structures) -> dict[int, Result]:
-    """Results of the final relaxations, by candidate."""
+def _relaxed_by_reference(drive: Drive, folder: Path, progress: Progress) -> tuple[Structures, dict[int, Result]]:
+    """The crystals and the results of their final relaxations, by candidate, lowest predicted first.
+
+    The next lowest takes the place of one that failed, as long as there is one; but where all of them lack something
+    of the machine, or `MOST_IN_VAIN` have failed one after the other, the next would fail as well.
+    """
     section, reference = drive.campaign.finish, drive.campaign.reference
-    tasks = [relax_task(atoms, reference, section.fmax, section.max_steps) for atoms in lowest.to_atoms()]
-    _, results = drive.calculate(folder, tasks)
-    return dict(zip(lowest.ids.tolist(), results, strict=True))
+    lowest = _lowest(drive.campaign, progress, drive.campaign.winners)
+    while True:
+        tasks = [relax_task(atoms, reference, section.fmax, section.max_steps) for atoms in lowest.to_atoms()]
+        _, results = drive.calculate(folder, tasks)
+        by_candidate = dict(zip(lowest.ids.tolist(), results, strict=True))
+        failed = sum(result.done is None for result in results)
+        in_vain = len(results) >= MOST_IN_VAIN and not any(result.done for result in results[-MOST_IN_VAIN:])
+        if not failed or in_vain or all(map(is_due, results)):
+            return lowest, by_candidate
+        more = _lowest(drive.campaign, progress, drive.campaign.winners + failed)
+        if len(more) == len(lowest):
+            return lowest, by_candidate
+        drive.tell(Warned(f"{failed} of {len(lowest)} final relaxations failed; the next lowest crystals follow"))
+        lowest = more
 
 
 def _ranked(
@@ -130,8 +150,7 @@ def _ranked(
     rows = []
     for rank, (group, arrivals) in enumerate(zip(groups, reached, strict=True), start=1):
         candidate = candidates[group[0]]
-        place = progress.table.index[progress.table["id"] == candidate][0]
-        predicted = progress.table.loc[place]
+        predicted, sigma = _predicted(progress, candidate)
         energy = float(energies[group[0]])
         rows.append(
             {
@@ -140,13 +159,20 @@ def _ranked(
                 **_description(winners[candidate]),
                 "energy_per_atom": energy,
                 "energy_above_best": energy - float(energies[groups[0][0]]),
-                "predicted_energy_per_atom": float(predicted["energy_per_atom"]),
-                "predicted_sigma": float(predicted["sigma_per_atom"]),
+                "predicted_energy_per_atom": predicted,
+                "predicted_sigma": sigma,
                 "times_reached": arrivals,
                 "cycle": cycles(drive.run)[-1],
             }
         )
     return [_with_file_name(row) for row in rows], [[candidates[row] for row in group] for group in groups]
+
+
+def _predicted(progress: Progress, candidate: int) -> tuple[float, float]:
+    """The ensemble's energy of a candidate and its spread, eV/atom."""
+    (row,) = progress.table.index[progress.table["id"] == candidate]
+    energy, sigma = progress.table.loc[row, ["energy_per_atom", "sigma_per_atom"]]
+    return float(energy), float(sigma)
 
 
 def _count_arrivals(progress: Progress, groups: list[list[int]]) -> list[int]:

@@ -86,7 +86,7 @@ def describe_plan(planned: dict[str, Any]) -> str:
         f"cycles            at most {planned['cycles_at_most']}",
         f"labels            at most {planned['labels_at_most']} single points, {planned['labels_done']} done",
         *_elsewhere(planned),
-        f"final relaxations at most {planned['final_relaxations_at_most']}",
+        f"final relaxations at most {planned['final_relaxations_at_most']}, and one more for each that fails",
         f"                  with at most {planned['final_evaluations_at_most']} evaluations, together",
         f"core time         labels {_core_time(hours['labels'])},",
         f"                  final relaxations {_core_time(hours['final_relaxations'])}",
