@@ -500,10 +500,11 @@ def test_distances_are_those_given_in_either_order_and_else_of_the_covalent_radi
     [
         (["init", "none/a.yaml", "--formula", "Si8"], "none/a.yaml: there is no folder none; make it first"),
         (["status", "a.yaml/run"], "a.yaml/run: no run directory"),
+        (["results", "none", "--json", "--csv"], "--json and --csv: give one of them"),
         (["run", "a.yaml", "--directory", "a.yaml/run"], "a.yaml/run: Not a directory"),
     ],
 )
-def test_paths_that_lead_nowhere_are_told_without_numbers_of_the_system(tmp_path, monkeypatch, words, said):
+def test_paths_and_options_that_lead_nowhere_are_told_without_numbers_of_the_system(tmp_path, monkeypatch, words, said):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.yaml").write_text(
         "name: a\npool: {formula: Al4, size: 10}\nreference: {kind: ase, calculator: ase.calculators.emt.EMT}\n"

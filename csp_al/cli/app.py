@@ -192,6 +192,8 @@ def results(
     from csp_al.cli.tables import results_as_csv, results_table, say_what_failed, say_where_it_stands
     from csp_al.report.tables import open_run
 
+    if as_json and as_csv:
+        raise ValueError("--json and --csv: give one of them")
     opened = open_run(directory)
     rows = opened.result_rows[:top]
     if as_json:
