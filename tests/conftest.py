@@ -1,10 +1,14 @@
 """What several test files share: one small campaign, run to its end by the real loop, and a shim to stop others."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from io_points import NoShimError, Server, Shim
+from io_points import THREADS, NoShimError, Server, Shim
+
+# Tests run side by side and start processes; more threads than cores wait for each other, and spin meanwhile.
+os.environ.update(dict.fromkeys(THREADS, "1"))
 
 CAMPAIGN = """\
 name: al4

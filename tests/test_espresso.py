@@ -20,11 +20,13 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.io import read
 from ase.units import Ry
+from typer.testing import CliRunner
 
 from csp_al import claim
 from csp_al.campaign import CampaignError, open_campaign
 from csp_al.campaign.machine import Machine
 from csp_al.campaign.references import Remedy
+from csp_al.cli import app
 from csp_al.cli.checks import checked_campaign, reference_of
 from csp_al.engine import worker
 from csp_al.engine.tasks import create_task, label_task, read_result, relax_task, task_id
@@ -304,14 +306,14 @@ def test_missing_program_is_named(root, machine):
 
 
 def test_relaxation_goes_on_with_its_remedy_to_the_same_end(root, machine, monkeypatch):
-    name = create_task(root, relax_task(aluminium(), section(), 0.01, 50))
+    name = create_task(root, relax_task(aluminium(), section(), 0.1, 50))
     worker.run_task(root, name, machine)
     whole = read_result(root, name)
     assert whole.done.converged
-    assert np.linalg.norm(whole.done.forces, axis=1).max() < 0.01
+    assert np.linalg.norm(whole.done.forces, axis=1).max() < 0.1
 
     monkeypatch.setenv("FAKE_PW", "scf")  # from its first evaluation on it needs a remedy
-    cured = create_task(root, relax_task(aluminium(), section(), 0.01, 49))
+    cured = create_task(root, relax_task(aluminium(), section(), 0.1, 49))
     worker.run_task(root, cured, machine)
     result = read_result(root, cured)
     assert [a.status for a in result.attempts] == ["failed", "done"]
@@ -325,7 +327,7 @@ pool: {{formula: Al2, size: 24, volume_per_atom: [13, 22]}}
 reference: {{kind: espresso, pseudo_dir: pseudos, ecutwfc: 20, time_limit: 60, max_fail_fraction: 0.8{more}}}
 potential: {{members: 2, features: 16, interactions: 1, cutoff: 4.5, steps: 30, batch_size: 8}}
 relax: {{max_steps: 20}}
-select: {{per_cycle: 12, clusters: 8}}
+select: {{per_cycle: 8, clusters: 8}}
 stop: {{top_k: 2, max_cycles: 2}}
 finish: {{max_steps: 5}}
 """
@@ -351,7 +353,7 @@ def test_campaign_goes_on_whatever_becomes_of_single_labels(tmp_path, machine, m
     run = tmp_path / "runs" / "al2"
     results = [read_result(run / "tasks", path.parent.name) for path in run.glob("tasks/*/result.json")]
     labels = [result for result in results if result.kind == "label"]
-    assert len(labels) == 24 + 4  # and what the check of forces and stress takes
+    assert len(labels) == 20 + 4  # and what the check of forces and stress takes
     failed = [result for result in labels if result.status == "failed"]
     rescued = [result for result in labels if result.status == "done" and len(result.attempts) > 1]
     assert failed
@@ -362,16 +364,21 @@ def test_campaign_goes_on_whatever_becomes_of_single_labels(tmp_path, machine, m
     assert '"pw.x": "7.3.1"' in (run / "provenance.json").read_text()
 
     # the campaign can be taken up again, by its file or its directory, and is refused with another pseudopotential
+    monkeypatch.chdir(tmp_path)
+
+    def again(*words):
+        return CliRunner().invoke(app, [*words, "--machine", "here.yaml"])
+
     shutil.rmtree(run / "winners")
     for words in (("run", "al2.yaml"), ("resume", "runs/al2")):
-        again = csp_al(tmp_path, machine, *words)
-        assert again.returncode == 0, again.stdout + again.stderr
+        taken_up = again(*words)
+        assert taken_up.exit_code == 0, taken_up.output
     pseudo(tmp_path / "pseudos", "Al", valence=3.1)
-    changed = csp_al(tmp_path, machine, "run", "al2.yaml")
-    assert changed.returncode == 2
+    changed = again("run", "al2.yaml")
+    assert changed.exit_code == 2
     assert "reference.checksums.Al: " in changed.stderr
-    resumed = csp_al(tmp_path, machine, "resume", "runs/al2")
-    assert resumed.returncode == 2
+    resumed = again("resume", "runs/al2")
+    assert resumed.exit_code == 2
     assert "Al.upf of Al is not the file that checksums tell of" in resumed.stderr
 
 

@@ -79,7 +79,7 @@ def kill_and_continue(folder: Path, moments: list[float], expected: dict[str, ob
 
 def test_killed_and_continued_campaign_ends_as_an_undisturbed_one(undisturbed, tmp_path):
     expected, duration = undisturbed
-    moments = np.random.default_rng(1).uniform(0.2, 0.9, 3) * duration
+    moments = np.random.default_rng(1).uniform(0.2, 0.9, 2) * duration
     kill_and_continue(tmp_path / "run", moments.tolist(), expected)
 
 

@@ -1,7 +1,10 @@
 """The ensemble is right about graphs, derivatives and symmetries, and training teaches it without leaking."""
 
+import os
 import re
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -16,6 +19,7 @@ from ase.neighborlist import primitive_neighbor_list
 from emt_aluminium import emt_labels, in_double
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from io_points import THREADS
 from scipy.spatial.transform import Rotation
 from torch.func import functional_call
 
@@ -328,6 +332,26 @@ def test_the_compiled_convolution_and_its_derivatives_equal_plain_operations(mem
         torch.testing.assert_close(
             ours, plain, rtol=1e-4 if single else 1e-7, atol=2e-5 * float(plain.abs().max()) if single else 1e-9
         )
+
+
+def bytes_of_derivatives() -> str:
+    tensors, pairs = convolution_inputs(3, features=64)
+
+    def one(x, table, distance):
+        return convolve(x, table, 0.2, distance, pairs)
+
+    results = first_and_second_derivatives(torch.vmap(one), tensors)
+    return "".join(result.detach().numpy().tobytes().hex() for result in results)
+
+
+def test_the_compiled_convolution_gives_the_same_bits_on_two_threads():
+    ran = subprocess.run(
+        [sys.executable, "-c", "import test_potential; print(test_potential.bytes_of_derivatives())"],
+        cwd=Path(__file__).parent,
+        env=os.environ | dict.fromkeys(THREADS, "2"),
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert ran.stdout.strip() == bytes_of_derivatives()
 
 
 def test_second_derivatives_by_distance_which_the_compiled_convolution_lacks_are_not_numbers():

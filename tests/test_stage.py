@@ -64,6 +64,13 @@ def files(run):
     return {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
 
 
+@pytest.fixture(scope="module")
+def elsewhere():
+    """A process of its own."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+        yield process
+
+
 @pytest.mark.parametrize(
     ("keep", "names"),
     [
@@ -71,24 +78,25 @@ def files(run):
         ("cycle-01/label", [f"cycle-01/{name}" for name in ("train", "relax", "rank", "verdict", "select")]),
     ],
 )
-def test_stages_done_in_another_process_are_those_of_the_driver(finished_run, tmp_path, monkeypatch, keep, names):
+def test_stages_done_in_another_process_are_those_of_the_driver(
+    finished_run, elsewhere, tmp_path, monkeypatch, keep, names
+):
     def refuse(*_, **__):
         raise NotHereError
 
     for body in BODIES:
         monkeypatch.setattr(bodies, body, refuse)
     run = copied(finished_run, tmp_path, keep)
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as elsewhere:
-        for name in names:
-            before = files(run)
-            assert elsewhere.submit(stage.main, [str(run), name, "--device", "cpu"]).result() == 0
-            aside = partial(run / name)
-            assert {path: content for path, content in files(run).items() if aside not in path.parents} == before
-            with pytest.raises(NotHereError):  # at the next one
-                drive(run)
-            assert manifest(run / name)["files"] == manifest(finished_run / name)["files"]
-            for later in run.rglob("*.partial"):
-                later.rmdir()
+    for name in names:
+        before = files(run)
+        assert elsewhere.submit(stage.main, [str(run), name, "--device", "cpu"]).result() == 0
+        aside = partial(run / name)
+        assert {path: content for path, content in files(run).items() if aside not in path.parents} == before
+        with pytest.raises(NotHereError):  # at the next one
+            drive(run)
+        assert manifest(run / name)["files"] == manifest(finished_run / name)["files"]
+        for later in run.rglob("*.partial"):
+            later.rmdir()
 
 
 def test_every_stage_that_needs_no_engine_can_be_done_by_itself():
