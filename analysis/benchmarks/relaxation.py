@@ -63,7 +63,7 @@ class Outcome:
 class OneMember(spk.interfaces.SpkCalculator):  # type: ignore[misc]
     """schnetpack's calculator, for a model that is at hand."""
 
-    def _load_model(self, model: spk.model.AtomisticModel) -> spk.model.AtomisticModel:
+    def _load_model(self, model: spk.model.AtomisticModel, *_: Any) -> spk.model.AtomisticModel:
         return model.eval()
 
 
@@ -184,7 +184,8 @@ def torch_sim(structures: Structures, ensemble: Ensemble) -> Outcome:
     state = ts.optimize(
         system=structures.to_atoms(),
         model=model,
-        optimizer=ts.optimizers.frechet_cell_fire,
+        optimizer=ts.Optimizer.fire,
+        init_kwargs={"cell_filter": ts.CellFilter.frechet},
         convergence_fn=ts.runners.generate_force_convergence_fn(FMAX, include_cell_forces=True),
         max_steps=MOST,
     )
