@@ -38,7 +38,7 @@ class LabelCounts:
     failed: int
     pending: int
     from_elsewhere: int
-    opened: int
+    opened: int = 0
 
 
 @dataclass(frozen=True)
