@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from itertools import combinations_with_replacement
 from math import sqrt
 
+import numpy as np
 import pytest
 from ase.data import atomic_numbers, chemical_symbols, reference_states
 from ase.formula import Formula
+from ase.units import Bohr, Hartree
 
 from csp_al.campaign.atomic_sizes import least_distance, volume_range
 from csp_al.campaign.constraints import conflicts
 from csp_al.campaign.models import Pool
+from csp_al.reference.ase_calculator import AseReference
 
 PACKINGS = {"fcc": (4, 1 / sqrt(2)), "bcc": (2, sqrt(3) / 2), "diamond": (8, sqrt(3) / 4), "sc": (1, 1)}
 """Atoms in a cubic cell of edge 1, and their nearest distance."""
@@ -38,7 +42,8 @@ VOLUMES = {  # Å^3 per atom, experiment: elements that ASE has not, ionic, cova
 }  # fmt: skip
 BONDS = {  # Å, among the shortest known
     "H-H": 0.74, "H-C": 1.09, "H-N": 1.01, "H-O": 0.96, "H-F": 0.92, "C-C": 1.20, "C-N": 1.15, "C-O": 1.13, "N-N": 1.10,
-    "N-O": 1.15, "O-O": 1.21, "F-F": 1.41, "P-O": 1.45, "S-O": 1.42, "Cl-O": 1.41, "Xe-F": 1.95, "Kr-F": 1.88,
+    "N-O": 1.15, "N-F": 1.37, "O-F": 1.41, "O-O": 1.21, "F-F": 1.41, "P-O": 1.45, "S-O": 1.42, "Cl-O": 1.41,
+    "Xe-F": 1.95, "Kr-F": 1.88,
     "Xe-O": 1.74, "V-O": 1.57, "Cr-O": 1.60, "Mn-O": 1.60, "Os-O": 1.71, "U-O": 1.77, "U-U": 2.75, "Np-Np": 2.60,
     "Pu-Pu": 2.57, "Li-O": 1.9, "Na-Cl": 2.36, "Cs-F": 2.34,
 }  # fmt: skip
@@ -78,6 +83,22 @@ def test_noble_gases_keep_apart_and_yet_bind_to_fluorine():
     assert least_distance("Ne", "Xe") > 2.5
     assert least_distance("Ar", "Na") > 2.4
     assert least_distance("Xe", "F") == least_distance("F", "Xe") < 1.5
+
+
+def test_at_their_least_distance_nuclei_push_no_pair_apart_by_much_more_than_the_largest_force_of_a_label():
+    most = AseReference.model_fields["max_force"].default
+    pairs = combinations_with_replacement(chemical_symbols[1:95], 2)
+    assert max(screened_force(one, other, least_distance(one, other)) for one, other in pairs) < 1.2 * most
+
+
+def screened_force(one: str, other: str, distance: float) -> float:
+    """eV/Å between two bare nuclei, screened: Ziegler, Biersack and Littmark (1985). Bonds take some of it away."""
+    z, w = atomic_numbers[one], atomic_numbers[other]
+    length = 0.8854 * Bohr / (z**0.23 + w**0.23)
+    terms = np.array([0.18175, 0.50986, 0.28022, 0.02817])
+    exponents = np.array([3.19980, 0.94229, 0.40290, 0.20162]) / length
+    screening = terms * np.exp(-exponents * distance)
+    return float(z * w * Hartree * Bohr / distance * (screening * (1 / distance + exponents)).sum())
 
 
 def test_default_distances_leave_room_in_the_default_volumes():

@@ -26,6 +26,9 @@ INERT: Final = frozenset({"He", "Ne", "Ar"})
 NOBLE: Final = INERT | {"Kr", "Xe", "Rn"}
 """The heavier ones bind to fluorine, oxygen and others, but not to one another."""
 
+FLUORINE: Final = 0.71
+"""Å, radius of F beside N, O and F, half of the bond of F2. The covalent radius, 0.57, is that of bonds to others."""
+
 ACTINIDE: Final = 0.8
 """Radius of an actinide in covalent radii, since Np, Pu and uranyl have bonds of 0.68 sums."""
 
@@ -52,9 +55,7 @@ SPREAD: Final = 5.0
 
 def least_distance(one: str, other: str) -> float:
     """Default least distance of two species, Å."""
-    apart = {one, other} <= NOBLE or not INERT.isdisjoint({one, other})
-    radii = [float(vdw_radii[atomic_numbers[s]]) if apart and s in NOBLE else _bond_radius(s) for s in (one, other)]
-    return round(CLOSEST * sum(radii), 3)
+    return round(CLOSEST * (_radius(one, other) + _radius(other, one)), 3)
 
 
 def volume_range(counts: Mapping[str, int]) -> tuple[float, float]:
@@ -64,6 +65,15 @@ def volume_range(counts: Mapping[str, int]) -> tuple[float, float]:
     room = _mean({symbol: ROOM.get(symbol, _sphere(radii[symbol])) for symbol in counts}, counts)
     most = max(LOOSENESS[1] * sphere, MARGIN * room)
     return round(max(LOOSENESS[0] * sphere, most / SPREAD), 3), round(most, 3)
+
+
+def _radius(symbol: str, other: str) -> float:
+    """Of a species beside another, Å."""
+    if symbol == "F" and other in {"N", "O", "F"}:
+        return FLUORINE
+    if symbol in NOBLE and (symbol in INERT or other in NOBLE):
+        return float(vdw_radii[atomic_numbers[symbol]])
+    return _bond_radius(symbol)
 
 
 def _bond_radius(symbol: str) -> float:
