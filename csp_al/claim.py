@@ -217,7 +217,7 @@ def _read(claim: Path) -> dict[str, Any] | None:
         with open_plain(claim) as file:
             found = json.loads(file.read())
         return found if {"host", "pid", "start"} <= found.keys() and isinstance(found["pid"], int) else None
-    except (ValueError, AttributeError, DamagedError):
+    except (ValueError, AttributeError, RecursionError, DamagedError):
         return None
 
 

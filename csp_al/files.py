@@ -19,12 +19,18 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, NoReturn, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
 
 from csp_al.formats import VERSIONS, Kind, readable, upgrade
 
 SEAL = "sha256"
+HOLLOW: Final = (64_000_000, 100)
+"""Bytes from which on a file must fill its hundredth part of the disk at least: holes take no room but in memory."""
 TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.tmp")
+
+T = TypeVar("T")
 
 
 class DamagedError(Exception):
@@ -102,7 +108,7 @@ def sync_directory(path: Path) -> None:
 
 
 def open_plain(path: Path) -> BufferedReader:
-    """A regular file, opened to be read. Raises FileNotFoundError, and DamagedError for a link, a pipe, a folder.
+    """A regular file, opened to be read. Raises FileNotFoundError, DamagedError for a link, a pipe, a folder, holes.
 
     A directory that somebody else made may hold these, and they would lead elsewhere, or never end.
     """
@@ -112,10 +118,54 @@ def open_plain(path: Path) -> BufferedReader:
         if path.is_symlink():
             raise DamagedError(path, "a symbolic link, where a file was written") from error
         raise
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
+    found = os.fstat(handle)
+    wrong = "" if stat.S_ISREG(found.st_mode) else "no regular file"
+    if not wrong and found.st_size > HOLLOW[0] and found.st_size > HOLLOW[1] * 512 * found.st_blocks:
+        wrong = f"{found.st_size} bytes of which hardly any were written"
+    if wrong:
         os.close(handle)
-        raise DamagedError(path, "no regular file")
+        raise DamagedError(path, wrong)
     return os.fdopen(handle, "rb")
+
+
+def read_plain(path: Path) -> bytes:
+    """Content of a regular file. Raises as `open_plain`."""
+    with open_plain(path) as file:
+        return file.read()
+
+
+def read_json(path: Path, record: TypeAdapter[T]) -> T:
+    """What a JSON file holds, with all keys and types of the record, and numbers that are finite.
+
+    Raises as `open_plain`, and DamagedError where it holds anything else.
+    """
+    try:
+        content = json.loads(read_plain(path), parse_constant=_refuse_constant, parse_float=_finite_float)
+    except (ValueError, RecursionError) as error:
+        raise DamagedError(path, f"not readable ({type(error).__name__})") from error
+    return validated(record, content, path)
+
+
+def validated(record: TypeAdapter[T], content: Any, path: Path) -> T:
+    """The content of a file as a record. Raises DamagedError with the first key that does not fit."""
+    try:
+        return record.validate_python(content)
+    except ValidationError as error:
+        found = error.errors()[0]
+        where = ".".join(map(str, found["loc"]))[:100]
+        what = found["msg"].removeprefix("Value error, ")
+        raise DamagedError(path, f"{f'{where}: ' if where else ''}{what}") from error
+
+
+def _refuse_constant(word: str) -> NoReturn:
+    raise ValueError(f"{word} is no JSON")
+
+
+def _finite_float(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError("a number beyond all numbers")
+    return value
 
 
 def sha256(path: Path) -> str:
@@ -163,8 +213,7 @@ def read_sealed(path: Path, kind: Kind) -> dict[str, Any]:
 
 def read_as_written(path: Path, kind: Kind) -> tuple[int, dict[str, Any]]:
     """Version and content of a sealed file that is upgraded together with another. Raises as `read_sealed`."""
-    with open_plain(path) as file:
-        text = file.read()
+    text = read_plain(path)
     try:
         content = unseal(text)
     except ValueError as error:
@@ -173,7 +222,7 @@ def read_as_written(path: Path, kind: Kind) -> tuple[int, dict[str, Any]]:
             raise OtherVersionError(path, written, kind) from error
         raise DamagedError(path, str(error)) from error
     version = content.pop("format", None)
-    if version not in readable(kind):
+    if type(version) is not int or version not in readable(kind):
         raise OtherVersionError(path, version, kind)
     return version, content
 
@@ -183,7 +232,7 @@ def _unsealed_format(text: bytes) -> int | None:
     try:
         content = json.loads(text)
         return None if SEAL in content else int(content["format"])
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
 
 

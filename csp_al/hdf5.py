@@ -13,8 +13,8 @@ from typing import Any, Final, TypeVar, get_type_hints
 import h5py
 import numpy as np
 
-from csp_al.files import DamagedError, OtherVersionError, open_plain
-from csp_al.formats import VERSIONS, readable, upgrade
+from csp_al.files import DamagedError, OtherVersionError, read_plain
+from csp_al.formats import SPECIES, VERSIONS, readable, upgrade
 from csp_al.structures import PER_ATOM, Ints, Strings, Structures
 
 TAILS: Final = {"positions": (3,), "forces": (3,), "cells": (3, 3), "stress": (3, 3)}
@@ -38,8 +38,7 @@ def load(path: Path, kind: type[T]) -> T:
 
     Nothing of the file is believed: no link is followed, nothing larger than the file is made, shapes must agree.
     """
-    with open_plain(path) as file:
-        content = file.read()
+    content = read_plain(path)
     try:
         with h5py.File(h5py.h5f.open_file_image(content)) as opened:
             if (written := opened.attrs.get("format")) not in readable("arrays"):
@@ -93,16 +92,21 @@ def _array(item: h5py.Dataset, hint: Any, most: int) -> Any:
 
 
 def _check_shapes(batch: Any, structures: Structures | None = None) -> None:
-    """See that every array has a row for each structure, or for each atom. Raises _WrongError."""
+    """See that every array has a row for each structure, or for each atom. Raises _WrongError.
+
+    Where no structures are told, as many as the first array of each sort has.
+    """
     within = batch if isinstance(batch, Structures) else structures or _structures_of(batch)
+    rows: dict[bool, int] = {} if within is None else {True: len(within.numbers), False: len(within)}
     if isinstance(batch, Structures):
         _check_pointers(batch)
     for field in fields(batch):
         value = getattr(batch, field.name)
         if is_dataclass(value):
             _check_shapes(value, within)
-        elif within is not None and field.name != "ptr":
-            _check_shape(field.name, value.shape, len(within.numbers) if field.name in PER_ATOM else len(within))
+        elif field.name != "ptr":
+            of_atoms = field.name in PER_ATOM
+            _check_shape(field.name, value.shape, rows.setdefault(of_atoms, value.shape[0] if value.shape else 0))
 
 
 def _check_shape(name: str, shape: tuple[int, ...], rows: int) -> None:
@@ -121,6 +125,8 @@ def _check_pointers(structures: Structures) -> None:
         raise _WrongError("ptr does not say where structures begin and end")
     if (np.diff(ptr) < 1).any():
         raise _WrongError("a structure without atoms")
+    if ((structures.numbers < 0) | (structures.numbers >= SPECIES)).any():
+        raise _WrongError("atoms of no element")
 
 
 class _WrongError(Exception):

@@ -12,20 +12,18 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import numpy as np
 from numpy.typing import ArrayLike
-from pydantic import FiniteFloat, NonNegativeInt, PlainValidator, TypeAdapter, ValidationError
+from pydantic import FiniteFloat, NonNegativeInt, PlainValidator, TypeAdapter
 
-from csp_al.files import DamagedError
+from csp_al.files import validated
 from csp_al.interfaces import Failure, Reason
 from csp_al.structures import Floats, Status
 
 if TYPE_CHECKING:
     from ase import Atoms
-
-T = TypeVar("T")
 
 
 def _floats(value: ArrayLike) -> Floats:
@@ -149,7 +147,7 @@ def frame_of(content: Mapping[str, Any]) -> Frame:
 
 def outcome_of(content: Mapping[str, Any], path: Path) -> Outcome:
     """The outcome that this file holds. Raises DamagedError."""
-    return _read(OUTCOME, _with_reason(content), path)
+    return validated(OUTCOME, _with_reason(content), path)
 
 
 def result_of(content: Mapping[str, Any], path: Path) -> Result:
@@ -158,7 +156,7 @@ def result_of(content: Mapping[str, Any], path: Path) -> Result:
     if isinstance(attempts, list):
         attempts = [_with_reason(attempt) for attempt in attempts]
     values = content if "energy" in content else None
-    return _read(RESULT, _with_reason(content) | {"attempts": attempts, "values": values}, path)
+    return validated(RESULT, _with_reason(content) | {"attempts": attempts, "values": values}, path)
 
 
 def as_json(record: Any) -> Any:
@@ -179,16 +177,6 @@ def as_json(record: Any) -> Any:
         else:
             content[field.name] = as_json(value)
     return content
-
-
-def _read(record: TypeAdapter[T], content: Mapping[str, Any], path: Path) -> T:
-    try:
-        return record.validate_python(content)
-    except ValidationError as error:
-        found = error.errors()[0]
-        where = ".".join(map(str, found["loc"]))
-        what = found["msg"].removeprefix("Value error, ")
-        raise DamagedError(path, f"{f'{where}: ' if where else ''}{what}") from error
 
 
 def _refuse_contradiction(status: Status, reason: Reason | None, values: Values | None) -> None:

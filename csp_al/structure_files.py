@@ -33,6 +33,7 @@ BROKEN: Final = (OSError, EOFError, lzma.LZMAError)
 TENSORS: Final = re.compile(r"(?<![\w-])(stress|virial)(?=\s*=)")
 """Keys of extxyz that ASE takes for matrices of nine numbers, and fails where they have six."""
 OUR_NAME: Final = "csp_al_"
+DIGITS: Final = 9  # of a number of atoms
 FULL: Final = 0.999
 """Occupancy of a site from which on it counts as full."""
 OPERATIONS: Final = (
@@ -109,7 +110,7 @@ def read_structures(path: Path) -> list[Atoms | str]:
     """
     kind = format_of(path)
     if kind in ("extxyz", "xyz"):
-        return list(_extxyz_frames(read_text(path)))
+        return list(extxyz_frames(read_text(path)))
     if kind == "cif":
         return list(_cif_frames(read_text(path)))
     try:
@@ -139,8 +140,12 @@ def _clean(path: Path, kind: str) -> Path | StringIO:
     return path if is_clean else StringIO(read_text(path))
 
 
-def _extxyz_frames(text: str) -> Iterator[Atoms | str]:
-    """Frame by frame; where the number of atoms of a frame is not told, the rest cannot be read."""
+def extxyz_frames(text: str, parse: Callable[[str], dict[str, Any]] | None = None) -> Iterator[Atoms | str]:
+    """Frame by frame, as `read_structures`; where the number of atoms of a frame is not told, the rest cannot be read.
+
+    ``parse`` makes keys and values of a comment; by default stress and virial get other names, see `original_name`.
+    Raises ValueError, in words, for a text that is no extxyz.
+    """
     lines = text.split("\n")
     at = 0
     while at < len(lines):
@@ -148,7 +153,7 @@ def _extxyz_frames(text: str) -> Iterator[Atoms | str]:
             at += 1
             continue
         first = lines[at].split()[0]
-        if not first.isdecimal() or len(lines[at].split()) > 1:
+        if not first.isdecimal() or len(first) > DIGITS or len(lines[at].split()) > 1:
             words = f"line {at + 1}: a number of atoms is expected, not {lines[at].strip()[:30]!r}"
             if at == 0:
                 raise ValueError(f"as extxyz: {words}")
@@ -156,19 +161,34 @@ def _extxyz_frames(text: str) -> Iterator[Atoms | str]:
             return
         count = int(first)
         rows = lines[at : at + count + 2]
-        yield _extxyz_frame(rows, count, at + 1)
+        yield _extxyz_frame(rows, count, at + 1, parse or _properties)
         at += count + 2
 
 
-def _extxyz_frame(rows: list[str], count: int, line: int) -> Atoms | str:
+def _extxyz_frame(rows: list[str], count: int, line: int, parse: Callable[[str], dict[str, Any]]) -> Atoms | str:
     there = sum(bool(row.strip()) for row in rows[2:])
     if there < count:
         return f"line {line}: {count} atoms are announced, {there} are there"
+    if count == 0:
+        return f"line {line}: no atoms"
+
+    def parsed(comment: str) -> dict[str, Any]:
+        found = parse(comment)
+        _refuse_columns(str(found.get("Properties", "")), rows[2])
+        return found
+
     try:
-        atoms = read(StringIO("\n".join(rows) + "\n"), index=0, format="extxyz", properties_parser=_properties)
+        atoms = read(StringIO("\n".join(rows) + "\n"), index=0, format="extxyz", properties_parser=parsed)
     except Exception:  # noqa: BLE001 - ASE fails in as many ways as there are
         return f"lines {line} to {line + count + 1}: no frame of extxyz (columns that Properties announces, numbers)"
     return cast("Atoms", atoms)
+
+
+def _refuse_columns(announced: str, row: str) -> None:
+    """Raise ValueError where more columns are announced than a row has: ASE makes room for them before it looks."""
+    counts = [int(count) for count in announced.split(":")[2::3]]
+    if min(counts, default=1) < 1 or sum(counts) > len(row.split()):
+        raise ValueError("columns that are not there")
 
 
 def _properties(comment: str) -> dict[str, Any]:

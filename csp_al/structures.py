@@ -175,6 +175,9 @@ class Prediction:
     stress_sigma: Floats
     features: Floats
 
+    def __len__(self) -> int:
+        return len(self.energy)
+
 
 @dataclass(frozen=True)
 class Relaxed:

@@ -8,12 +8,16 @@ its stress.
 from __future__ import annotations
 
 import pickle
+import pickletools
+import re
+import zipfile
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import torch
@@ -21,7 +25,7 @@ from torch import Tensor
 from torch.func import functional_call, stack_module_state, vmap
 
 from csp_al.campaign.potentials import potential_kind
-from csp_al.files import DamagedError, open_plain, read_as_written, write_sealed
+from csp_al.files import DamagedError, read_as_written, read_plain, write_sealed
 from csp_al.formats import upgrade
 from csp_al.interfaces import Gives, Trained
 from csp_al.potential.energy_zero import zero_of
@@ -38,6 +42,10 @@ NO_WEIGHTS = (
     pickle.UnpicklingError, RuntimeError, ValueError, LookupError, EOFError, TypeError, AttributeError,
 )  # fmt: skip
 """What torch raises for a file that it did not write."""
+
+IMPORTS: Final = frozenset({"GLOBAL", "STACK_GLOBAL", "INST", "EXT1", "EXT2", "EXT4"})
+"""Opcodes of a pickle that name something to call."""
+TENSORS: Final = r"collections OrderedDict|torch\._utils _rebuild_tensor_v2|torch \w+Storage"
 
 WEIGHTS, ABOUT = "weights.pt", "potential.json"
 State = dict[str, Tensor]
@@ -146,8 +154,9 @@ def load_ensemble(folder: Path, section: NetworkPotential, device: torch.device)
 
 def _tensors(path: Path, device: torch.device) -> State:
     """A state dictionary. Raises DamagedError for anything else."""
-    with open_plain(path) as file:
-        content = BytesIO(file.read())
+    content = BytesIO(read_plain(path))
+    if not _holds_tensors_alone(content):
+        raise DamagedError(path, "no weights, or packed ones, which torch does not write")
     try:
         state = torch.load(content, map_location=device, weights_only=True)
     except NO_WEIGHTS as error:
@@ -155,6 +164,25 @@ def _tensors(path: Path, device: torch.device) -> State:
     if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
         raise DamagedError(path, "no weights")
     return state
+
+
+def _holds_tensors_alone(content: BytesIO) -> bool:
+    """Whether these are weights as torch writes them: nothing compressed, and a pickle that makes tensors alone.
+
+    A few MB could unpack to GB; of what torch lets a pickle call, some takes a size and makes room for it.
+    """
+    try:
+        with zipfile.ZipFile(content) as archive:
+            members = archive.infolist()
+            stored = all(member.compress_type == zipfile.ZIP_STORED for member in members)
+            if not stored or sum(member.file_size for member in members) > len(content.getbuffer()):
+                return False
+            pickles = [archive.read(member) for member in members if member.filename.endswith(".pkl")]
+        calls = {name for one in pickles for code, name, _ in pickletools.genops(one) if code.name in IMPORTS}
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, LookupError, EOFError, OSError, RuntimeError):
+        return False
+    content.seek(0)
+    return all(isinstance(name, str) and re.fullmatch(TENSORS, name) for name in calls)
 
 
 def new_ensemble(section: NetworkPotential, seed: list[int], device: torch.device) -> Ensemble:

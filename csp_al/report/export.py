@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from csp_al.files import DamagedError
 from csp_al.report.tables import Run, open_run
+from csp_al.store import layout
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -46,6 +48,8 @@ def export(run: Path, formats: Sequence[str], what: str, destination: Path) -> l
 def _winners(run: Run) -> list[Atoms]:
     rows = {row["id"]: row for row in run.result_rows}
     winners = run.winners
+    if sorted(rows) != sorted(atoms.info["id"] for atoms in winners):
+        raise DamagedError(run.path / "winners" / layout.CRYSTALS.name, "other crystals than in results.json")
     for atoms in winners:
         row = rows[atoms.info["id"]]
         atoms.info |= {"cycle": row["cycle"], "name": Path(row["cif"]).stem}
@@ -78,6 +82,8 @@ def _pool(run: Run) -> list[Atoms]:
     if run.pool_structures is None:
         return []
     structures = run.structures(run.pool_structures.ids)
+    if len(run.pool) != len(structures):
+        raise DamagedError(run.path / "pool" / layout.ORIGINS.name, f"not the {len(structures)} candidates of the pool")
     for atoms, origin in zip(structures, run.pool["origin"], strict=True):
         atoms.info |= {"origin": origin, "name": f"{atoms.info['id']:05d}"}
     return structures

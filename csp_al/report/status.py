@@ -288,8 +288,13 @@ def _prediction_errors(figures: dict[str, Any]) -> str:
         return "nothing to compare: none of the latest labels has both a result and a prediction"
     within = figures["energy_within_1_sigma"]
     covered = f" ({100 * within:.0f}% within 1 sigma)" if within is not None else ""
+    energy, forces, stress = (
+        "-" if (error := figures[name]) is None else f"{error:{digits}}"
+        for name, digits in (
+            ("energy_mae_mev_per_atom", ".0f"), ("forces_mae_ev_per_angstrom", ".2g"), ("stress_mae_gpa", ".2g"),
+        )
+    )  # fmt: skip
     return (
-        f"latest labels, before training on them: energy off by {figures['energy_mae_mev_per_atom']:.0f} meV/atom"
-        f"{covered}, forces by {figures['forces_mae_ev_per_angstrom']:.2g} eV/Å, "
-        f"stress by {figures['stress_mae_gpa']:.2g} GPa"
+        f"latest labels, before training on them: energy off by {energy} meV/atom{covered}, "
+        f"forces by {forces} eV/Å, stress by {stress} GPa"
     )

@@ -264,7 +264,8 @@ class Run:
 
     def _labels_of(self, cycle: int) -> pd.DataFrame:
         folder = self._whole(self.published("label")[cycle])
-        labels, listed = layout.LABELS.read(folder), layout.LABEL_TASKS.read(folder)
+        labels = layout.LABELS.read(folder)
+        listed = layout.LABEL_TASKS.read(folder, rows=len(labels))
         table = {
             "cycle": labels.cycle,
             "id": labels.structures.ids,
@@ -279,7 +280,8 @@ class Run:
             "source": listed["source"].to_numpy() if "source" in listed else "",
         }
         if cycle > 0:
-            guess = layout.PREDICTED.read(self._whole(layout.stage_folder(self.path, "select", cycle - 1)))
+            picked = self._whole(layout.stage_folder(self.path, "select", cycle - 1))
+            guess = layout.PREDICTED.read(picked, rows=len(labels))
             table["predicted_energy_per_atom"] = objective.values(guess.energy, labels.structures)
             table["predicted_sigma_per_atom"] = objective.sigmas(guess.energy_sigma, labels.structures)
         return pd.DataFrame(table)

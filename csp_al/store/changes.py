@@ -8,7 +8,6 @@ Where the defaults of csp_al are what changed, the run keeps those that it began
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -24,9 +23,11 @@ from csp_al.campaign.references import ReferenceSection
 from csp_al.campaign.section import Section
 from csp_al.engine.retry import EVERY, is_due
 from csp_al.engine.tasks import is_id, read_result
+from csp_al.files import read_json
 from csp_al.kinds import is_ours
 from csp_al.reference.references import places
 from csp_al.store.layout import TASKS, VERDICT
+from csp_al.store.records import ANYTHING
 from csp_al.store.repair import set_aside
 from csp_al.store.run_directory import LAST as WINNERS
 from csp_al.store.run_directory import cycle_folder, cycles, published_stages
@@ -162,7 +163,8 @@ def try_winners_again(run: Path, retry: Collection[str]) -> None:
 
 def _tasks_of(folder: Path) -> list[str]:
     path = folder / TASKS
-    return [name for name in json.loads(path.read_bytes()) if is_id(name)] if path.is_file() else []
+    names = read_json(path, ANYTHING) if path.is_file() else []
+    return [name for name in names if is_id(name)] if isinstance(names, list) else []
 
 
 def _root(key: str) -> str | None:
@@ -187,5 +189,4 @@ def _reopen(run: Path, changed: set[str]) -> None:
 
 
 def _said_stop(verdict: Path) -> bool:
-    path = verdict / VERDICT.name
-    return path.is_file() and bool(json.loads(path.read_text(encoding="utf-8"))["stop"])
+    return (verdict / VERDICT.name).is_file() and VERDICT.read(verdict).stop

@@ -8,17 +8,19 @@ Whoever does a stage writes here, and whoever asks for it, the loop or a table, 
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar, cast
 
+import numpy as np
 import pandas as pd
+from pydantic import TypeAdapter
 
 from csp_al import hdf5
-from csp_al.files import DamagedError, write_json
+from csp_al.files import DamagedError, open_plain, read_json, read_plain, write_json
 from csp_al.interfaces import Verdict
+from csp_al.store import records
 from csp_al.store.run_directory import cycle_folder, cycles
 from csp_al.store.stages import file_of, is_published, manifest
 from csp_al.structures import Labels, Picks, Prediction, Relaxed, Structures
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Outside = Literal["elsewhere", "pool", "check", "winners"]
 InCycle = Literal["label", "train", "relax", "rank", "verdict", "select"]
+_KNOWN: Final = ("id", "rank", "space_group")
+WIDEST: Final = 1000
+"""Bytes of the first line of a table at most: pandas takes minutes for names of columns by the thousand."""
 TASKS: Final = "tasks.json"
 """Ids of the tasks of a stage, there as soon as they are asked for."""
 
@@ -45,15 +50,21 @@ class Content(Generic[T]):
         """Write it into the folder of a stage that is not yet published. Raises OSError."""
         self.put(folder / self.name, content)
 
-    def read(self, folder: Path) -> T:
-        """Read it from a published stage. Raises DamagedError where it is not what was written, or not of the stage."""
+    def read(self, folder: Path, rows: int | None = None) -> T:
+        """Read it from a published stage; ``rows`` is how many there must be, where that is known.
+
+        Raises DamagedError where it is not what was written, or not of the stage.
+        """
         path = file_of(folder, self.name)
         try:
-            return self.get(path)
+            content = self.get(path)
         except FileNotFoundError as error:
             raise DamagedError(path, "the file is missing") from error
-        except (ValueError, TypeError, LookupError) as error:
+        except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
             raise DamagedError(path, f"not readable ({type(error).__name__})") from error
+        if rows is not None and (found := len(cast("Sized", content))) != rows:
+            raise DamagedError(path, f"{found} rows, where there must be {rows}")
+        return content
 
     def is_in(self, folder: Path) -> bool:
         """Whether it was published with the stage."""
@@ -75,19 +86,33 @@ def _arrays(name: str, kind: type[T]) -> Content[T]:
     return Content(name, hdf5.save, lambda path: hdf5.load(path, kind))
 
 
-def _table(name: str, **keywords: Any) -> Content[pd.DataFrame]:
+def _table(name: str, columns: records.Columns, optional: records.Columns, **keywords: Any) -> Content[pd.DataFrame]:
+    types = columns | optional
+
     def read(path: Path) -> pd.DataFrame:
-        return pd.read_csv(path, float_precision="round_trip", **keywords)
+        with open_plain(path) as file:
+            if not file.readline(WIDEST).endswith(b"\n"):
+                raise DamagedError(path, "no names of columns in its first line")
+            file.seek(0)
+            table = pd.read_csv(
+                file, dtype=types, usecols=types.__contains__, index_col=False, float_precision="round_trip", **keywords
+            )
+        if missing := [name for name in columns if name not in table]:
+            raise DamagedError(path, f"no column {missing[0]}")
+        return table
 
     return Content(name, lambda path, table: table.to_csv(path, index=False), read)
 
 
-def _json(name: str) -> Content[Any]:
-    return Content(name, write_json, lambda path: json.loads(path.read_text(encoding="utf-8")))
+def _json(name: str, record: TypeAdapter[Any]) -> Content[Any]:
+    return Content(name, write_json, lambda path: read_json(path, record))
 
 
 def _read_verdict(path: Path) -> Verdict:
-    return Verdict(**json.loads(path.read_text(encoding="utf-8")))
+    said = read_json(path, records.VERDICT)
+    if len(said.top) != len(said.energies):
+        raise DamagedError(path, f"{len(said.top)} crystals lead, with {len(said.energies)} energies")
+    return said
 
 
 def _write_crystals(path: Path, crystals: list[Atoms]) -> None:
@@ -97,45 +122,64 @@ def _write_crystals(path: Path, crystals: list[Atoms]) -> None:
 
 
 def _read_crystals(path: Path) -> list[Atoms]:
-    from ase.io import read
+    """Atoms, energy, forces, stress and what `_KNOWN` names; whatever else a file holds stays there."""
+    from ase.io.extxyz import key_val_str_to_dict
 
-    crystals: list[Atoms] = read(path, index=":")
-    return crystals
+    from csp_al.structure_files import extxyz_frames
+
+    return [_crystal(frame, path) for frame in extxyz_frames(read_plain(path).decode(), key_val_str_to_dict)]
+
+
+def _crystal(frame: Atoms | str, path: Path) -> Atoms:
+    from ase import Atoms
+    from ase.calculators.singlepoint import SinglePointCalculator
+
+    if isinstance(frame, str):
+        raise DamagedError(path, frame)
+    crystal = Atoms(frame.numbers, positions=frame.positions, cell=frame.cell, pbc=True)
+    found = {name: frame.calc.results[name] for name in ("energy", "forces", "stress")}
+    if not all(np.isfinite(one).all() for one in (frame.positions, frame.cell.array, *found.values())):
+        raise DamagedError(path, "numbers that are not finite")
+    if crystal.cell.rank < 3:
+        raise DamagedError(path, "a cell without volume")
+    crystal.calc = SinglePointCalculator(crystal, **found)
+    crystal.info |= {key: int(frame.info[key]) for key in _KNOWN}
+    return crystal
 
 
 # elsewhere, and of every cycle: label
 LABELS: Final = _arrays("labels.h5", Labels)
 # elsewhere
-SOURCES: Final = _table("table.csv", keep_default_na=False)
+SOURCES: Final = _table("table.csv", records.SOURCES, {}, keep_default_na=False)
 """Id, source, place, known, status, reason of each label from elsewhere."""
 # pool
 CANDIDATES: Final = _arrays("structures.h5", Structures)
-ORIGINS: Final = _table("table.csv")
+ORIGINS: Final = _table("table.csv", records.ORIGINS, {"searched": "bool"})
 """Where each candidate is from, see `csp_al.generate.generate_pool`."""
 # check
-CHECK: Final = _json("check.json")
+CHECK: Final = _json("check.json", records.CHECK)
 """``evaluations`` beside labels, and ``slopes``."""
 # label
-LABEL_TASKS: Final = _table("labels.csv")
+LABEL_TASKS: Final = _table("labels.csv", records.LABEL_TASKS, {"source": "str"})
 """Candidate, task, status, reason, cost_s of each label, and its source where it is from elsewhere."""
-WALK_FORWARD: Final = _json("walk_forward.json")
+WALK_FORWARD: Final = _json("walk_forward.json", records.WALK_FORWARD)
 """How well the labels had been predicted; not in the first cycle."""
-CHECKS: Final = _json("checks.json")
+CHECKS: Final = _json("checks.json", records.ANYTHING)
 """How far labels from elsewhere were from what the reference says."""
 # train, beside what the ensemble writes
-LEARNING_CURVE: Final = _table("learning_curve.csv")
-TRAINING: Final = _json("training.json")
+LEARNING_CURVE: Final = _table("learning_curve.csv", records.LEARNING_CURVE, {})
+TRAINING: Final = _json("training.json", records.ANYTHING)
 # relax
 RELAXED: Final = _arrays("relaxed.h5", Relaxed)
 # rank
-RANKING: Final = _table("ranking.csv")
+RANKING: Final = _table("ranking.csv", records.RANKING, {})
 # verdict
 VERDICT: Final = Content("verdict.json", lambda path, verdict: write_json(path, asdict(verdict)), _read_verdict)
 # select
 PICKS: Final = _arrays("picks.h5", Picks)
 PREDICTED: Final = _arrays("predicted.h5", Prediction)
 # winners
-RESULTS: Final = _json("results.json")
-RESULT_TABLE: Final = _table("table.csv")
-SUMMARY: Final = _json("summary.json")
+RESULTS: Final = _json("results.json", records.RESULTS)
+RESULT_TABLE: Final = _table("table.csv", {}, {})
+SUMMARY: Final = _json("summary.json", records.SUMMARY)
 CRYSTALS: Final = Content("winners.extxyz", _write_crystals, _read_crystals)

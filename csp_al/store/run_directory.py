@@ -21,15 +21,16 @@ from contextlib import nullcontext
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, NotRequired
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
+from typing_extensions import TypedDict
 
 from csp_al import claim
 from csp_al.campaign.messages import findings
 from csp_al.campaign.models import Campaign
 from csp_al.campaign.section import Trust
-from csp_al.files import DamagedError, read_sealed, write_atomically, write_sealed
+from csp_al.files import DamagedError, read_sealed, validated, write_atomically, write_sealed
 from csp_al.importing import beside
 from csp_al.store.lock import LOCK
 from csp_al.store.stages import is_published, manifest
@@ -42,6 +43,17 @@ FIRST, LAST = ("elsewhere", "pool", "check"), "winners"
 PACKAGES = ("csp_al", "ase", "gpaw", "gpaw-data", "matscipy", "numpy", "pymatgen", "pyxtal", "schnetpack",
             "scikit-learn", "scipy", "spglib", "torch")  # fmt: skip
 STOP_REQUEST = "STOP"
+
+
+class _Provenance(TypedDict):
+    """What others ask for."""
+
+    folder: NotRequired[str]
+    programs: NotRequired[dict[str, str]]
+    seed: NotRequired[int | None]
+
+
+_PROVENANCE: Final = TypeAdapter(_Provenance)
 Place = tuple[int | None, str, Path]
 """Cycle (None outside the cycles), name and folder of a stage."""
 
@@ -91,7 +103,11 @@ def read_campaign_of(run: Path, *, trust: Trust = False) -> Campaign:
 
 def folder_of_campaign(run: Path) -> Path:
     """Where the campaign file was when the run began, if that is still there; else the run directory."""
-    return next((path for path in [Path(_provenance(run).get("folder", run))] if path.is_dir()), run)
+    folder = Path(_provenance(run).get("folder", run))
+    try:
+        return folder if folder.is_dir() else run
+    except OSError:  # a name that no folder can have, or one that may not be looked at
+        return run
 
 
 def programs_of(run: Path) -> dict[str, str]:
@@ -107,8 +123,10 @@ def seed_of(run: Path) -> int | None:
 
 
 def _provenance(run: Path) -> dict[str, Any]:
+    path = run / PROVENANCE
     try:
-        return read_sealed(run / PROVENANCE, "provenance")
+        known: Any = validated(_PROVENANCE, read_sealed(path, "provenance"), path)
+        return dict(known)
     except (FileNotFoundError, DamagedError):  # a driver refuses what is damaged, or mends it
         return {}
 

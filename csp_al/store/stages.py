@@ -15,11 +15,33 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Annotated, Any, Final
 
-from csp_al.files import DamagedError, digest, make_directory, read_sealed, sha256, sync_directory, write_sealed
+from pydantic import Field, FiniteFloat, TypeAdapter
+from typing_extensions import TypedDict
+
+from csp_al.files import (
+    DamagedError,
+    digest,
+    make_directory,
+    read_sealed,
+    sha256,
+    sync_directory,
+    validated,
+    write_sealed,
+)  # fmt: skip
 
 MANIFEST = "manifest.json"
+
+
+class _Manifest(TypedDict):
+    files: dict[str, str]
+    after: str | None
+    needs: Annotated[list[str], Field(fail_fast=True)] | None
+    seconds: FiniteFloat
+
+
+_MANIFEST: Final = TypeAdapter(_Manifest)
 
 
 class UnconnectedError(DamagedError):
@@ -82,13 +104,10 @@ def manifest(folder: Path) -> dict[str, Any]:
         content = read_sealed(folder / MANIFEST, "manifest")
     except FileNotFoundError as error:
         raise DamagedError(folder / MANIFEST, "the file is missing") from error
-    if not isinstance(content.get("files"), dict) or not {"after", "needs", "seconds"} <= content.keys():
-        raise DamagedError(folder / MANIFEST, "not readable")
-    if not isinstance(content["needs"], list | None):
-        raise DamagedError(folder / MANIFEST, "not readable")
+    validated(_MANIFEST, content, folder / MANIFEST)
     for name in (*content["files"], *(content["needs"] or ())):
         if not _is_inside(name):
-            raise DamagedError(folder / MANIFEST, f"the name {name!r} leads out of the folder")
+            raise DamagedError(folder / MANIFEST, f"the name {name[:100]!r} leads out of the folder")
     return content
 
 
@@ -126,9 +145,9 @@ def history(folder: Path | None) -> str | None:
     return digest({"files": content["files"], "after": content["after"]})
 
 
-def _is_inside(name: object) -> bool:
-    path = PurePosixPath(name if isinstance(name, str) else "")
-    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts
+def _is_inside(name: str) -> bool:
+    path = PurePosixPath(name)
+    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts and "\0" not in str(path)
 
 
 def _flush(path: Path) -> None:

@@ -1,0 +1,150 @@
+"""What the JSON files and the tables of a stage hold: their keys and columns, and of what type.
+
+    read_json(folder / "results.json", RESULTS)
+
+A run directory may be a stranger's: all is checked once, where it is read. Further keys are left out.
+"""
+
+from __future__ import annotations
+
+from typing import (
+    Annotated,
+    Any,
+    Final,
+    NotRequired,  # that of typing is too old for pydantic in Python 3.11
+    TypeVar,
+)
+
+from pydantic import Field, TypeAdapter
+from typing_extensions import TypedDict
+
+from csp_al.interfaces import Verdict
+
+T = TypeVar("T")
+Whole = Annotated[int, Field(strict=True, ge=-(2**63), lt=2**63)]
+"""An integer that a table can hold."""
+Truth = Annotated[bool, Field(strict=True)]
+Rows = Annotated[list[T], Field(fail_fast=True)]  # a million wrong ones would be a million errors
+FileName = Annotated[str, Field(pattern=r"^\w[\w.+-]*$", max_length=200)]
+"""A name that leads nowhere else, and that no terminal acts upon."""
+
+
+class SpaceGroup(TypedDict):
+    """Of the International Tables."""
+
+    symbol: str
+    number: Whole
+
+
+class ResultRow(TypedDict):
+    """A ranked crystal, relaxed by the reference; energies in eV/atom, volume in Å^3/atom, fmax in eV/Å."""
+
+    rank: Whole
+    id: Whole
+    formula: str
+    n_atoms: Whole
+    energy_per_atom: float
+    energy_above_best: float
+    predicted_energy_per_atom: float
+    predicted_sigma: float
+    space_group: SpaceGroup
+    volume_per_atom: float
+    fmax: float
+    converged: Truth
+    times_reached: Whole
+    cycle: Whole
+    cif: FileName
+
+
+class Failed(TypedDict):
+    """A candidate whose final relaxation failed, and why; its predicted energy (eV/atom) is not in older runs."""
+
+    id: Whole
+    reason: str
+    predicted_energy_per_atom: NotRequired[float | None]
+
+
+class Evaluations(TypedDict):
+    """Calls of the reference by purpose."""
+
+    check: Whole
+    labels: Whole
+    final_relaxations: Whole
+    all: Whole
+
+
+class LabelCounts(TypedDict):
+    """Labels that the campaign asked for itself, and those that it began with."""
+
+    asked_for: Whole
+    from_elsewhere: Whole
+
+
+class Summary(TypedDict):
+    """Why the search stopped, what it took, what failed, and which candidates came to be the same crystal."""
+
+    stop: str | None
+    evaluations: Evaluations
+    labels: LabelCounts
+    failed: Rows[Failed]
+    merged: Rows[Rows[Whole]]
+
+
+class SlopeRow(TypedDict):
+    """A `csp_al.reference.derivatives.Slope`."""
+
+    what: str
+    said: float
+    found: float
+    unit: str
+    least: tuple[float, float]
+
+
+class Check(TypedDict):
+    """What the check of the reference took and found."""
+
+    evaluations: Whole
+    slopes: Rows[SlopeRow]
+
+
+class WalkForward(TypedDict):
+    """Figures of `csp_al.select.walk_forward`, those that are shown; None where there is nothing to compare."""
+
+    labels: Whole
+    compared: Whole
+    energy_mae_mev_per_atom: float | None
+    energy_rmse_mev_per_atom: float | None
+    energy_within_1_sigma: float | None
+    energy_within_2_sigma: float | None
+    forces_mae_ev_per_angstrom: float | None
+    forces_rmse_ev_per_angstrom: float | None
+    stress_mae_gpa: float | None
+    stress_rmse_gpa: float | None
+
+
+RESULTS: Final = TypeAdapter(Rows[ResultRow])
+SUMMARY: Final = TypeAdapter(Summary)
+CHECK: Final = TypeAdapter(Check)
+WALK_FORWARD: Final = TypeAdapter(WalkForward)
+VERDICT: Final = TypeAdapter(Verdict)
+ANYTHING: Final[TypeAdapter[Any]] = TypeAdapter(Any)
+
+Columns = dict[str, str]
+"""Names of columns, and their types."""
+
+ORIGINS: Final[Columns] = {
+    "id": "int64", "origin": "str", "asked_group": "Int64", "space_group": "str", "space_group_number": "Int64",
+    "n_atoms": "int64", "volume_per_atom": "float64", "note": "str",
+}  # fmt: skip
+LABEL_TASKS: Final[Columns] = {
+    "candidate": "int64", "task": "str", "status": "str", "reason": "str", "cost_s": "float64",
+}  # fmt: skip
+SOURCES: Final[Columns] = {
+    "id": "int64", "source": "str", "place": "str", "known": "bool", "status": "str", "reason": "str",
+}  # fmt: skip
+LEARNING_CURVE: Final[Columns] = {"epoch": "int64", "member": "int64", "training": "float64", "validation": "float64"}
+RANKING: Final[Columns] = {
+    "id": "int64", "energy_per_atom": "float64", "sigma_per_atom": "float64", "score": "float64",
+    "max_force": "float64", "max_force_sigma": "float64", "volume_per_atom": "float64", "cluster": "int64",
+    "basin": "int64", "reason": "str", "steps": "int64", "trusted": "bool",
+}  # fmt: skip

@@ -1,0 +1,179 @@
+"""Whatever is in a run directory: every verb that looks at it answers, or says what is wrong."""
+
+from __future__ import annotations
+
+import io
+import json
+import resource
+import shutil
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hostile import forge, spoil
+from typer.testing import CliRunner
+
+from csp_al.cli import app
+from csp_al.files import DamagedError, read_sealed, sha256, write_sealed
+from csp_al.potential.ensemble import load_ensemble, new_ensemble
+from csp_al.potential.schnet import SchnetPotential
+from csp_al.structure_files import read_structures
+
+KEPT = Path(__file__).parent / "data" / "run-format-4"
+EXPORTS = "cif,poscar,extxyz,ase-db"
+MOST = 1_000_000_000
+"""Bytes of memory that a look may take."""
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch) -> Path:
+    """Where verbs run: beside the run directory, whose own copy of the campaign would make a folder if it were run."""
+    monkeypatch.chdir(tmp_path)
+    renewed(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def bounded():
+    """The address space of this process has room for so much more."""
+    if sys.platform != "linux":
+        yield
+        return
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MOST, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def renewed(folder: Path) -> Path:
+    run = folder / "run"
+    shutil.rmtree(run, ignore_errors=True)
+    shutil.copytree(KEPT, run)
+    settings = read_sealed(run / "resolved.json", "settings")
+    settings["campaign"]["reference"] |= {"calculator": "os.mkdir", "parameters": {"path": str(folder / "executed")}}
+    write_sealed(run / "resolved.json", "settings", settings)
+    return run
+
+
+def csp_al(*words: str):
+    return CliRunner().invoke(app, list(words))
+
+
+def look(place: Path, verbs: list[list[str]], done: list[str]) -> None:
+    """Call the verbs, and see that each ends well."""
+    for verb in verbs:
+        outside = {path.name for path in place.iterdir()} - {"export"}
+        ended = csp_al(*verb)
+        told = f"{done}\n{verb}: {ended.exit_code}, {ended.exception!r}\n{ended.output[-2000:]}"
+        assert ended.exit_code in (0, 2) or (verb[0] == "resume" and ended.exit_code == 3), told
+        assert ended.exception is None or isinstance(ended.exception, SystemExit), told
+        assert ended.exit_code == 0 or ended.output.strip(), told
+        assert not {letter for letter in ended.output if not letter.isprintable()} - {"\n", "\t"}, told
+        assert {path.name for path in place.iterdir()} - {"export"} == outside, told
+        if verb[-1] == "--json" and ended.exit_code == 0:
+            json.loads(ended.stdout, parse_constant=pytest.fail)
+
+
+def verbs_on(run: str) -> list[list[str]]:
+    exports = [["export", run, "--format", EXPORTS, "--what", what] for what in ("winners", "labels", "pool")]
+    return [
+        ["status", run], ["status", run, "--json"], ["results", run], ["results", run, "--csv"],
+        ["results", run, "--json"], *exports, ["stop", run], ["plan", "plain.yaml", "--directory", run],
+        ["resume", run],
+    ]  # fmt: skip
+
+
+def survive(place: Path, numbers: range, seed: int) -> None:
+    shutil.copy(KEPT / "campaign.yaml", place / "plain.yaml")
+    for number in numbers:
+        run = renewed(place)
+        done = list(spoil(run, np.random.default_rng([seed, number])))
+        look(place, verbs_on("run"), [f"number {number}", *done])
+        shutil.rmtree(place / "export", ignore_errors=True)
+
+
+def test_thirty_hostile_runs_end_in_an_answer_or_a_refusal(place, bounded):
+    survive(place, range(30), 1)
+
+
+@pytest.mark.long
+def test_five_hundred_hostile_runs_end_in_an_answer_or_a_refusal(place, bounded):
+    survive(place, range(500), 2)
+
+
+# --- what one file can do
+
+
+def test_columns_that_are_announced_and_not_there_take_no_memory(place, bounded):
+    path = place / "run" / "winners" / "winners.extxyz"
+    path.write_text(path.read_text().replace("pos:R:3", "pos:R:3000000000"))
+    forge(place / "run")
+    refused = csp_al("export", "run", "--format", "extxyz")
+    assert refused.exit_code == 2
+    assert "winners.extxyz: lines 1 to 4: no frame of extxyz" in refused.output
+    (place / "labels.xyz").write_bytes(path.read_bytes())
+    assert all("no frame" in str(frame) for frame in read_structures(place / "labels.xyz"))
+
+
+def test_row_of_a_result_without_a_key_is_named(place):
+    path = place / "run" / "winners" / "results.json"
+    rows = json.loads(path.read_text())
+    del rows[1]["space_group"]["number"]
+    path.write_text(json.dumps(rows))
+    forge(place / "run")
+    for verb in (["status", "run"], ["results", "run", "--csv"], ["export", "run", "--format", "cif"]):
+        refused = csp_al(*verb)
+        assert refused.exit_code == 2
+        assert "results.json: 1.space_group.number: Field required" in refused.output
+
+
+def test_file_of_holes_is_refused_before_it_is_read(tmp_path):
+    with (tmp_path / "holes").open("wb") as file:
+        file.truncate(10**12)
+    with pytest.raises(DamagedError, match="hardly any were written"):
+        sha256(tmp_path / "holes")
+
+
+def test_packed_weights_and_pickles_that_ask_for_room_are_refused_unread(tmp_path, bounded):
+    section = SchnetPotential(members=2, features=8, interactions=1, cutoff=4.0)
+    new_ensemble(section, [1], torch.device("cpu")).save(tmp_path)
+    weights = tmp_path / "weights.pt"
+    with (
+        zipfile.ZipFile(io.BytesIO(weights.read_bytes())) as whole,
+        zipfile.ZipFile(weights, "w", zipfile.ZIP_DEFLATED) as packed,
+    ):
+        for name in whole.namelist():
+            packed.writestr(name, whole.read(name) + b"\0" * (300_000_000 if name.endswith("/data/0") else 0))
+    assert weights.stat().st_size < 1_000_000
+    for _ in range(2):
+        with pytest.raises(DamagedError, match="no weights, or packed ones"):
+            load_ensemble(tmp_path, section, torch.device("cpu"))
+        torch.save({"a": Room()}, weights)
+
+
+class Room:
+    """A pickle that takes 100 GB when it is read."""
+
+    def __reduce__(self):
+        return bytearray, (10**11,)
+
+
+def test_table_of_a_million_columns_is_refused_at_once(place):
+    path = place / "run" / "pool" / "table.csv"
+    path.write_text("".join(f"{line}{',x' * 1_000_000}\n" for line in path.read_text().splitlines()[:2]))
+    forge(place / "run")
+    refused = csp_al("export", "run", "--format", "cif", "--what", "pool")
+    assert refused.exit_code == 2
+    assert "table.csv: no names of columns in its first line" in refused.output
+
+
+def test_living_driver_of_an_odd_name_is_asked_to_stop_in_plain_letters(place):
+    claim = {"host": "\x1b[2Jnode\x07", "pid": 1, "start": "x", "token": "\x1b"}
+    (place / "run" / "LOCK").write_text(json.dumps(claim))
+    asked = csp_al("stop", "run")
+    assert asked.exit_code == 0
+    assert "on \ufffd[2Jnode\ufffd to stop" in asked.output
