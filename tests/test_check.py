@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tempfile
 
 import numpy as np
 import pytest
@@ -157,7 +158,8 @@ def test_check_costs_four_evaluations_and_is_told_by_doctor(tmp_path):
         ("force: nan", "al4.yaml:3:36: reference.calculator: no verdict: not every single point has a result"),
     ],
 )
-def test_doctor_ends_with_status_1_where_slopes_differ_or_are_not_there(tmp_path, parameters, said):
+def test_doctor_ends_with_status_1_where_slopes_differ_or_are_not_there(tmp_path, monkeypatch, parameters, said):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # what it keeps to be looked at
     (tmp_path / "odd_slopes.py").write_text(CALCULATORS)
     file = tmp_path / "al4.yaml"
     file.write_text(CAMPAIGN.format(parameters=parameters))
