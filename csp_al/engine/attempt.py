@@ -20,11 +20,12 @@ from typing import Final
 
 from csp_al.campaign.machine import Machine
 from csp_al.engine.calculation import OUTCOME, be_the_attempt, begun, reference_section, write_outcome
+from csp_al.engine.deadline import Deadline
 from csp_al.engine.output_log import take_in
 from csp_al.engine.pipes import high_pipe
 from csp_al.files import DamagedError, OtherVersionError, forget_temporaries, read_sealed
 from csp_al.interfaces import Failure, Reason, Status, Task
-from csp_al.reference.children import adopt_orphans, descendants, end_all
+from csp_al.reference.children import adopt_orphans, any_stopped, descendants, end_all
 from csp_al.reference.evaluate import TRAJECTORY
 from csp_al.reference.ladder import AnyRemedy, as_told, in_force
 from csp_al.results import Outcome, outcome_of
@@ -119,7 +120,7 @@ def _watch(
     child: int, pipe: int, printed: int, directory: Path, limit: float, heartbeat: Callable[[], None]
 ) -> tuple[Reason, float]:
     """Wait for the child, killing it when one evaluation takes too long: why there is no result, and core seconds."""
-    progress, deadline = -1, 0.0
+    progress, deadline = -1, Deadline(limit, any_stopped)
     pipes, wait = [pipe, printed], LOOK
     while True:
         readable = select.select(pipes, [], [], wait)[0]
@@ -134,8 +135,9 @@ def _watch(
         heartbeat()
         grown = _size(directory / TRAJECTORY)
         if grown != progress:
-            progress, deadline = grown, time.monotonic() + limit
-        if time.monotonic() > deadline:
+            progress = grown
+            deadline.restart()
+        if deadline.is_over():
             os.kill(child, signal.SIGKILL)
             _, _, usage = os.wait4(child, 0)
             words = f"one evaluation took longer than {limit:g} s (reference.time_limit)"

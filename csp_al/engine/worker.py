@@ -104,7 +104,8 @@ def _climb(task: Task, folder: Path, mine: Path, machine: Machine) -> None:
         started=started,
         finished=_now(),
     )
-    publish_result(folder, result)
+    if not claim.is_lost(mine):  # this process slept, and another has the task, or the folder was moved
+        publish_result(folder, result)
 
 
 def _forget_those_without_room(folder: Path, attempts: list[Outcome]) -> None:

@@ -67,6 +67,15 @@ def descendants() -> set[psutil.Process]:
     return found
 
 
+def any_stopped() -> bool:
+    """Whether a process below this one is suspended, as schedulers do with jobs that make room for others."""
+    for process in descendants():
+        with suppress(psutil.Error):  # it ends while it is looked at
+            if process.status() == psutil.STATUS_STOPPED:
+                return True
+    return False
+
+
 def end_all(find: Callable[[], set[psutil.Process]]) -> None:
     """Kill what is found, and look again, until nothing is: what is being killed may start another."""
     deadline = time.monotonic() + PATIENCE
