@@ -18,7 +18,6 @@ import numpy as np
 import pytorch_lightning as pl
 import silicon
 import torch
-import torchmetrics
 
 from csp_al.potential.devices import resolve_device
 from csp_al.potential.ensemble import new_ensemble
@@ -99,8 +98,7 @@ def _model() -> spk.model.NeuralNetworkPotential:
 
 
 def _output(name: str, weight: float) -> spk.task.ModelOutput:
-    metrics = {"mae": torchmetrics.MeanAbsoluteError()}
-    return spk.task.ModelOutput(name=name, loss_fn=torch.nn.MSELoss(), loss_weight=weight, metrics=metrics)
+    return spk.task.ModelOutput(name=name, loss_fn=torch.nn.MSELoss(), loss_weight=weight, metrics={})
 
 
 def _inputs(labels: Labels, shift: float) -> list[dict[str, torch.Tensor]]:
