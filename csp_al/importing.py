@@ -4,10 +4,14 @@ find_named("ase.calculators.tersoff.Tersoff.from_lammps")
 
 with beside(Path("campaigns")):
 find_named("my_module.my_calculator")  # of campaigns/my_module.py
+
+with looking_only():
+find_named("my_module.my_calculator")  # UnaskedError, if it is there: it is found and parsed, and not run
 """
 
 from __future__ import annotations
 
+import ast
 import difflib
 import importlib
 import pkgutil
@@ -19,9 +23,12 @@ from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import module_from_spec
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Final
 
 _first: ContextVar[Path | None] = ContextVar("folder of the campaign file", default=None)
+_looking: ContextVar[bool] = ContextVar("nothing that a campaign file names is run", default=False)
+OURS: Final = ("ase", "csp_al")
+"""Packages whose import runs nobody else's code."""
 _loaded: dict[str, str] = {}
 """Files of the modules that were found beside a campaign file: another campaign may have another of this name."""
 
@@ -30,12 +37,22 @@ class ImportPathError(ValueError):
     """An import path leads nowhere, or what it leads to cannot be imported; the message is one line."""
 
 
+class UnaskedError(ImportPathError):
+    """An import path leads to what is not run while nobody asks for it; the message says what and where it is."""
+
+    def __init__(self, path: str, where: str) -> None:
+        super().__init__(f"{path} ({where}) was found, and is not run here: it is code of yours, or starts programs")
+
+
 def find_named(path: str) -> Any:
     """What a dotted path names within a module, attributes of classes included.
 
-    Raises ImportPathError, with what was meant perhaps, when the module or the attribute does not exist.
+    Raises ImportPathError, with what was meant perhaps, when the module or the attribute does not exist, and
+    UnaskedError where it does and this is but a look.
     """
     with here_too():
+        if _looking.get() and path.partition(".")[0] not in OURS:
+            raise UnaskedError(path, _place_of(path))
         module, attributes = _import_longest(path)
     found: Any = module
     for depth, attribute in enumerate(attributes):
@@ -58,6 +75,21 @@ def beside(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
+def looking_only() -> Iterator[None]:
+    """While this lasts no module is imported for a path that names it, but for those of ASE and of csp_al."""
+    before = _looking.set(True)
+    try:
+        yield
+    finally:
+        _looking.reset(before)
+
+
+def is_looking() -> bool:
+    """Whether nothing that a campaign file names may be run now."""
+    return _looking.get()
+
+
+@contextmanager
 def here_too() -> Iterator[None]:
     """While this lasts modules beside the campaign file and in the current folder can be imported, after all others."""
     places = dict.fromkeys(str(place.resolve()) for place in (_first.get(), Path.cwd()) if place)
@@ -69,6 +101,12 @@ def here_too() -> Iterator[None]:
         for place in added:
             if place in sys.path:
                 sys.path.remove(place)
+
+
+def is_beside(path: str) -> bool:
+    """Whether the module that a path begins with lies beside the campaign file."""
+    folder = _first.get()
+    return folder is not None and _spec_in(str(folder.resolve()), path.partition(".")[0]) is not None
 
 
 def which_of_several(path: str) -> str:
@@ -107,11 +145,70 @@ def _load_from_beside(name: str) -> None:
     _loaded[name] = spec.origin
 
 
-def _import_longest(path: str) -> tuple[ModuleType, list[str]]:
-    """The longest prefix of a dotted path that is a module, and the names after it."""
+def _place_of(path: str) -> str:
+    """The file that a path leads to, which is parsed and not run. Raises ImportPathError."""
+    names = _names_in(path)
+    spec, locations = None, None
+    for depth in range(1, len(names) + 1):
+        inner = _unloaded(".".join(names[:depth]), locations)
+        if inner is None:
+            break
+        spec, locations = inner, inner.submodule_search_locations
+        if locations is None:
+            break
+    if spec is None:
+        raise ImportPathError(_no_module(path, names[0]))
+    rest = names[spec.name.count(".") + 1 :]
+    if not rest:
+        raise ImportPathError(f"{path} is a module; name a class or a function in it")
+    place = spec.origin or "a folder"
+    if place.endswith(".py") and (wrong := _lacks(Path(place), rest[0])):
+        raise ImportPathError(f"{path}: {wrong}")
+    return place
+
+
+def _unloaded(name: str, locations: Iterable[str] | None) -> ModuleSpec | None:
+    """Where a module is, found without running the package that it is in."""
+    folder = _first.get()
+    if locations is None and folder and (found := _spec_in(str(folder.resolve()), name)):
+        return found
+    places = None if locations is None else list(locations)
+    return next((spec for finder in sys.meta_path if (spec := finder.find_spec(name, places))), None)
+
+
+def _lacks(file: Path, name: str) -> str:
+    """What is wrong with a source that should define a name; empty if it does, as far as can be seen."""
+    try:
+        tree = ast.parse(file.read_bytes())
+    except SyntaxError as error:
+        return f"{file}:{error.lineno}: {error.msg}"
+    except (OSError, ValueError, RecursionError) as error:
+        return f"{file} cannot be read ({error})"
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.alias):
+            found.add(node.asname or node.name.partition(".")[0])
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+    return "" if found & {name, "*", "__getattr__"} else f"{file} has no {name!r}{_did_you_mean(name, found)}"
+
+
+def _names_in(path: str) -> list[str]:
     names = path.split(".")
     if not all(name.isidentifier() for name in names):
         raise ImportPathError(f"{path!r} is no import path; write e.g. ase.calculators.emt.EMT")
+    return names
+
+
+def _no_module(path: str, name: str) -> str:
+    return f"{path}: no module {name!r}; put it beside the campaign file, install it, or correct the name"
+
+
+def _import_longest(path: str) -> tuple[ModuleType, list[str]]:
+    """The longest prefix of a dotted path that is a module, and the names after it."""
+    names = _names_in(path)
     module: ModuleType | None = None
     for depth in range(1, len(names) + 1):
         prefix = ".".join(names[:depth])
@@ -123,8 +220,7 @@ def _import_longest(path: str) -> tuple[ModuleType, list[str]]:
             if error.name != prefix:
                 raise ImportPathError(f"importing {prefix} failed: {error}") from error
             if module is None:
-                msg = f"{path}: no module {prefix!r}; put it beside the campaign file, install it, or correct the name"
-                raise ImportPathError(msg) from error
+                raise ImportPathError(_no_module(path, prefix)) from error
             if depth < len(names) and not hasattr(module, names[depth - 1]):
                 hint = _did_you_mean(names[depth - 1], [*dir(module), *_submodules(module)])
                 raise ImportPathError(f"{path}: no module {prefix!r}{hint}") from error

@@ -370,14 +370,14 @@ def test_campaign_goes_on_whatever_becomes_of_single_labels(tmp_path, machine, m
         return CliRunner().invoke(app, [*words, "--machine", "here.yaml"])
 
     shutil.rmtree(run / "winners")
-    for words in (("run", "al2.yaml"), ("resume", "runs/al2")):
+    for words in (("run", "al2.yaml"), ("resume", "runs/al2", "--trust")):
         taken_up = again(*words)
         assert taken_up.exit_code == 0, taken_up.output
     pseudo(tmp_path / "pseudos", "Al", valence=3.1)
     changed = again("run", "al2.yaml")
     assert changed.exit_code == 2
     assert "reference.checksums.Al: " in changed.stderr
-    resumed = again("resume", "runs/al2")
+    resumed = again("resume", "runs/al2", "--trust")
     assert resumed.exit_code == 2
     assert "Al.upf of Al is not the file that checksums tell of" in resumed.stderr
 

@@ -17,9 +17,11 @@ from hostile import forge, spoil
 from typer.testing import CliRunner
 
 from csp_al.cli import app
+from csp_al.cli.trust import UntrustedError, how_to_continue, refuse_code
 from csp_al.files import DamagedError, read_sealed, sha256, write_sealed
 from csp_al.potential.ensemble import load_ensemble, new_ensemble
 from csp_al.potential.schnet import SchnetPotential
+from csp_al.store.run_directory import read_campaign_of
 from csp_al.structure_files import read_structures
 
 KEPT = Path(__file__).parent / "data" / "run-format-4"
@@ -177,3 +179,35 @@ def test_living_driver_of_an_odd_name_is_asked_to_stop_in_plain_letters(place):
     asked = csp_al("stop", "run")
     assert asked.exit_code == 0
     assert "on \ufffd[2Jnode\ufffd to stop" in asked.output
+
+
+# --- what a run directory names outside of it
+
+
+def test_resume_opens_nothing_outside_that_the_directory_names_unless_trusted(place):
+    (place / "secret.cif").write_text("mine")
+    settings = read_sealed(place / "run" / "resolved.json", "settings")
+    settings["campaign"]["reference"] = {"kind": "espresso"}
+    settings["campaign"]["pool"]["seeds"] = [str(place / "secret.cif")]
+    settings["campaign"]["labels"] = ["../old"]
+    write_sealed(place / "run" / "resolved.json", "settings", settings)
+    campaign, run = read_campaign_of(place / "run"), place / "run"
+    with pytest.raises(UntrustedError, match=r"labels: \.\./old, which this command would open"):
+        refuse_code(campaign, run)
+    (run / "elsewhere").mkdir()
+    refuse_code(campaign, run)  # the pool is there already
+    shutil.rmtree(run / "pool")
+    refused = csp_al("resume", "run")
+    assert refused.exit_code == 2
+    assert f"pool.seeds: {place / 'secret.cif'}, which this command would open" in refused.output
+    assert how_to_continue(campaign, run).endswith(" --trust")
+    inside = campaign.pool.model_copy(update={"seeds": (str(run / "seed.cif"),)})
+    refuse_code(campaign.model_copy(update={"pool": inside}), run)
+
+
+def test_resume_asks_before_it_reads_pseudopotentials_of_a_folder_that_the_directory_names(place):
+    settings = read_sealed(place / "run" / "resolved.json", "settings")
+    settings["campaign"]["reference"] = {"kind": "espresso", "pseudo_dir": "~/private"}
+    write_sealed(place / "run" / "resolved.json", "settings", settings)
+    with pytest.raises(UntrustedError, match=r"reference\.pseudo_dir: .*/private, which this command would open"):
+        refuse_code(read_campaign_of(place / "run"), place / "run")

@@ -17,6 +17,7 @@ from csp_al import objective
 from csp_al.campaign.constraints import conflicts, distance_key, min_distances
 from csp_al.campaign.errors import Finding, KeyPath, shown
 from csp_al.campaign.models import Budget, LabelFile, Pool, Select, Stop, species_counts
+from csp_al.campaign.open_section import Kept
 from csp_al.campaign.potentials import PotentialSection, potential_kind
 from csp_al.campaign.references import ReferenceSection
 from csp_al.campaign.section import Section
@@ -93,6 +94,8 @@ def _labels(files: tuple[LabelFile, ...], folder: Path) -> Iterator[Finding]:
 
 
 def _potential(potential: PotentialSection, pool: Any, larger: Any) -> Iterator[Finding]:
+    if isinstance(potential, Kept):  # nothing is known of it
+        return
     gives = potential_kind(potential).gives(potential)
     yield from lacking(gives)
     yield from too_heavy(potential)

@@ -20,7 +20,8 @@ from pydantic_core import CoreSchema, core_schema
 
 from csp_al.campaign.errors import Finding, Misfit, shown
 from csp_al.campaign.section import Section, Trust
-from csp_al.kinds import BrokenKindError, UnknownKindError, find, is_ours, names
+from csp_al.importing import is_looking
+from csp_al.kinds import BrokenKindError, UnknownKindError, find, installed, is_ours, names
 from csp_al.spelling import did_you_mean
 
 _SAYS_KIND: Final[JsonSchemaValue] = {"required": ["kind"]}
@@ -67,7 +68,7 @@ class OfKind:
         return f"unknown word {shown(name)}{hint or '; allowed: ' + ', '.join(allowed)}"
 
     def _trusted(self, name: str, info: ValidationInfo) -> bool:
-        trust: Trust = (info.context or {}).get("trust", True)
+        trust: Trust = (info.context or {}).get("trust", not is_looking() or name in installed(self.group))
         return trust if isinstance(trust, bool) else (self.group, name) in trust
 
     def _validate(self, value: Any, info: ValidationInfo, base: type[Section]) -> Section:

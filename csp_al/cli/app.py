@@ -8,6 +8,7 @@ the verbs, so that `--help` answers at once.
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -34,6 +35,9 @@ MachineName = Annotated[
 Repair = Annotated[bool, typer.Option("--repair", help="set aside what is damaged and do it again")]
 Trust = Annotated[
     bool, typer.Option("--trust", help="the run directory is mine: its code, its file names, its links may be followed")
+]
+RunCode = Annotated[
+    bool, typer.Option("--trust", help="the campaign file is mine: run the code of others than ASE that it names")
 ]
 Retry = Annotated[
     list[str] | None,
@@ -80,26 +84,36 @@ def init(
 
 @app.command()
 @in_words
-def validate(path: File, machine: MachineName = None) -> None:
-    """Check a campaign file: keys, values, elements, programs, pseudopotentials. Starts nothing."""
+def validate(path: File, machine: MachineName = None, trust: RunCode = False) -> None:
+    """Check a campaign file: keys, values, elements, programs, pseudopotentials. Runs no code that the file names."""
     from csp_al.campaign.machine import read_machine
     from csp_al.cli.checks import checked_campaign
+    from csp_al.importing import looking_only
 
-    campaign = checked_campaign(path, read_machine(machine)).campaign
+    with nullcontext() if trust else looking_only():
+        campaign = checked_campaign(path, read_machine(machine)).campaign
     say(f"{path}: fine. {campaign.candidates}. Next: csp-al run {path}")
 
 
 @app.command()
 @in_words
-def plan(path: File, directory: Annotated[Path | None, typer.Option(help="run directory")] = None) -> None:
+def plan(
+    path: File,
+    directory: Annotated[Path | None, typer.Option(help="run directory")] = None,
+    trust: RunCode = False,
+) -> None:
     """Show the stages, labels, time and disk that a campaign may take. Starts nothing."""
     from csp_al.campaign import read_campaign
+    from csp_al.cli.trust import refuse_unknown_kinds
+    from csp_al.importing import looking_only
     from csp_al.report.plan import describe_plan
     from csp_al.report.plan import plan as plan_campaign
 
-    campaign = read_campaign(path)
-    run = directory or default_directory(campaign.name)
-    say(describe_plan(plan_campaign(campaign, run)))
+    with nullcontext() if trust else looking_only():
+        campaign = read_campaign(path)
+        refuse_unknown_kinds(campaign, path)
+        run = directory or default_directory(campaign.name)
+        say(describe_plan(plan_campaign(campaign, run)))
 
 
 @app.command()

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from csp_al.campaign import Campaign, CampaignError, CampaignFile, open_campaign, species_counts
 from csp_al.campaign.checks import LEAST_LABELS
-from csp_al.campaign.errors import Finding, Misfit
+from csp_al.campaign.errors import Finding, KeyPath, Misfit
 from csp_al.campaign.machine import Machine
-from csp_al.importing import beside, which_of_several
+from csp_al.campaign.open_section import Kept
+from csp_al.importing import ImportPathError, beside, find_named, is_looking, which_of_several
 from csp_al.interfaces import Reference
 from csp_al.kinds import POTENTIALS, REFERENCES, SOURCES, is_ours
 from csp_al.printing import say
@@ -19,20 +20,23 @@ from csp_al.reference.references import build_reference, places
 def checked_campaign(path: Path, machine: Machine) -> CampaignFile:
     """Read a campaign file, and the labels and seeds that it names, and ask the reference whether it can run here.
 
-    Doubts go to standard error. Raises CampaignError.
+    Doubts go to standard error. Raises CampaignError. While nothing may be run that the file names
+    (`csp_al.importing.looking_only`), what would be is told.
     """
     file = open_campaign(path)
-    reference = reference_of(file.campaign, machine, path.parent)
-    doubts: list[Finding] = []
-    findings = [Finding(("reference", key), message) for key, message in reference.check()]
+    campaign = file.campaign
+    doubts = list(_unknown_kinds(campaign, path.parent))
+    reference = None if isinstance(campaign.reference, Kept) else reference_of(campaign, machine, path.parent)
+    findings = [Finding(("reference", key), message) for key, message in (reference.check() if reference else ())]
     if not findings:
-        campaign = file.campaign.model_copy(update={"reference": reference.pinned()})
+        if reference:
+            campaign = campaign.model_copy(update={"reference": reference.pinned()})
         findings.extend(_labels(campaign, path.parent, doubts.append))
     findings.extend(_seeds(file.campaign, path.parent))
     wrong = [file.problem(finding.key, finding.message) for finding in findings]
     if wrong:
         raise CampaignError(wrong)
-    doubts += [Finding(("reference", key), message) for key, message in reference.warnings()]
+    doubts += [Finding(("reference", key), message) for key, message in (reference.warnings() if reference else ())]
     with beside(path.parent):
         doubts += _modules_in_several_places(file.campaign)
     for doubt in doubts:
@@ -83,12 +87,31 @@ def _seeds(campaign: Campaign, folder: Path) -> Iterator[Finding]:
             yield Finding((name, "seeds"), f"one candidate in all; an ensemble needs labels of {LEAST_LABELS} at least")
 
 
+def _unknown_kinds(campaign: Campaign, folder: Path) -> Iterator[Finding]:
+    """Kinds that were not imported, since nobody asked for that, and where they are."""
+    if not is_looking():
+        return
+    for key, path in _named_kinds(campaign):
+        if "." in path:
+            try:
+                with beside(folder):
+                    find_named(path)
+            except ImportPathError as error:
+                yield Finding(key, f"{error}, so that its keys were not checked; --trust does that, as csp-al run")
+
+
+def _named_kinds(campaign: Campaign) -> list[tuple[KeyPath, str]]:
+    """Kinds that are not ours, and where they are named."""
+    sections = {REFERENCES: ("reference",), POTENTIALS: ("potential",), SOURCES: ("pool", "sources")}
+    return [((*sections[group], "kind"), kind) for group, kind in campaign.kinds if not is_ours(group, kind)]
+
+
 def _modules_in_several_places(campaign: Campaign) -> Iterator[Finding]:
     """Import paths that could mean two modules, and which is taken."""
-    sections = {REFERENCES: ("reference",), POTENTIALS: ("potential",), SOURCES: ("pool", "sources")}
-    named = [((*sections[group], "kind"), kind) for group, kind in campaign.kinds if not is_ours(group, kind)]
-    named.append((("reference", "calculator"), getattr(campaign.reference, "calculator", "")))
-    for key, path in named:
+    for key, path in (
+        *_named_kinds(campaign),
+        (("reference", "calculator"), getattr(campaign.reference, "calculator", "")),
+    ):
         if words := which_of_several(path) if "." in path else "":
             yield Finding(key, words)
 

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Final
 
 from csp_al.campaign.models import Campaign
+from csp_al.importing import is_looking
 from csp_al.kinds import POTENTIALS, REFERENCES, SOURCES, is_ours
-from csp_al.reference.references import reference_kind
-from csp_al.store.run_directory import SETTINGS
+from csp_al.reference.references import places, reference_kind
+from csp_al.store.run_directory import SETTINGS, folder_of_campaign
+from csp_al.store.stages import is_published
 
 PLACE: Final = {REFERENCES: "reference.kind", SOURCES: "pool.sources.kind", POTENTIALS: "potential.kind"}
 """Where a campaign file names a kind."""
@@ -25,21 +27,29 @@ class UntrustedError(Exception):
 
 
 def refuse_code(campaign: Campaign, run: Path) -> None:
-    """Raise UntrustedError if continuing the run with its own copy of the settings could run its author's code."""
-    found = _code(campaign)
-    if found:
+    """Raise UntrustedError if continuing the run with its own copy of the settings follows its author too far.
+
+    That is where it could run the author's code, or would open files outside of the run directory.
+    """
+    if found := _foreign(campaign, run):
         msg = (
-            f"{run}: its copy of the campaign file has {found}, which this command would run. Continue with the "
-            "campaign file itself (csp-al run FILE), or, if you know what made this directory, with: "
-            f"csp-al resume {run} --trust"
+            f"{run}: its copy of the campaign file has {found}. Continue with the campaign file itself (csp-al run "
+            f"FILE), or, if you know what made this directory, with: csp-al resume {run} --trust"
         )
         raise UntrustedError(msg)
+
+
+def refuse_unknown_kinds(campaign: Campaign, path: Path) -> None:
+    """Raise UntrustedError if a campaign file names a kind that was not imported, as nobody asked for that."""
+    for group, name in campaign.kinds:
+        if is_looking() and "." in name and not is_ours(group, name):
+            raise UntrustedError(f"{path}: {PLACE[group]}: {name} is code of yours, and is not run here; add --trust")
 
 
 def refuse_links(run: Path) -> None:
     """Raise UntrustedError if the run directory has a symbolic link that leads out of it, a pipe or a device."""
     for path in _found_in(run):
-        if path.is_symlink() and not _leads_inside(path, run):
+        if path.is_symlink() and not _is_within(path, run.resolve()):
             what = "a symbolic link out of the run directory, and would be followed in writing and in removing"
         elif path.is_symlink() or path.is_file() or path.is_dir():
             continue
@@ -52,7 +62,26 @@ def how_to_continue(campaign: Campaign, run: Path) -> str:
     """What a driver that ended before its time tells its user."""
     if not (run / SETTINGS).exists():
         return "Nothing has begun yet"
-    return f"Nothing is lost. Continue with: csp-al resume {run}{' --trust' * bool(_code(campaign))}"
+    return f"Nothing is lost. Continue with: csp-al resume {run}{' --trust' * bool(_foreign(campaign, run))}"
+
+
+def _foreign(campaign: Campaign, run: Path) -> str:
+    """What only its author can vouch for, in words; empty if there is nothing."""
+    if found := _code(campaign):
+        return f"{found}, which this command would run"
+    base, home = folder_of_campaign(run), run.resolve()
+    outside = (f"{key}: {name}" for key, name in _opened(campaign, run) if not _is_within(base / name, home))
+    return f"{found}, which this command would open" if (found := next(outside, "")) else ""
+
+
+def _opened(campaign: Campaign, run: Path) -> Iterator[tuple[str, Path]]:
+    """Files and folders that the campaign names and that a driver would still read, with their keys."""
+    if not is_published(run / "pool"):
+        yield from (("pool.seeds", Path(name)) for pool in campaign.pools for name in pool.seeds)
+    if not is_published(run / "elsewhere"):
+        yield from (("labels", Path(file.path)) for file in campaign.labels)
+    named = {key: getattr(campaign.reference, key) for key in places(campaign.reference)}
+    yield from ((f"reference.{key}", Path(name).expanduser()) for key, name in named.items() if name is not None)
 
 
 def _code(campaign: Campaign) -> str:
@@ -68,8 +97,8 @@ def _found_in(run: Path) -> Iterator[Path]:
         yield from (Path(folder, name) for name in (*folders, *files))
 
 
-def _leads_inside(link: Path, run: Path) -> bool:
+def _is_within(path: Path, home: Path) -> bool:
     try:
-        return link.resolve().is_relative_to(run.resolve())
-    except (OSError, RuntimeError):  # it leads in a circle
+        return path.resolve().is_relative_to(home)
+    except (OSError, RuntimeError, ValueError):  # it leads in a circle, or is no name
         return False

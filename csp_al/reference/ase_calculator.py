@@ -7,6 +7,8 @@ file, then as Python does, then in the current folder.
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,13 +19,18 @@ from pydantic import Field
 
 from csp_al.campaign.errors import Finding, shown
 from csp_al.campaign.references import ReferenceSection
-from csp_al.importing import ImportPathError, beside, find_named, here_too
+from csp_al.importing import ImportPathError, UnaskedError, beside, find_named, here_too, is_beside, is_looking
 from csp_al.interfaces import ReferenceFailedError, ReferenceKind
 from csp_al.reference.ladder import AGAIN
 
 if TYPE_CHECKING:
     from ase import Atoms
     from ase.calculators.calculator import BaseCalculator
+
+
+PROGRAM: Final = re.compile("command|cmd|exec|prog|bin|launch|profile|client|script|shell|header", re.IGNORECASE)
+"""Keywords that may name what is started, by some of ASE's calculators as soon as they are made."""
+MAKERS: Final = ("csp_al.reference.classical", "csp_al.reference.codes")
 
 
 class AseReference(ReferenceSection):
@@ -86,10 +93,17 @@ class AseCalculator:
             return [(error.key, error.message)]
         except ReferenceFailedError as error:
             return [("parameters", str(error))]
+        except UnaskedError:
+            return []
         return []
 
     def warnings(self) -> list[tuple[str, str]]:
-        """None."""
+        """That the calculator was not made, where nobody asked for that."""
+        try:
+            if is_looking():
+                self.make()
+        except UnaskedError as error:
+            return [("calculator", f"{error}; --trust makes it, as csp-al run does")]
         return []
 
     def pinned(self) -> AseReference:
@@ -103,13 +117,16 @@ class AseCalculator:
     def make(self) -> Any:
         """Call what the import path names with the keywords.
 
-        Raises WrongValueError if it cannot be found or called, ReferenceFailedError where it says itself what lacks.
+        Raises WrongValueError if it cannot be found or called, ReferenceFailedError where it says itself what lacks,
+        UnaskedError where this is but a look and it might run what its author or its keywords choose.
         """
         with beside(self.folder), here_too():  # a function may import what it needs only when it is called
             return self._make()
 
     def _make(self) -> Any:
         factory = find_callable(self.name)
+        if is_looking() and not _is_harmless(factory, self.section.parameters):
+            raise UnaskedError(self.name, getattr(factory, "__module__", "?"))
         try:
             calculator = factory(**self.section.parameters)
         except ReferenceFailedError:  # of csp_al.reference.codes, with its kind
@@ -128,14 +145,39 @@ class AseCalculator:
 
 def find_callable(path: str) -> Callable[..., Any]:
     """What a dotted path names. Raises WrongValueError when that is nothing, or nothing that can be called."""
+    if path.partition(".")[0] in sys.stdlib_module_names and not is_beside(path):
+        raise WrongValueError("calculator", f"{path} is of Python's standard library, which has no ASE calculator")
     try:
         found = find_named(path)
+    except UnaskedError:
+        raise
     except ImportPathError as error:
         raise WrongValueError("calculator", str(error)) from error
     if not callable(found):
         msg = f"{path} is a {type(found).__name__}; name a class or a function"
         raise WrongValueError("calculator", msg)
     return found
+
+
+def _is_harmless(factory: Callable[..., Any], keywords: Mapping[str, Any]) -> bool:
+    """Whether a call runs nothing but a calculator class of ASE, or a function of ours, and starts no program."""
+    if any(PROGRAM.search(key) for key in _keys(keywords)):
+        return False
+    owner = getattr(factory, "__self__", factory)  # of a class method its class
+    if isinstance(owner, type):
+        return owner.__module__.startswith("ase.calculators.") and hasattr(owner, "get_potential_energy")
+    return getattr(factory, "__module__", "") in MAKERS
+
+
+def _keys(keywords: Any) -> Iterator[str]:
+    """Of a mapping and all that it holds."""
+    if isinstance(keywords, Mapping):
+        for key, value in keywords.items():
+            yield str(key)
+            yield from _keys(value)
+    elif isinstance(keywords, list | tuple):
+        for value in keywords:
+            yield from _keys(value)
 
 
 def _shown(keywords: Mapping[str, Any]) -> str:
