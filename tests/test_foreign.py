@@ -18,9 +18,10 @@ from typer.testing import CliRunner
 
 from csp_al.cli import app
 from csp_al.cli.trust import UntrustedError, how_to_continue, refuse_code
-from csp_al.files import DamagedError, read_sealed, sha256, write_sealed
+from csp_al.files import DamagedError, read_json, read_sealed, sha256, write_sealed
 from csp_al.potential.ensemble import load_ensemble, new_ensemble
 from csp_al.potential.schnet import SchnetPotential
+from csp_al.store.records import CHECK, RESULTS, SUMMARY, WALK_FORWARD
 from csp_al.store.run_directory import read_campaign_of
 from csp_al.structure_files import read_structures
 
@@ -211,3 +212,9 @@ def test_resume_asks_before_it_reads_pseudopotentials_of_a_folder_that_the_direc
     write_sealed(place / "run" / "resolved.json", "settings", settings)
     with pytest.raises(UntrustedError, match=r"reference\.pseudo_dir: .*/private, which this command would open"):
         refuse_code(read_campaign_of(place / "run"), place / "run")
+
+
+def test_records_leave_nothing_out_that_is_written():
+    for name, record in (("walk_forward", WALK_FORWARD), ("results", RESULTS), ("summary", SUMMARY), ("check", CHECK)):
+        (path,) = [*KEPT.glob(f"cycle-01/*/{name}.json"), *KEPT.glob(f"*/{name}.json")]
+        assert json.loads(json.dumps(read_json(path, record))) == json.loads(path.read_text())

@@ -108,7 +108,7 @@ class Check(TypedDict):
 
 
 class WalkForward(TypedDict):
-    """Figures of `csp_al.select.walk_forward`, those that are shown; None where there is nothing to compare."""
+    """Figures of `csp_al.select.walk_forward`; None where there is nothing to compare."""
 
     labels: Whole
     compared: Whole
@@ -118,8 +118,12 @@ class WalkForward(TypedDict):
     energy_within_2_sigma: float | None
     forces_mae_ev_per_angstrom: float | None
     forces_rmse_ev_per_angstrom: float | None
+    forces_within_1_sigma: float | None
+    forces_within_2_sigma: float | None
     stress_mae_gpa: float | None
     stress_rmse_gpa: float | None
+    stress_within_1_sigma: float | None
+    stress_within_2_sigma: float | None
 
 
 RESULTS: Final = TypeAdapter(Rows[ResultRow])
