@@ -262,7 +262,7 @@ class Engine(Protocol):
         ...
 
     def close(self) -> None:
-        """End what runs, within seconds, and start nothing more; finished results are kept."""
+        """End what runs and all that it started, within seconds, and start nothing more; finished results are kept."""
         ...
 
     def leave(self) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +91,14 @@ class MisbehavingEMT(EMT):
     def ignores_its_children(self) -> None:
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
         subprocess.run(["true"], check=False)
+
+    def leaves_files_open(self) -> None:
+        with suppress(OSError):
+            while True:
+                os.open("/dev/null", os.O_RDONLY)
+
+    def allows_no_files(self) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
 
     def goes_elsewhere(self) -> None:
         os.chdir("/")

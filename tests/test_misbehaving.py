@@ -41,6 +41,8 @@ ENDS = {
     "closes_all_files": "",
     "closes_its_output": "",
     "ignores_its_children": "",
+    "leaves_files_open": "^Too many open files, when its outcome was written; see attempt-1/output.log$",
+    "allows_no_files": "^File too large, when its outcome was written",
     "goes_elsewhere": "",
     "leaves_threads": "",
     "forks_itself": "",

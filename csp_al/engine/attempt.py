@@ -7,6 +7,7 @@ the process that watched it.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import select
@@ -33,6 +34,9 @@ from csp_al.results import Outcome, outcome_of
 LOOK: Final = 0.2  # s between two looks at a running attempt
 REAP: Final = 0.005  # s between two looks at one that has closed its end of the pipe
 OUTPUT: Final = "output.log"
+ITS_OWN: Final = {errno.EMFILE, errno.EFBIG, errno.EACCES, errno.EPERM}
+"""Errors that a calculation can bring upon itself, by files left open, limits and permissions; the watcher meets those
+of the machine as well."""
 SCRATCH: Final = "scratch"  # folder of an attempt that does not outlive it
 
 
@@ -80,7 +84,9 @@ def run_attempt(
         os.close(ours)
         os.close(printed)
         shutil.rmtree(directory / SCRATCH, ignore_errors=True)
-    if trouble:
+    if trouble in ITS_OWN:
+        reason = Reason(Failure.OTHER, f"{os.strerror(trouble)}, when its outcome was written; {_see(directory)}")
+    elif trouble:
         if begun(directory) <= 1:  # nothing to go on from
             shutil.rmtree(directory, ignore_errors=True)
         raise OSError(trouble, os.strerror(trouble), str(directory))
@@ -154,7 +160,7 @@ def _heard(pipe: int) -> int:
 
 
 def _cause(status: int, directory: Path) -> Reason:
-    see = f"see {directory.name}/output.log"
+    see = _see(directory)
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
         name = next((known.name for known in signal.Signals if known == number), f"signal {number}")
@@ -163,6 +169,10 @@ def _cause(status: int, directory: Path) -> Reason:
         return Reason(kind, f"killed by {name}{often}; {see}")
     words = f"the process ended with exit status {os.waitstatus_to_exitcode(status)} and no result; {see}"
     return Reason(Failure.OTHER, words)
+
+
+def _see(directory: Path) -> str:
+    return f"see {directory.name}/{OUTPUT}"
 
 
 def _left_an_outcome(directory: Path) -> bool:

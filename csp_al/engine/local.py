@@ -139,7 +139,6 @@ class LocalEngine:
     def _start(self, slot: int) -> _Worker:
         self.root.mkdir(parents=True, exist_ok=True)
         mark = secrets.token_hex(16)
-        shorten(self._log(slot))
         here = self.machine.model_dump_json(exclude={"engine", "slots"})
         with self._log(slot).open("ab") as log:
             # -P: a module in the current folder must not pass for one that the worker imports
@@ -168,6 +167,7 @@ class LocalEngine:
 
     def _hear(self, slot: int) -> None:
         worker = self._workers[slot]
+        shorten(self._log(slot))
         *lines, worker.said = (worker.said + (_pipe(worker.process.stdout).read() or b"")).split(b"\n")
         for line in lines:
             if line.startswith(b"{"):
