@@ -104,7 +104,8 @@ def _started_by(marks: AbstractSet[str], sessions: AbstractSet[int] = frozenset(
 
 def _is_of(process: psutil.Process, marks: AbstractSet[str], sessions: AbstractSet[int]) -> bool:
     with suppress(psutil.Error, OSError):  # it ends while it is looked at, or is another user's
-        if os.getsid(process.pid) in sessions:
-            return process.status() != psutil.STATUS_ZOMBIE
-        return process.environ().get(MARK) in marks
+        if process.environ().get(MARK) in marks:
+            return True
+    with suppress(psutil.Error, OSError):
+        return os.getsid(process.pid) in sessions and process.status() != psutil.STATUS_ZOMBIE
     return False
