@@ -224,25 +224,36 @@ def evaluate(
     """What every member says: energies (m, n), forces (m, N, 3), stress (m, n, 3, 3), representations (m, N, d).
 
     Energies are relative to the zero of energy, see `Member`.
-    With ``differentiable`` the results can be differentiated with respect to the state, for training.
+    With ``differentiable``, for training, the results can be differentiated with respect to the state, and are without
+    the repulsion (`repulsion_of`), which no weight changes.
     """
     members = state["energy_scale"].shape[0]
     vectors = graph.vectors.expand(members, *graph.vectors.shape).clone().requires_grad_()
 
     def member(weights: State, vectors: Tensor) -> tuple[Tensor, Tensor]:
-        return functional_call(skeleton, weights, (vectors, graph))
+        return functional_call(skeleton, weights, (vectors, graph), tie_weights=False)
 
     energy, representation = vmap(member)(state, vectors)
     (slope,) = torch.autograd.grad(energy.sum(), vectors, create_graph=differentiable)
+    if differentiable:
+        return energy, *_derivatives(graph, slope), representation
     repulsion, steepness = repel(graph, skeleton.cutoff)
-    energy, slope = energy + repulsion, slope + steepness
+    return (energy + repulsion).detach(), *_derivatives(graph, slope + steepness), representation.detach()
+
+
+def repulsion_of(graph: Graph, cutoff: float) -> tuple[Tensor, Tensor, Tensor]:
+    """The part of energies (n,), forces (N, 3) and stress (n, 3, 3) that is the same for all members."""
+    energy, slope = repel(graph, cutoff)
+    forces, stress = _derivatives(graph, slope[None])
+    return energy, forces[0], stress[0]
+
+
+def _derivatives(graph: Graph, slope: Tensor) -> tuple[Tensor, Tensor]:
+    """Forces (m, N, 3) and stress (m, n, 3, 3) from the derivatives of the energies by the vectors (m, E, 3)."""
     atoms = len(graph.numbers)
     forces = _sums(slope, graph.source, atoms) - _sums(slope, graph.target, atoms)
-    virial = _sums(vectors[..., :, None] * slope[..., None, :], graph.system[graph.source], len(graph.counts))
-    stress = 0.5 * (virial + virial.transpose(-1, -2)) / graph.volumes[:, None, None]
-    if differentiable:
-        return energy, forces, stress, representation
-    return energy.detach(), forces.detach(), stress.detach(), representation.detach()
+    virial = _sums(graph.vectors[..., :, None] * slope[..., None, :], graph.system[graph.source], len(graph.counts))
+    return forces, 0.5 * (virial + virial.transpose(-1, -2)) / graph.volumes[:, None, None]
 
 
 def _sums(rows: Tensor, index: Tensor, size: int) -> Tensor:

@@ -20,11 +20,11 @@ from torch import Tensor
 from csp_al.formats import SPECIES
 from csp_al.interfaces import Trained
 from csp_al.potential.energy_zero import fit_zero, without_zero
-from csp_al.potential.ensemble import Ensemble, State, evaluate
+from csp_al.potential.ensemble import Ensemble, State, evaluate, repulsion_of
 from csp_al.potential.graphs import Edges, build_graph, find_edges
 from csp_al.potential.kind import NetworkPotential
 from csp_al.potential.networks.member import OUTPUT_LAYER, Graph
-from csp_al.structures import Floats, Ints, Labels
+from csp_al.structures import Floats, Ints, Labels, Structures
 
 Mask = NDArray[np.bool_]
 
@@ -148,10 +148,16 @@ def _poisson_above_zero(rng: np.random.Generator) -> int:
 
 @dataclass(frozen=True)
 class _Targets:
-    """The labels on the device: graphs are built once, batches are cut from them."""
+    """The labels on the device: graphs are built once, batches are cut from them.
 
-    labels: Labels
+    ``energy``, ``forces`` and ``stress`` are what the networks have to learn: without the zero and the repulsion.
+    """
+
+    structures: Structures
     edges: Edges
+    energy: Tensor
+    forces: Tensor
+    stress: Tensor
     weights: Tensor
     section: NetworkPotential
     device: torch.device
@@ -159,30 +165,28 @@ class _Targets:
     @classmethod
     def of(cls, labels: Labels, weights: Floats, section: NetworkPotential, device: torch.device) -> _Targets:
         edges = find_edges(labels.structures, section.cutoff)
-        return cls(labels, edges, torch.from_numpy(weights).float().to(device), section, device)
+        graph = build_graph(labels.structures, edges, np.arange(len(labels)), device)
+        arrays = (labels.energy, labels.forces, labels.stress, weights)
+        *said, counted = (torch.from_numpy(array).float().to(device) for array in arrays)
+        learnt = (truth - part for truth, part in zip(said, repulsion_of(graph, section.cutoff), strict=True))
+        return cls(labels.structures, edges, *learnt, counted, section, device)
 
     def losses(self, ensemble: Ensemble, state: State, rows: Ints) -> Tensor:
         """Loss of each structure in these rows for each member, (members, len(rows))."""
-        graph = build_graph(self.labels.structures, self.edges, rows, self.device)
+        graph = build_graph(self.structures, self.edges, rows, self.device)
         energy, forces, stress, _ = evaluate(ensemble.skeleton, state, graph, differentiable=True)
         return self._energy(energy, graph, rows) + self._forces(forces, graph, rows) + self._stress(stress, rows)
 
     def _energy(self, energy: Tensor, graph: Graph, rows: Ints) -> Tensor:
-        error = (energy - self._tensor(self.labels.energy[rows])) / graph.counts
-        return self.section.energy_weight * error**2
+        return self.section.energy_weight * ((energy - self.energy[rows]) / graph.counts) ** 2
 
     def _forces(self, forces: Tensor, graph: Graph, rows: Ints) -> Tensor:
-        truth = self._tensor(self.labels.forces[self.labels.structures.atoms_of(rows)])
-        error = ((forces - truth) ** 2).mean(dim=-1)
+        error = ((forces - self.forces[self.structures.atoms_of(rows)]) ** 2).mean(dim=-1)
         total = torch.zeros(len(error), len(rows), device=error.device).index_add(1, graph.system, error)
         return self.section.force_weight * total / graph.counts
 
     def _stress(self, stress: Tensor, rows: Ints) -> Tensor:
-        error = (stress - self._tensor(self.labels.stress[rows])) ** 2
-        return self.section.stress_weight * error.mean(dim=(-1, -2))
-
-    def _tensor(self, array: Floats) -> Tensor:
-        return torch.from_numpy(array).float().to(self.device)
+        return self.section.stress_weight * ((stress - self.stress[rows]) ** 2).mean(dim=(-1, -2))
 
 
 def _set_scale(state: State, labels: Labels) -> None:
@@ -208,8 +212,8 @@ def _optimise(
 ) -> tuple[Ensemble, pd.DataFrame]:
     section = ensemble.section
     parameters = [state[name].requires_grad_() for name in ensemble.learned]
-    optimiser = torch.optim.AdamW(parameters, lr=rate, weight_decay=WEIGHT_DECAY)
-    per_epoch = -(-len(targets.labels) // section.batch_size)
+    optimiser = torch.optim.AdamW(parameters, lr=rate, weight_decay=WEIGHT_DECAY, foreach=True)
+    per_epoch = -(-len(targets.energy) // section.batch_size)
     epochs = -(-section.steps // per_epoch)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, rate, total_steps=epochs * per_epoch + 1, pct_start=WARM_UP, cycle_momentum=False,
@@ -222,15 +226,16 @@ def _optimise(
     for epoch in range(1, epochs + 1):
         training, validation = _epoch(ensemble, state, targets, optimiser, schedule, rng)
         better = validation < lowest
-        for name, tensor in state.items():
-            best[name][better] = tensor.detach()[better]
+        if better.any():
+            for name, tensor in state.items():
+                best[name][better] = tensor.detach()[better]
         lowest = torch.where(better, validation, lowest)
         since = torch.where(better, 0, since + per_epoch)
-        curve.append(_curve_rows(epoch, training, validation))
+        curve.append((training, validation))
         report(epoch, epochs)
         if bool((since >= section.patience).all()):
             break
-    return replace(ensemble, state=best), pd.concat(curve, ignore_index=True)
+    return replace(ensemble, state=best), _curve(curve)
 
 
 def _epoch(
@@ -247,14 +252,15 @@ def _epoch(
     is the geometric mean: an arithmetic mean over the few labels of a search is one outlier's loss, which picked
     epochs 5 to 12 of 80 where all other held-out labels, and the training, went on improving.
     """
-    order = rng.permutation(len(targets.labels))
+    order = rng.permutation(len(targets.energy))
     parts = []
     for start in range(0, len(order), ensemble.section.batch_size):
         rows = order[start : start + ensemble.section.batch_size]
         losses = targets.losses(ensemble, state, rows)
         optimiser.zero_grad()
         # over the structures, not the batch's own weights: a batch in which a member has few labels moves it little
-        ((targets.weights[:, rows] * losses).sum() / len(rows)).backward()
+        loss = (targets.weights[:, rows] * losses).sum() / len(rows)
+        loss.backward(inputs=[state[name] for name in ensemble.learned])  # those alone, not the vectors
         _clip(optimiser)
         optimiser.step()
         schedule.step()
@@ -279,7 +285,8 @@ def _detached(state: State) -> State:
     return {name: tensor.detach().clone() for name, tensor in state.items()}
 
 
-def _curve_rows(epoch: int, training: Tensor, validation: Tensor) -> pd.DataFrame:
-    members = range(len(validation))
-    losses = {"training": training.tolist(), "validation": validation.tolist()}
-    return pd.DataFrame({"epoch": epoch, "member": members} | losses)
+def _curve(losses: list[tuple[Tensor, Tensor]]) -> pd.DataFrame:
+    """A row for each epoch and member, from training and validation losses (members,) of each epoch."""
+    training, validation = (torch.stack(each).flatten().tolist() for each in zip(*losses, strict=True))
+    epoch, member = np.divmod(np.arange(len(training)), len(losses[0][0]))
+    return pd.DataFrame({"epoch": epoch + 1, "member": member, "training": training, "validation": validation})
