@@ -126,7 +126,8 @@ def test_signals_at_a_hundred_moments_each_end_cleanly_and_change_nothing(undist
 def test_second_driver_is_refused_with_the_name_of_the_first(tmp_path):
     folder = campaign_in(tmp_path / "run")
     file = folder / "small.yaml"
-    file.write_text(file.read_text().replace("steps: 20}", "steps: 100000}"))  # the first must not end meanwhile
+    endless = "steps: 100000, steps_per_label: 100000}"  # the first must not end meanwhile
+    file.write_text(file.read_text().replace("steps: 20}", endless))
     first = start(folder)
     try:
         lock = folder / "runs" / "small" / "LOCK"

@@ -37,7 +37,7 @@ from csp_al.potential.networks.member import Member, both_ways
 from csp_al.potential.networks.schnet import Pairs, convolve, plain_convolve
 from csp_al.potential.repulsion import repel
 from csp_al.potential.schnet import SchnetPotential
-from csp_al.potential.training import STRONG, bootstrap, importance, not_extreme, train
+from csp_al.potential.training import STRONG, bootstrap, importance, not_extreme, steps_for, train
 from csp_al.structures import Labels, Prediction, Structures, concatenate
 
 KINDS = ["schnet", "painn", "so3net"]
@@ -754,6 +754,19 @@ def test_members_differ_by_initial_weights_and_by_bootstrap():
     weights = bootstrap(np.arange(40), 5, 1)
     assert len({tuple(row) for row in weights}) == 5
     assert len({tuple(row == 0) for row in weights}) == 5
+
+
+def test_the_more_labels_the_more_steps_up_to_the_most_of_the_section():
+    section = beginner(steps=300, steps_per_label=5).section
+    assert [steps_for(labels, section) for labels in (2, 20, 39, 40, 41, 1000)] == [110, 200, 295, 300, 300, 300]
+    assert steps_for(10, section.model_copy(update={"steps": 30})) == 30
+
+
+def test_training_takes_the_steps_that_its_labels_ask_for():
+    ensemble = beginner(steps=1000, steps_per_label=0.5, members=2, features=4)
+    labels = emt_labels(24, seed=3, ids=[*range(23), 0])
+    curve = train(ensemble, with_force(labels, 23, 500.0), [1, 0]).curve  # one extreme label is left out
+    assert curve["epoch"].max() == -(-steps_for(23, ensemble.section) // 3)
 
 
 def test_early_stopping_ends_when_no_member_has_improved_for_its_patience():

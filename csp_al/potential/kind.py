@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 REPRESENTATION: Final = "representation, from schnetpack"
 
+STEPS_PER_LABEL: Final = (
+    "number of training steps for each label, on top of 100; more where potentials learn too little from their labels"
+)
+
 WEIGHTS: Final = 10
 """Numbers per member, interaction and squared width of the features, in SchNet, PaiNN and SO3net alike, within 3x."""
 
@@ -44,6 +48,7 @@ class NetworkPotential(PotentialSection):
     learning_rate: Positive = Field(5e-3, description="maximum learning rate of AdamW")
     batch_size: Count = Field(16, description="structures in one training step")
     steps: Count = Field(3000, description="maximum number of training steps in each cycle, rounded up to whole epochs")
+    steps_per_label: Positive = Field(10, description=STEPS_PER_LABEL)
     patience: Count = Field(1000, description="training stops after this many steps without a lower validation loss")
     energy_weight: Positive = Field(1.0, description="weight in the loss of the squared energy error, (eV/atom)^2")
     force_weight: Positive = Field(1.0, description="weight of the mean squared force error, (eV/Å)^2")

@@ -45,6 +45,8 @@ GRADIENT_LIMIT = 10.0
 LEAST_LOSS = 1e-8
 """Of one structure, for its logarithm."""
 
+FEWEST_STEPS = 100
+"""On top of those for each label: an optimiser needs some, however little there is to learn."""
 WEIGHT_DECAY = 0.01
 WARM_UP = 0.1
 """Share of the steps in which the learning rate rises; it falls by a cosine in the rest (L. N. Smith, 2018)."""
@@ -112,6 +114,11 @@ def importance(labels: Labels) -> Floats:
     return 1 / (1 + strength / (STRONG**2 * max(np.median(strength), AT_REST**2)))
 
 
+def steps_for(labels: int, section: NetworkPotential) -> int:
+    """Training steps for so many labels: the more there is to learn, the more of them."""
+    return min(section.steps, FEWEST_STEPS + round(section.steps_per_label * labels))
+
+
 def bootstrap(candidates: Ints, members: int, seed: int) -> Floats:
     """How often each label counts for each member, (members, n): 0 holds it out for validation.
 
@@ -167,8 +174,9 @@ class _Targets:
         edges = find_edges(labels.structures, section.cutoff)
         graph = build_graph(labels.structures, edges, np.arange(len(labels)), device)
         arrays = (labels.energy, labels.forces, labels.stress, weights)
-        *said, counted = (torch.from_numpy(array).float().to(device) for array in arrays)
-        learnt = (truth - part for truth, part in zip(said, repulsion_of(graph, section.cutoff), strict=True))
+        energy, forces, stress, counted = (torch.from_numpy(array).float().to(device) for array in arrays)
+        of_pairs, pushes, pressure = repulsion_of(graph, section.cutoff)
+        learnt = (energy - of_pairs, forces - pushes, stress - pressure)
         return cls(labels.structures, edges, *learnt, counted, section, device)
 
     def losses(self, ensemble: Ensemble, state: State, rows: Ints) -> Tensor:
@@ -214,7 +222,7 @@ def _optimise(
     parameters = [state[name].requires_grad_() for name in ensemble.learned]
     optimiser = torch.optim.AdamW(parameters, lr=rate, weight_decay=WEIGHT_DECAY, foreach=True)
     per_epoch = -(-len(targets.energy) // section.batch_size)
-    epochs = -(-section.steps // per_epoch)
+    epochs = -(-steps_for(len(targets.energy), section) // per_epoch)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, rate, total_steps=epochs * per_epoch + 1, pct_start=WARM_UP, cycle_momentum=False,
         div_factor=10, final_div_factor=10,
