@@ -29,6 +29,9 @@ HEADERS = (
     "Properties=species:S:1:pos:R:-3", 'Lattice="0 0 0 0 0 0 0 0 0"', 'Lattice="1e308 0 0 0 1e308 0 0 0 1e308"',
     "energy=nan", "id=owned", "id=99999999999999999999", f"note={ESCAPE}", 'stress="1 2"', "atoms=1", "pbc=x",
 )  # fmt: skip
+LARGE = 10**7
+PRECIOUS = "precious"
+"""File beside the run directory that links lead to; nobody may write it."""
 Spoil = Callable[[Path, np.random.Generator], str]
 
 
@@ -46,15 +49,18 @@ def _choice(rng: np.random.Generator, options: Any) -> Any:
 
 
 def _files(run: Path, *patterns: str) -> list[Path]:
-    return sorted(path for pattern in patterns for path in run.rglob(pattern) if path.is_file())
+    """Those that can be changed without harm: no links, which would be written through, and none of holes."""
+    found = (path for pattern in patterns for path in run.rglob(pattern))
+    return sorted(path for path in found if path.is_file() and not path.is_symlink() and path.stat().st_size < LARGE)
 
 
 def forge(run: Path) -> None:
     """Write the checksums of all stages anew."""
-    for path in _files(run, "manifest.json"):
+    whole = set(_files(run, "*"))
+    for path in sorted(path for path in whole if path.name == "manifest.json"):
         with suppress(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, DamagedError):
             content = json.loads(path.read_text())
-            there = {name: sha256(path.parent / name) for name in content["files"] if (path.parent / name).is_file()}
+            there = {name: sha256(path.parent / name) for name in content["files"] if path.parent / name in whole}
             _write_sealed(path, content | {"files": content["files"] | there})
 
 
@@ -128,12 +134,12 @@ def _arrays(run: Path, rng: np.random.Generator) -> str:
         if value is not None:
             file[name] = value
         elif rng.random() < 0.5:
-            file[name] = h5py.ExternalLink("/etc/passwd", "/x")
+            file[name] = h5py.ExternalLink(str(run.parent / PRECIOUS), "/x")
     return f"{path}: {name}"
 
 
 def _crystals(run: Path, rng: np.random.Generator) -> str:
-    path = run / "winners" / "winners.extxyz"
+    (path,) = _files(run, "winners.extxyz")
     lines = path.read_text().splitlines()
     match int(rng.integers(4)):
         case 0 | 1:
@@ -157,7 +163,7 @@ def _file(run: Path, rng: np.random.Generator) -> str:
     what = _choice(rng, ("gone", "link", "pipe", "folder", "empty", "cut", "noise", "holes", "deep", "swapped"))
     match what:
         case "link":
-            path.symlink_to(_choice(rng, ("/etc/passwd", "/dev/zero", path.name, "..")))
+            path.symlink_to(_choice(rng, (run.parent / PRECIOUS, "/dev/zero", path.name, "..")))
         case "pipe":
             os.mkfifo(path)
         case "folder":
@@ -187,7 +193,8 @@ def _folder(run: Path, rng: np.random.Generator) -> str:
 def _log(run: Path, rng: np.random.Generator) -> str:
     line = {"time": _choice(rng, ("2026-01-01T00:00:00+00:00", "x", 3)), "event": _choice(rng, (ESCAPE, "failed", [])),
             "reason": _choice(rng, VALUES)}  # fmt: skip
-    with (run / "log.jsonl").open("a") as file:
+    (path,) = _files(run, "log.jsonl")
+    with path.open("a") as file:
         file.write(json.dumps(line) + "\n")
     return f"log: {line['reason']!r:.40}"
 
@@ -195,6 +202,7 @@ def _log(run: Path, rng: np.random.Generator) -> str:
 def _lock(run: Path, rng: np.random.Generator) -> str:
     claim = {"host": ESCAPE, "pid": 1, "start": "x", "token": ESCAPE, "since": ESCAPE, "folder": None}
     claim[_choice(rng, list(claim))] = _choice(rng, VALUES)
+    (run / "LOCK").unlink(missing_ok=True)
     (run / "LOCK").write_text(json.dumps(claim))
     return "LOCK"
 

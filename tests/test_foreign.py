@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hostile import forge, spoil
+from hostile import PRECIOUS, forge, spoil
 from typer.testing import CliRunner
 
 from csp_al.cli import app
@@ -54,6 +54,7 @@ def bounded():
 
 def renewed(folder: Path) -> Path:
     run = folder / "run"
+    (folder / PRECIOUS).write_text("mine\n")
     shutil.rmtree(run, ignore_errors=True)
     shutil.copytree(KEPT, run)
     settings = read_sealed(run / "resolved.json", "settings")
@@ -96,6 +97,7 @@ def survive(place: Path, numbers: range, seed: int) -> None:
         run = renewed(place)
         done = list(spoil(run, np.random.default_rng([seed, number])))
         look(place, verbs_on("run"), [f"number {number}", *done])
+        assert (place / PRECIOUS).read_text() == "mine\n"
         shutil.rmtree(place / "export", ignore_errors=True)
 
 
@@ -150,7 +152,7 @@ def test_packed_weights_and_pickles_that_ask_for_room_are_refused_unread(tmp_pat
         zipfile.ZipFile(weights, "w", zipfile.ZIP_DEFLATED) as packed,
     ):
         for name in whole.namelist():
-            packed.writestr(name, whole.read(name) + b"\0" * (300_000_000 if name.endswith("/data/0") else 0))
+            packed.writestr(name, whole.read(name) + b"\0" * (30_000_000 if name.endswith("/data/0") else 0))
     assert weights.stat().st_size < 1_000_000
     for _ in range(2):
         with pytest.raises(DamagedError, match="no weights, or packed ones"):
