@@ -76,7 +76,7 @@ UPGRADES: Final[dict[tuple[Kind, int], Callable[[Any], Any]]] = {
 """By kind and version: from the content of this version to that of the next.
 
 Content is a JSON object without its format; of weights the pair of the JSON object and the tensors by name; of arrays
-the opened HDF5 file.
+the root group of the HDF5 file (`h5py.h5g`).
 """
 
 

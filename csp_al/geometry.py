@@ -14,8 +14,6 @@ import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
 from matscipy.neighbours import neighbour_list
-from scipy.optimize import linear_sum_assignment
-from scipy.spatial import cKDTree
 
 from csp_al.structures import Floats
 
@@ -78,6 +76,8 @@ def first_alike(crystals: Sequence[Atoms]) -> list[int]:
 
     Atoms may stand in another order or another cell; places may differ by `ALIKE`, as rounding makes them.
     """
+    from scipy.spatial import cKDTree  # every verb imports this module, and few come here
+
     first = list(range(len(crystals)))
     if not crystals:
         return first
@@ -111,5 +111,7 @@ def _is_alike(one: Atoms, other: Atoms) -> bool:
     in_order = np.diagonal(apart)
     if in_order.max() <= ALIKE:
         return True
+    from scipy.optimize import linear_sum_assignment
+
     rows, columns = linear_sum_assignment(np.where(apart <= ALIKE, apart, 1e6))
     return bool(apart[rows, columns].max() <= ALIKE)

@@ -152,11 +152,6 @@ class Labels:
         """The labels that a potential may learn from."""
         return self.take(self.status == Status.DONE)
 
-    @property
-    def asked_for(self) -> Labels:
-        """The labels that the campaign asked for itself: those of its candidates."""
-        return self.take(self.structures.ids >= 0)
-
 
 @dataclass(frozen=True)
 class Prediction:

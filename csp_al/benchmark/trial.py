@@ -16,7 +16,6 @@ from csp_al.report.tables import Run
 from csp_al.select.identity import distinct, pairs_of_same
 from csp_al.select.ranking import rows_of
 from csp_al.select.stopping import Top, top_of
-from csp_al.store.run_directory import seconds_spent
 from csp_al.structures import Labels, concatenate
 
 NEVER = float("inf")
@@ -114,7 +113,7 @@ def trial_of(run: Run, leaders: dict[int, Labels], final: Labels | None, control
         minima_found=0 if final is None or not len(known) else _count_matched(known, final, target),
         ended=final is not None,
         reason=last.reason if final is not None and last else why_no_result(run.path),
-        seconds=seconds_spent(run.path),
+        seconds=run.seconds,
     )
 
 

@@ -44,7 +44,6 @@ from csp_al.select.score import score
 from csp_al.select.stopping import Rules, Spent, top_of, verdict
 from csp_al.select.walk_forward import walk_forward
 from csp_al.store import layout
-from csp_al.store.run_directory import seconds_spent
 from csp_al.structures import Picks, Relaxed, Structures, concatenate
 
 EXPLORED = 5
@@ -91,8 +90,9 @@ def train_ensemble(work: Work, folder: Path, cycle: int, progress: Progress) -> 
     """The ensemble, trained on every usable label so far, from the one before or anew."""
     section = work.campaign.potential
     seed = [work.campaign.seed, cycle, TRAIN]
-    start = progress.ensemble
-    if start is None or not getattr(section, "warm_start", False):
+    if progress.ensemble is not None and getattr(section, "warm_start", False):
+        start = progress.ensemble()
+    else:
         start = potential_kind(section).new(section, seed, work.device)
     trained = start.train(progress.all_labels.usable, seed, work.report)
     trained.ensemble.save(folder)
@@ -120,15 +120,14 @@ def rank_candidates(work: Work, folder: Path, cycle: int, relaxed: Relaxed) -> N
 
 
 def judge_cycle(
-    work: Work, folder: Path, cycle: int, relaxed: Relaxed, table: pd.DataFrame, progress: Progress
+    drive: Drive, folder: Path, cycle: int, relaxed: Relaxed, table: pd.DataFrame, progress: Progress
 ) -> None:
     """Whether the leading crystals are still changing."""
-    campaign, rules = work.campaign, work.campaign.stop
+    campaign, rules = drive.campaign, drive.campaign.stop
     sought = table[table["id"].isin(progress.searched)]
     leaders = representatives(sought, relaxed.structures, rules.top_k, rules.tolerance)
     top = top_of(relaxed, leaders["id"])
-    seconds = seconds_spent(work.run, layout.stage_folder(work.run, "verdict", cycle))
-    spent = Spent(cycle + 1, len(progress.all_labels.asked_for), seconds / 3600)
+    spent = Spent(cycle + 1, progress.asked, sum(drive.passed.values()) / 3600)
     said = verdict(top, progress.judged, sought, spent, Rules(rules, campaign.budget, campaign.select.per_cycle))
     layout.VERDICT.write(folder, said)
 

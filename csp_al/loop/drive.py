@@ -23,8 +23,8 @@ from csp_al.store.disk_use import cycle_bytes
 from csp_al.store.filled import take_filled
 from csp_al.store.lock import InUseError, holder
 from csp_al.store.repair import QUARANTINE, set_aside, set_aside_from
-from csp_al.store.run_directory import LAST, log, published_after, published_before, stop_requested
-from csp_al.store.stages import UnconnectedError, follows, is_published, partial, publish, stage, verify
+from csp_al.store.run_directory import LAST, log, published_after, stop_requested
+from csp_al.store.stages import UnconnectedError, follows, is_published, partial, publish, seconds_of, stage, verify
 
 if TYPE_CHECKING:
     import torch
@@ -57,6 +57,7 @@ class Drive(Work):
     - still_ours: raises where another driver has the run directory now, lest this one publishes in what is not its own
     - retry: names of calculations that are tried again although they failed, see `csp_al.engine.retry`
     - tried: those that this driver asked for
+    - passed: the stages that the search has come by, in order, with the wall time (s) of each
     """
 
     engine: Engine
@@ -64,16 +65,22 @@ class Drive(Work):
     still_ours: Callable[[], None] = field(default=lambda: None, kw_only=True)
     retry: Collection[str] = field(default=(), kw_only=True)
     tried: set[str] = field(default_factory=set, kw_only=True)
+    passed: dict[Path, float] = field(default_factory=dict, kw_only=True)
 
     def stage(self, folder: Path, write: Callable[[Path], None]) -> Path:
-        """Publish a stage unless it is there, with a word at its start and at its end.
+        """Publish a stage unless it is there; it follows from the one that was passed last. Raises as `do`."""
+        after = next(reversed(self.passed), None)
+        if not self.stands(folder, after):
+            self.do(folder, after, write)
+        self.passed[folder] = seconds_of(folder)
+        return folder
+
+    def do(self, folder: Path, after: Path | None, write: Callable[[Path], None]) -> None:
+        """Publish a stage that is not there, with a word at its start and at its end.
 
         One that another process has done is published as it is. Raises DamagedError, InUseError where another process
         is at it, and OSError where there is no room for it.
         """
-        after = published_before(self.run, folder)
-        if self.stands(folder, after):
-            return folder
         if (other := holder(partial(folder))) is not None:
             msg = f"{folder} is being done by process {other['pid']} on {other['host']}; wait until it has ended"
             raise InUseError(msg)
@@ -86,7 +93,6 @@ class Drive(Work):
         else:
             publish(folder, after, needs, seconds)
         log(self.run, "stage finished", **asdict(started))
-        return folder
 
     def _unless_lost(self, write: Callable[[Path], None], aside: Path) -> None:
         self.still_ours()

@@ -85,7 +85,6 @@ def _relax_winners(drive: Drive, folder: Path, progress: Progress) -> None:
     check = layout.stage_folder(drive.run, "check")
     checks = int(layout.CHECK.read(check)["evaluations"]) if is_published(check) else 0
     labels = int(progress.all_labels.evaluations.sum())
-    asked_for = len(progress.all_labels.asked_for)
     relaxations = sum(result.evaluations for result in results.values())
     summary = {
         "stop": progress.verdict.reason if progress.verdict else None,
@@ -95,7 +94,7 @@ def _relax_winners(drive: Drive, folder: Path, progress: Progress) -> None:
             "final_relaxations": relaxations,
             "all": checks + labels + relaxations,
         },
-        "labels": {"asked_for": asked_for, "from_elsewhere": len(progress.all_labels) - asked_for},
+        "labels": {"asked_for": progress.asked, "from_elsewhere": progress.given},
         "failed": [
             {"id": candidate, "reason": reason, "predicted_energy_per_atom": _predicted(progress, candidate)[0]}
             for candidate, reason in failed.items()

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pandas as pd
 
 from csp_al.interfaces import Ensemble, Verdict
 from csp_al.select.stopping import Judged, Top
-from csp_al.structures import Ints, Labels, Relaxed, Structures, concatenate
+from csp_al.structures import Ints, Labels, Relaxed, Status, Structures, concatenate
 
 
 @dataclass
 class Progress:
     """What a campaign knows so far; ``top`` are the leading crystals of the last cycle judged.
 
-    ``searched`` are the ids of the candidates that may lead: all, or those of the search pool.
+    ``searched`` are the ids of the candidates that may lead: all, or those of the search pool. Of the labels, ``asked``
+    is how many the campaign asked for itself, ``failed`` how many of these came to nothing, ``given`` how many are from
+    elsewhere. ``ensemble`` loads the last one that was trained: of those before it none is needed.
     """
 
     pool: Structures
     searched: Ints
     labels: list[Labels] = field(default_factory=list)
     origins: list[Structures] = field(default_factory=list)
-    ensemble: Ensemble | None = None
+    asked: int = 0
+    failed: int = 0
+    given: int = 0
+    ensemble: Callable[[], Ensemble] | None = None
     relaxed: Relaxed | None = None
     table: pd.DataFrame = field(default_factory=pd.DataFrame)
     top: Top | None = None
@@ -32,6 +38,14 @@ class Progress:
     def judged(self) -> Judged | None:
         """The last cycle as it was judged; None in the first."""
         return None if self.top is None or self.verdict is None else Judged(self.top, self.verdict.stable_cycles)
+
+    def learn(self, labels: Labels) -> None:
+        """Take in the labels of a cycle."""
+        own = labels.structures.ids >= 0
+        self.labels.append(labels)
+        self.asked += int(own.sum())
+        self.failed += int((own & (labels.status != Status.DONE)).sum())
+        self.given += int((~own).sum())
 
     @property
     def all_labels(self) -> Labels:

@@ -29,9 +29,9 @@ def search(drive: Drive) -> Verdict:
     for cycle in range(drive.campaign.stop.max_cycles):
         if picks is not None:
             progress.origins.append(picks.origin)
-            progress.labels.append(stages.label(drive, cycle, picks))
+            progress.learn(stages.label(drive, cycle, picks))
         elif given is not None:
-            progress.labels.append(verify_imported(drive, given))
+            progress.learn(verify_imported(drive, given))
         progress.ensemble = stages.train(drive, cycle, progress)
         relaxed = stages.relax(drive, cycle, progress, progress.ensemble)
         table = stages.rank(drive, cycle, relaxed)

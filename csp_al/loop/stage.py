@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from csp_al.campaign.errors import shown
 from csp_al.campaign.machine import Machine, cores_of_this_process
@@ -37,7 +37,6 @@ from csp_al.store.run_directory import (
     NoRunError,
     cycle_folder,
     folder_of_campaign,
-    published_before,
     read_campaign_of,
 )
 from csp_al.store.stages import is_published, partial
@@ -66,11 +65,8 @@ class Replay(Drive):
 
     asked: Path = field(kw_only=True)
 
-    def stage(self, folder: Path, write: Callable[[Path], None]) -> Path:
-        """The folder of a published stage. Raises `RefusedError` where another stage than the asked one is missing."""
-        after = published_before(self.run, folder)
-        if self.stands(folder, after):
-            return folder
+    def do(self, folder: Path, after: Path | None, write: Callable[[Path], None]) -> NoReturn:
+        """Fill the stage that was asked for. Raises `RefusedError` where another one is missing."""
         if folder != self.asked:
             raise RefusedError(_why_not(self.run, self.asked, folder))
         _refuse_taken(self.run, folder)  # a driver may have come here meanwhile

@@ -6,6 +6,9 @@ continued campaign goes on from the very same numbers.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
+
 import numpy as np
 import pandas as pd
 
@@ -21,7 +24,7 @@ from csp_al.select.ranking import stopped_at_once
 from csp_al.select.stopping import top_of
 from csp_al.store import layout
 from csp_al.store.layout import stage_folder
-from csp_al.structures import Labels, Picks, Relaxed, Status
+from csp_al.structures import Labels, Picks, Relaxed
 
 
 def generate(drive: Drive) -> Progress:
@@ -51,18 +54,18 @@ def label(drive: Drive, cycle: int, picks: Picks) -> Labels:
     return layout.LABELS.read(drive.stage(place, lambda folder: bodies.compute_labels(drive, folder, cycle, picks)))
 
 
-def train(drive: Drive, cycle: int, progress: Progress) -> Ensemble:
-    """The ensemble, trained on every usable label so far."""
+def train(drive: Drive, cycle: int, progress: Progress) -> Callable[[], Ensemble]:
+    """What loads the ensemble, trained on every usable label so far; once, and where a stage needs it."""
     place = stage_folder(drive.run, "train", cycle)
     folder = drive.stage(place, lambda folder: bodies.train_ensemble(drive, folder, cycle, progress))
     section = drive.campaign.potential
-    return potential_kind(section).load(folder, section, drive.device)
+    return cache(lambda: potential_kind(section).load(folder, section, drive.device))
 
 
-def relax(drive: Drive, cycle: int, progress: Progress, ensemble: Ensemble) -> Relaxed:
+def relax(drive: Drive, cycle: int, progress: Progress, ensemble: Callable[[], Ensemble]) -> Relaxed:
     """Every candidate at rest on the ensemble's mean energy; its features tell crystals apart."""
     place = stage_folder(drive.run, "relax", cycle)
-    folder = drive.stage(place, lambda folder: bodies.relax_candidates(drive, folder, cycle, progress, ensemble))
+    folder = drive.stage(place, lambda folder: bodies.relax_candidates(drive, folder, cycle, progress, ensemble()))
     return layout.RELAXED.read(folder)
 
 
@@ -89,10 +92,10 @@ def judge(drive: Drive, cycle: int, relaxed: Relaxed, table: pd.DataFrame, progr
     return said
 
 
-def select(drive: Drive, cycle: int, progress: Progress, ensemble: Ensemble, relaxed: Relaxed) -> Picks:
+def select(drive: Drive, cycle: int, progress: Progress, ensemble: Callable[[], Ensemble], relaxed: Relaxed) -> Picks:
     """What is labelled next."""
     place = stage_folder(drive.run, "select", cycle)
-    folder = drive.stage(place, lambda folder: bodies.select_picks(drive, folder, cycle, progress, ensemble, relaxed))
+    folder = drive.stage(place, lambda folder: bodies.select_picks(drive, folder, cycle, progress, ensemble(), relaxed))
     return layout.PICKS.read(folder)
 
 
@@ -100,12 +103,12 @@ def _tell_of_cycle(drive: Drive, cycle: int, progress: Progress) -> None:
     """One line on the cycle, for the panel and the log."""
     folder = stage_folder(drive.run, "label", cycle)
     errors = layout.WALK_FORWARD.read(folder) if layout.WALK_FORWARD.is_in(folder) else {}
-    labels, said = progress.all_labels.asked_for, progress.verdict
+    said = progress.verdict
     judged = CycleJudged(
         cycle=cycle,
-        from_elsewhere=len(progress.all_labels) - len(labels),
-        labels=len(labels),
-        failed=int((labels.status != Status.DONE).sum()),
+        from_elsewhere=progress.given,
+        labels=progress.asked,
+        failed=progress.failed,
         best=said.energies[0] if said and said.energies else None,
         energy_error=errors.get("energy_mae_mev_per_atom"),
         force_error=errors.get("forces_mae_ev_per_angstrom"),

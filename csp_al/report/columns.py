@@ -20,6 +20,7 @@ LABELS: Final[Columns] = {
     "max_force": "float64", "max_stress_gpa": "float64", "cost_s": "float64", "evaluations": "int64",
     "predicted_energy_per_atom": "float64", "predicted_sigma_per_atom": "float64", "source": "str",
 }  # fmt: skip
+OUTCOMES: Final[Columns] = {"cycle": "int64", "id": "int64", "status": "str", "evaluations": "int64"}
 PREDICTION_ERRORS: Final = (
     "energy_mae_mev_per_atom", "energy_rmse_mev_per_atom", "energy_within_1_sigma", "energy_within_2_sigma",
     "forces_mae_ev_per_angstrom", "forces_rmse_ev_per_angstrom", "stress_mae_gpa", "stress_rmse_gpa",
@@ -33,6 +34,9 @@ CYCLES: Final[Columns] = {
     "stable_cycles": "Int64", "stop": "boolean", "reason": "str", "unseen": "float64",
     **{f"seconds_{stage}": "float64" for stage in STAGES},
 }  # fmt: skip
+EFFORT: Final[Columns] = {
+    name: kind for name, kind in CYCLES.items() if name.startswith(("cycle", "labels_", "reference_", "seconds_"))
+}
 RANKING: Final[Columns] = {
     "id": "int64", "energy_per_atom": "float64", "sigma_per_atom": "float64", "score": "float64",
     "max_force": "float64", "max_force_sigma": "float64", "volume_per_atom": "float64", "cluster": "int64",

@@ -131,7 +131,7 @@ def schedule(campaign: Campaign, candidates: int, cycles: int = 0, asked: int = 
 
 def _measured(run: Run) -> Measured | None:
     """None before the first cycle that labelled candidates has been judged."""
-    cycles, labels = run.cycles, run.labels
+    cycles, labels = run.effort, run.labels
     seconds = mean_cycle(cycles)
     if seconds is None:
         return None
@@ -148,8 +148,8 @@ def _measured(run: Run) -> Measured | None:
 def mean_cycle(cycles: pd.DataFrame) -> dict[str, float] | None:
     """Wall seconds of each stage of a cycle to come, from the mean of those judged; None before there is one.
 
-    ``cycles`` is the table of a run. In the first cycle candidates are relaxed once, in later ones up to twice: the
-    first one's relaxations count twice.
+    ``cycles`` is that table of a run, or `effort`. In the first cycle candidates are relaxed once, in later ones up to
+    twice: the first one's relaxations count twice.
     """
     judged = _judged(cycles)
     if judged.empty:

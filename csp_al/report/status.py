@@ -11,16 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from csp_al import objective
+from csp_al.campaign.models import Campaign
 from csp_al.engine.tasks import is_id, read_result
 from csp_al.files import open_plain
-from csp_al.interfaces import State
+from csp_al.interfaces import State, Verdict
 from csp_al.report.plan import duration, mean_cycle, schedule
 from csp_al.report.tables import Run, open_run
 from csp_al.results import Result
 from csp_al.select.ranking import stopped_at_once
 from csp_al.store.layout import TASKS
 from csp_al.store.lock import holder
-from csp_al.store.run_directory import STAGES, Place, cycles, places, published_stages, seconds_spent
+from csp_al.store.run_directory import STAGES, Place, cycles, places
 from csp_al.store.stages import is_published, partial
 from csp_al.structures import Status
 
@@ -103,30 +104,30 @@ class RunStatus:
 def status(run: Path) -> RunStatus:
     """How far the run directory is. Raises NoRunError if there is none."""
     opened = open_run(run)
-    events = _events(opened.path)
+    campaign, verdict, events = opened.campaign, opened.verdict(), _events(opened.path)
     place = _under_way(opened.path)
     results = [result for task in _tasks(place) if (result := read_result(opened.path / "tasks", task))]
     pending = len(_tasks(place)) - len(results)
     # the first cycle of a campaign with labels from elsewhere checks some of them, and labels nothing
-    checking = bool(opened.campaign.labels) and place is not None and place[0] == 0
+    checking = bool(campaign.labels) and place is not None and place[0] == 0
     in_cycles = place is not None and place[1] == "label" and not checking
     state = _state(opened.path, events)
     under_way = _seconds_under_way(events) if state is State.RUNNING and place else 0.0
     cycle, stage = _where(opened.path, place)
     return RunStatus(
-        name=opened.campaign.name,
+        name=campaign.name,
         state=state,
         cycle=cycle,
         stage=stage,
         labels=_label_counts(opened, results if in_cycles else [], pending if in_cycles else 0),
         reference_evaluations=opened.reference_evaluations + sum(result.evaluations for result in results),
-        best=_best(opened),
-        top_k=_leaders(opened),
+        best=_best(opened, verdict),
+        top_k=_leaders(verdict, campaign),
         relaxations=stopped_at_once(opened.ranking()) or None,
         walk_forward=opened.walk_forward(),
-        stop=Stop(_why_over(opened, state, events)),
-        elapsed_s=seconds_spent(opened.path) + under_way,
-        eta_s=_eta(opened, state, place, under_way, len(results), pending),
+        stop=Stop(_why_over(verdict, state, events)),
+        elapsed_s=opened.seconds + under_way,
+        eta_s=_eta(opened, verdict, state, place, under_way, len(results), pending),
         check=opened.check_findings,
     )
 
@@ -166,7 +167,8 @@ def describe(status: RunStatus) -> str:
 
 def _label_counts(run: Run, fresh: Sequence[Result], pending: int) -> LabelCounts:
     """Those of the published stages, and the fresh ones of the stage under way."""
-    usable, own = run.labels["status"] == Status.DONE, run.labels["id"] >= 0
+    labels = run.outcomes
+    usable, own = labels["status"] == Status.DONE, labels["id"] >= 0
     done = int((usable & own).sum())
     here = sum(result.done is not None for result in fresh)
     return LabelCounts(
@@ -178,11 +180,12 @@ def _label_counts(run: Run, fresh: Sequence[Result], pending: int) -> LabelCount
     )
 
 
-def _leaders(run: Run) -> Leaders | None:
-    verdict, patience = run.verdict(), run.campaign.stop.patience
+def _leaders(verdict: Verdict | None, campaign: Campaign) -> Leaders | None:
     if verdict is None:
         return None
-    return Leaders(verdict.top, verdict.energies, verdict.stable_cycles, patience, verdict.unseen, verdict.reason)
+    return Leaders(
+        verdict.top, verdict.energies, verdict.stable_cycles, campaign.stop.patience, verdict.unseen, verdict.reason
+    )
 
 
 def _state(run: Path, events: list[dict[str, Any]]) -> State:
@@ -216,8 +219,8 @@ def _under_way(run: Path) -> Place | None:
 def _where(run: Path, place: Place | None) -> tuple[int | None, str | None]:
     """The last cycle begun, and the stage under way or else the last one published."""
     begun = cycles(run)
-    stages = [place] if place else published_stages(run)
-    return begun[-1] if begun else None, stages[-1][1] if stages else None
+    last = place or next((one for one in reversed(places(run)) if is_published(one[2])), None)
+    return begun[-1] if begun else None, last[1] if last else None
 
 
 def _tasks(place: Place | None) -> list[str]:
@@ -245,31 +248,30 @@ def _seconds_under_way(events: list[dict[str, Any]]) -> float:
     return max(0.0, (datetime.now(UTC) - datetime.fromisoformat(started[-1])).total_seconds()) if started else 0.0
 
 
-def _best(run: Run) -> Best | None:
+def _best(run: Run, verdict: Verdict | None) -> Best | None:
     for row in run.result_rows[:1]:
         return Best(row["id"], row["energy_per_atom"], "reference")
-    verdict = run.verdict()
     if verdict is None or not verdict.top:
         return None
     return Best(verdict.top[0], verdict.energies[0], "potential")
 
 
-def _why_over(run: Run, state: State, events: list[dict[str, Any]]) -> str | None:
+def _why_over(verdict: Verdict | None, state: State, events: list[dict[str, Any]]) -> str | None:
     if state is State.FAILED:
         return str(events[-1].get("reason"))
-    verdict = run.verdict()
     return verdict.reason if verdict and verdict.stop else None
 
 
-def _eta(run: Run, state: State, place: Place | None, under_way: float, done: int, pending: int) -> float | None:
+def _eta(
+    run: Run, verdict: Verdict | None, state: State, place: Place | None, under_way: float, done: int, pending: int
+) -> float | None:
     if state in (State.FINISHED, State.FAILED, State.NEW):
         return None
     if place is not None and place[1] == "winners":
         return under_way / done * pending if done and under_way else None
-    table, campaign = run.cycles, run.campaign
-    verdict = run.verdict()
     if verdict is None or verdict.stop:
         return None
+    table, campaign = run.effort, run.campaign
     seconds = table[[f"seconds_{stage}" for stage in STAGES]].sum(axis=1)
     judged = table["seconds_verdict"].notna()
     one = mean_cycle(table)

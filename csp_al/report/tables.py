@@ -11,22 +11,19 @@ are first read.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from ase.units import GPa
 
-from csp_al import objective
 from csp_al.campaign.models import Campaign
 from csp_al.interfaces import Verdict
 from csp_al.reference.derivatives import Slope
 from csp_al.report.columns import (
     CYCLES,
-    LABELS,
     LEARNING_CURVES,
     POOL,
     POOL_MAP,
@@ -35,13 +32,15 @@ from csp_al.report.columns import (
     RESULTS,
     typed,
 )
+from csp_al.report.labels import effort_table, label_table, lowest_labelled, outcome_table
 from csp_al.report.projection import projected
 from csp_al.select.identity import times_reached
 from csp_al.select.ranking import rows_of, stopped_at_once
 from csp_al.store import layout
-from csp_al.store.run_directory import STAGES, cycle_folder, read_campaign_of
-from csp_al.store.stages import is_published, manifest, verify
-from csp_al.structures import Ints, Labels, Relaxed, Status, Structures, concatenate
+from csp_al.store.run_directory import cycle_folder, published_stages, read_campaign_of
+from csp_al.store.run_directory import cycles as cycles_of
+from csp_al.store.stages import is_published, seconds_of, verify
+from csp_al.structures import Ints, Labels, Relaxed, Structures, concatenate
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -64,6 +63,8 @@ class Run:
 
     path: Path
     _verified: set[Path] = field(default_factory=set, repr=False, compare=False)
+    _took: dict[Path, float] = field(default_factory=dict, repr=False, compare=False)
+    _counted: dict[Path, layout.Outcomes] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def campaign(self) -> Campaign:
@@ -86,19 +87,24 @@ class Run:
         stand there with a negative id and their ``source``; those that were computed again to check them have the
         cost and the evaluations of that.
         """
-        parts = [self._labels_of(cycle) for cycle in self.published("label")]
-        return typed(pd.concat(parts, ignore_index=True) if parts else None, LABELS)
+        return self._labels(self._whole_ones("label"))
+
+    @property
+    def outcomes(self) -> pd.DataFrame:
+        """Every label asked for, as in `labels`, but with the columns `OUTCOMES` alone, for which less is read."""
+        folders = self.published("label")
+        return outcome_table({cycle: self._outcomes_of(folder) for cycle, folder in folders.items()})
 
     @property
     def opened(self) -> int:
         """Labels of first cells that were opened, since they were rejected as they were before."""
-        labels = self.labels
+        labels = self.outcomes
         return int(labels[labels["id"] >= 0].duplicated(["cycle", "id"]).sum())
 
     @property
     def all_labels(self) -> Labels | None:
         """Every label asked for, as arrays; None before the first."""
-        parts = [layout.LABELS.read(self._whole(folder)) for folder in self.published("label").values()]
+        parts = [layout.LABELS.read(folder) for folder in self._whole_ones("label").values()]
         return concatenate(parts) if parts else None
 
     @property
@@ -110,9 +116,22 @@ class Run:
         elsewhere are counted by themselves and are not among the labelled energies. The check of the reference
         is among the evaluations, the final relaxations are not. Missing: what that cycle has not come to.
         """
-        labels = self.labels
-        rows = [self._cycle(cycle, labels[labels["cycle"] <= cycle]) for cycle in self.published("label")]
-        return typed(pd.DataFrame(rows) if rows else None, CYCLES)
+        folders = self._whole_ones("label")
+        labels = self._labels(folders)
+        table = self._effort(folders, labels).set_index("cycle", drop=False)
+        table["best_labelled_energy_per_atom"] = lowest_labelled(labels, list(folders))
+        judged = pd.DataFrame([self._judged(cycle, folder) for cycle, folder in folders.items()], index=table.index)
+        return typed(table.join(judged).reset_index(drop=True), CYCLES)
+
+    @property
+    def effort(self) -> pd.DataFrame:
+        """The part of `cycles`, columns `EFFORT`, for which no values of labels are read."""
+        return self._effort(self.published("label"), self.outcomes)
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of all published stages, s; interruptions do not count."""
+        return sum(self._seconds().values())
 
     def ranking(self, cycle: int = -1) -> pd.DataFrame:
         """All candidates as relaxed in a cycle (-1: the last), trusted ones first, lowest first, columns `RANKING`.
@@ -151,7 +170,7 @@ class Run:
     def reference_evaluations(self) -> int:
         """Calls of the reference method in finished stages: its check, labels and final relaxations."""
         final = self.summary["evaluations"]["final_relaxations"] if self.summary else 0
-        return int(self.labels["evaluations"].sum()) + int(final) + self.check_evaluations
+        return int(self.outcomes["evaluations"].sum()) + int(final) + self.check_evaluations
 
     @property
     def check_evaluations(self) -> int:
@@ -175,10 +194,8 @@ class Run:
     @property
     def learning_curves(self) -> pd.DataFrame:
         """Losses of each member in each epoch of each cycle, columns `LEARNING_CURVES`."""
-        parts = [
-            layout.LEARNING_CURVE.read(self._whole(folder)).assign(cycle=cycle)
-            for cycle, folder in self.published("train").items()
-        ]
+        folders = self._whole_ones("train")
+        parts = [layout.LEARNING_CURVE.read(folder).assign(cycle=cycle) for cycle, folder in folders.items()]
         return typed(pd.concat(parts, ignore_index=True) if parts else None, LEARNING_CURVES)
 
     def structures(self, ids: int | Sequence[int] | Ints, cycle: int | None = None) -> list[Atoms]:
@@ -240,10 +257,11 @@ class Run:
         if ranking.empty:
             return typed(None, POOL_MAP)
         number = self._number("rank", cycle)
-        relaxed, labels = self.relaxed(number), self.labels
+        assert number is not None  # there is its ranking
+        relaxed, labels = self.relaxed(number), self.outcomes
         assert relaxed is not None  # it was ranked
-        picked = self.picks(number).tolist() if number in self.published("select") else []
-        verdict = self.verdict(number) if number in self.published("verdict") else None
+        picked = self.picks(number).tolist() if self._is_there("select", number) else []
+        verdict = self.verdict(number) if self._is_there("verdict", number) else None
         table = projected(ranking[ranking["trusted"]], relaxed)
         marks = {
             "labelled": table["id"].isin(labels.loc[labels["cycle"] <= number, "id"]),
@@ -262,75 +280,70 @@ class Run:
         """Cycle and folder of every published stage of this name, in order."""
         return layout.folders_of(self.path, stage)
 
-    def _labels_of(self, cycle: int) -> pd.DataFrame:
-        folder = self._whole(self.published("label")[cycle])
-        labels = layout.LABELS.read(folder)
-        listed = layout.LABEL_TASKS.read(folder, rows=len(labels))
-        table = {
-            "cycle": labels.cycle,
-            "id": labels.structures.ids,
-            "task": listed["task"].to_numpy(),
-            "status": labels.status,
-            "reason": labels.reason,
-            "energy_per_atom": objective.values(labels.energy, labels.structures),
-            "max_force": labels.structures.largest(np.linalg.norm(labels.forces, axis=1)),
-            "max_stress_gpa": np.abs(labels.stress).max(axis=(1, 2)) / GPa,
-            "cost_s": labels.cost,
-            "evaluations": labels.evaluations,
-            "source": listed["source"].to_numpy() if "source" in listed else "",
-        }
-        if cycle > 0:
-            picked = self._whole(layout.stage_folder(self.path, "select", cycle - 1))
-            guess = layout.PREDICTED.read(picked, rows=len(labels))
-            table["predicted_energy_per_atom"] = objective.values(guess.energy, labels.structures)
-            table["predicted_sigma_per_atom"] = objective.sigmas(guess.energy_sigma, labels.structures)
-        return pd.DataFrame(table)
+    def _labels(self, folders: Mapping[int, Path]) -> pd.DataFrame:
+        chose = {cycle: layout.stage_folder(self.path, "select", cycle - 1) for cycle in folders if cycle > 0}
+        return label_table(folders, {cycle: self._whole(folder) for cycle, folder in chose.items()})
 
-    def _cycle(self, cycle: int, labels: pd.DataFrame) -> dict[str, Any]:
-        done, own = labels["status"] == Status.DONE, labels["id"] >= 0
-        row: dict[str, Any] = {
-            "cycle": cycle,
-            "labels_done": int((done & own).sum()),
-            "labels_failed": int((~done & own).sum()),
-            "labels_from_elsewhere": int((done & ~own).sum()),
-            "reference_evaluations": int(labels["evaluations"].sum()) + self.check_evaluations,
-            "best_labelled_energy_per_atom": labels.loc[done & own, "energy_per_atom"].min(),
-        }
-        errors = self.walk_forward(cycle) or {}
-        row |= {name: errors.get(name) for name in PREDICTION_ERRORS}
-        if cycle in self.published("verdict"):
+    def _effort(self, folders: Mapping[int, Path], labels: pd.DataFrame) -> pd.DataFrame:
+        return effort_table(list(folders), labels, self.check_evaluations, self._seconds())
+
+    def _judged(self, cycle: int, folder: Path) -> dict[str, Any]:
+        """How well the labels of a cycle in this folder had been predicted, and what was decided at its end."""
+        errors = layout.WALK_FORWARD.read(folder) if layout.WALK_FORWARD.is_in(folder) else {}
+        row = {name: errors.get(name) for name in PREDICTION_ERRORS}
+        if self._is_there("verdict", cycle):
             said = self.verdict(cycle)
             assert said is not None  # it is published
             row |= {name: getattr(said, name) for name in ("stop", "reason", "stable_cycles", "unseen")}
             row["best_predicted_energy_per_atom"] = min(said.energies, default=None)
-        folders = {stage: cycle_folder(self.path, cycle) / stage for stage in STAGES}
-        seconds = {stage: manifest(folder)["seconds"] for stage, folder in folders.items() if is_published(folder)}
-        return row | {f"seconds_{stage}": value for stage, value in seconds.items()}
+        return row
+
+    def _outcomes_of(self, folder: Path) -> layout.Outcomes:
+        """What is counted of the labels in a folder; read once for each."""
+        if folder not in self._counted:
+            self._counted[folder] = layout.OUTCOMES.read(self._whole(folder))
+        return self._counted[folder]
+
+    def _seconds(self) -> dict[tuple[int | None, str], float]:
+        """Wall time of every published stage, by cycle and name, s; read once for each."""
+        places = published_stages(self.path)
+        self._took.update({folder: seconds_of(folder) for _, _, folder in places if folder not in self._took})
+        return {(cycle, name): self._took[folder] for cycle, name, folder in places}
 
     def _of_cycle(self, stage: str, cycle: int) -> Path | None:
         """Folder of the stage in a cycle, -1 for the last; None if there is none of its name. Raises ValueError."""
-        there = self.published(stage)
-        return self._whole(there[self._number(stage, cycle)]) if there else None
+        number = self._number(stage, cycle)
+        return None if number is None else self._whole(cycle_folder(self.path, number) / stage)
+
+    def _is_there(self, stage: str, cycle: int) -> bool:
+        return is_published(cycle_folder(self.path, cycle) / stage)
 
     def _outside(self, stage: layout.Outside) -> Path | None:
         """Folder of a stage outside the cycles; None if it is not there."""
         folder = layout.stage_folder(self.path, stage)
         return self._whole(folder) if is_published(folder) else None
 
-    def _number(self, stage: str, cycle: int) -> int:
-        there = list(self.published(stage))
+    def _number(self, stage: str, cycle: int) -> int | None:
+        """The number of a cycle that has the stage, -1 for the last; None if there is none. Raises ValueError."""
         if cycle == -1:
-            return there[-1]
-        if cycle not in there:
+            return next((one for one in reversed(cycles_of(self.path)) if self._is_there(stage, one)), None)
+        if self._is_there(stage, cycle):
+            return cycle
+        there = list(self.published(stage))
+        if there:
             msg = (
                 f"{self.path}: cycle {cycle} has no finished stage {stage!r}; those with one: {there}, or -1, the last"
             )
             raise ValueError(msg)
-        return cycle
+        return None
+
+    def _whole_ones(self, stage: str) -> dict[int, Path]:
+        """Cycle and folder of every published stage of this name, in order, if their checksums hold."""
+        return {cycle: self._whole(folder) for cycle, folder in self.published(stage).items()}
 
     def _whole(self, folder: Path) -> Path:
         """The folder of a published stage, if its checksums hold; compared once for each stage."""
         if folder not in self._verified:
-            verify(folder)
+            self._took[folder] = float(verify(folder)["seconds"])
             self._verified.add(folder)
         return folder

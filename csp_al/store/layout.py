@@ -23,7 +23,7 @@ from csp_al.interfaces import Verdict
 from csp_al.store import records
 from csp_al.store.run_directory import cycle_folder, cycles
 from csp_al.store.stages import file_of, is_published, manifest
-from csp_al.structures import Labels, Picks, Prediction, Relaxed, Structures
+from csp_al.structures import Ints, Labels, Picks, Prediction, Relaxed, Strings, Structures
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -36,6 +36,30 @@ WIDEST: Final = 1000
 """Bytes of the first line of a table at most: pandas takes minutes for names of columns by the thousand."""
 TASKS: Final = "tasks.json"
 """Ids of the tasks of a stage, there as soon as they are asked for."""
+
+
+@dataclass(frozen=True)
+class Ids:
+    """Those of structures, (n,)."""
+
+    ids: Ints
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """What is counted of n labels, each (n,): a part of `Labels`. Raises ValueError for arrays of other shapes."""
+
+    structures: Ids
+    status: Strings
+    evaluations: Ints
+
+    def __post_init__(self) -> None:
+        shapes = {array.shape for array in (self.structures.ids, self.status, self.evaluations)}
+        if shapes != {(len(self),)}:
+            raise ValueError(f"shapes {shapes}")
+
+    def __len__(self) -> int:
+        return self.status.size
 
 
 @dataclass(frozen=True)
@@ -149,6 +173,8 @@ def _crystal(frame: Atoms | str, path: Path) -> Atoms:
 
 # elsewhere, and of every cycle: label
 LABELS: Final = _arrays("labels.h5", Labels)
+OUTCOMES: Final = _arrays("labels.h5", Outcomes)
+"""What is counted of them, without reading the rest."""
 # elsewhere
 SOURCES: Final = _table("table.csv", records.SOURCES, {}, keep_default_na=False)
 """Id, source, place, known, status, reason of each label from elsewhere."""

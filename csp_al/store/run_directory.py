@@ -150,8 +150,11 @@ def cycle_folder(run: Path, cycle: int) -> Path:
 
 def cycles(run: Path) -> list[int]:
     """The cycles that have begun, in order."""
-    names = [folder.name for folder in run.glob("cycle-*") if folder.is_dir()]
-    return sorted(int(name.removeprefix("cycle-")) for name in names if re.fullmatch(r"cycle-\d{2,}", name))
+    if not run.is_dir():
+        return []
+    with os.scandir(run) as entries:
+        found = [re.fullmatch(r"cycle-(\d{2,})", entry.name) for entry in entries if entry.is_dir()]
+    return sorted(int(name[1]) for name in found if name)
 
 
 def published_stages(run: Path) -> list[Place]:
@@ -162,7 +165,9 @@ def published_stages(run: Path) -> list[Place]:
 def places(run: Path) -> list[Place]:
     """Every stage that was begun, or may be next, in the order of the loop."""
     found: list[Place] = [(None, name, run / name) for name in FIRST]
-    found += [(cycle, name, cycle_folder(run, cycle) / name) for cycle in cycles(run) for name in STAGES]
+    for cycle in cycles(run):
+        folder = cycle_folder(run, cycle)
+        found += [(cycle, name, folder / name) for name in STAGES]
     return [*found, (None, LAST, run / LAST)]
 
 
@@ -179,22 +184,9 @@ def stages_needed(run: Path, folder: Path) -> list[Path]:
     return [run / "pool", *before, *here]
 
 
-def published_before(run: Path, folder: Path) -> Path | None:
-    """The published stage that a stage follows from: the last one before it in the order of the loop."""
-    earlier = [place for _, _, place in published_stages(run) if _order(run, place) < _order(run, folder)]
-    return earlier[-1] if earlier else None
-
-
 def published_after(run: Path, folder: Path) -> list[Path]:
     """The published stages that come after a stage."""
     return [place for _, _, place in published_stages(run) if _order(run, place) > _order(run, folder)]
-
-
-def seconds_spent(run: Path, before: Path | None = None) -> float:
-    """Wall time of all published stages, or of those before one, s; interruptions do not count."""
-    stages = [folder for _, _, folder in published_stages(run)]
-    earlier = [folder for folder in stages if before is None or _order(run, folder) < _order(run, before)]
-    return sum(float(manifest(folder)["seconds"]) for folder in earlier)
 
 
 def log(run: Path, event: str, **details: Any) -> None:

@@ -14,7 +14,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Annotated, Any, Final
 
 from pydantic import Field, FiniteFloat, TypeAdapter
@@ -111,6 +111,11 @@ def manifest(folder: Path) -> dict[str, Any]:
     return content
 
 
+def seconds_of(folder: Path) -> float:
+    """Wall time that a published stage took, s. Raises DamagedError."""
+    return float(manifest(folder)["seconds"])
+
+
 def file_of(folder: Path, name: str) -> Path:
     """A file of a published stage that was published with it. Raises DamagedError for any other."""
     if name not in manifest(folder)["files"]:
@@ -118,9 +123,13 @@ def file_of(folder: Path, name: str) -> Path:
     return folder / name
 
 
-def verify(folder: Path) -> None:
-    """Compare every file of a published stage with its checksum. Raises DamagedError for the first that differs."""
-    for name, checksum in manifest(folder)["files"].items():
+def verify(folder: Path) -> dict[str, Any]:
+    """Compare every file of a published stage with its checksum; its `manifest`.
+
+    Raises DamagedError for the first that differs.
+    """
+    content = manifest(folder)
+    for name, checksum in content["files"].items():
         path = folder / name
         try:
             found = sha256(path)
@@ -128,6 +137,7 @@ def verify(folder: Path) -> None:
             raise DamagedError(path, "the file is missing") from error
         if found != checksum:
             raise DamagedError(path, "its checksum differs from the one it was published with")
+    return content
 
 
 def follows(folder: Path, after: Path | None) -> None:
@@ -146,8 +156,8 @@ def history(folder: Path | None) -> str | None:
 
 
 def _is_inside(name: str) -> bool:
-    path = PurePosixPath(name)
-    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts and "\0" not in str(path)
+    parts = [part for part in name.split("/") if part not in {"", "."}]
+    return bool(parts) and not name.startswith("/") and ".." not in parts and "\0" not in name
 
 
 def _flush(path: Path) -> None:
