@@ -1,6 +1,6 @@
 """What looking at a large run costs, and going on with it: CPU seconds and memory, at two sizes each.
 
-    python analysis/benchmarks/large_runs.py [--share 0.1]
+    python analysis/benchmarks/large_runs.py [--only cycles] [--share 0.1]
 
 Run directories are made without computing: stages with made-up numbers are published as the loop publishes them, and
 every label has its task. Each verb runs in a process of its own, imports included. `resume` is the driver from opening
@@ -12,22 +12,24 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pandas as pd
 
+if TYPE_CHECKING:
+    from csp_al.campaign import Campaign
+    from csp_al.structures import Labels, Prediction, Relaxed, Structures
+
 VERBS: Final = ("status", "results", "export", "tables", "resume")
 ATOMS: Final = 4
-FEATURES: Final = 8
 CAMPAIGN: Final = """
 name: large
 pool: {{formula: Al4, size: {candidates}, min_distance: {{Al-Al: 2.2}}, volume_per_atom: [13, 23]}}
@@ -47,10 +49,6 @@ class Size:
     labels: int
     candidates: int
 
-    def of(self, share: float, what: str) -> Size:
-        """With so much of one of them."""
-        return Size(**{**vars(self), what: max(2, round(share * getattr(self, what)))})
-
 
 SIZES: Final = {
     "cycles": Size(1000, 10, 40),
@@ -66,20 +64,19 @@ def make(folder: Path, size: Size) -> Path:
     from csp_al.store.run_directory import log, prepare
 
     source, run = folder / "large.yaml", folder / "large"
-    budget, more = (size.cycles + 1) * size.labels, size.cycles + 1
-    text = CAMPAIGN.format(candidates=size.candidates, labels=size.labels, budget=budget, more=more)
     run.mkdir(parents=True)
-    source.write_text(text, encoding="utf-8")
+    numbers = vars(size) | {"more": size.cycles + 1, "budget": (size.cycles + 1) * size.labels}
+    source.write_text(CAMPAIGN.format(**numbers), encoding="utf-8")
     os.fsync = lambda _: None  # nothing here has to outlive a power cut
     campaign = read_campaign(source)
     prepare(run, campaign, source, {})
     log(run, "started")
-    _publish_stages(run, campaign, size)
+    publish_stages(run, campaign, size)
     log(run, "stopped")
     return run
 
 
-def _publish_stages(run: Path, campaign: object, size: Size) -> None:
+def publish_stages(run: Path, campaign: Campaign, size: Size) -> None:
     """Every stage that the loop would have published."""
     import torch
 
@@ -90,13 +87,13 @@ def _publish_stages(run: Path, campaign: object, size: Size) -> None:
     from csp_al.structures import Picks
 
     rng = np.random.default_rng(0)
-    section = campaign.potential
-    ensemble = potential_kind(section).new(section, [0], torch.device("cpu"))
-    pool = crystals(rng, np.arange(size.candidates))
-    before: list[Path] = []
+    ensemble = potential_kind(campaign.potential).new(campaign.potential, [0], torch.device("cpu"))
+    pool = crystals(rng, size.candidates)
+    after: Path | None = None
 
-    def publish(cycle: int | None, name: str, **content: object) -> None:
-        folder, after = layout.stage_folder(run, name, cycle), (before or [None])[-1]
+    def publish(cycle: int | None, name: Any, **content: Any) -> None:
+        nonlocal after
+        folder = layout.stage_folder(run, name, cycle)
 
         def write(aside: Path) -> None:
             for key, value in content.items():
@@ -105,37 +102,34 @@ def _publish_stages(run: Path, campaign: object, size: Size) -> None:
                 ensemble.save(aside)
 
         stage(folder, write, after, [after.relative_to(run).as_posix()] if after else [])
-        before.append(folder)
+        after = folder
 
     publish(None, "pool", CANDIDATES=pool, ORIGINS=origins(pool))
     publish(None, "check", CHECK={"evaluations": 4, "slopes": []})
-    picks = pool.take(rng.choice(len(pool), size=size.labels, replace=False))
     for cycle in range(size.cycles):
+        picks = pool.take(rng.choice(len(pool), size=size.labels, replace=False))
+        if cycle:
+            publish(cycle - 1, "select", PICKS=Picks(picks, picks), PREDICTED=predicted(len(picks), rng))
         labels, listed = labelled(run, campaign, picks, cycle, rng)
-        forward = {} if cycle == 0 else {"WALK_FORWARD": errors(size.labels)}
-        publish(cycle, "label", LABELS=labels, LABEL_TASKS=listed, **forward)
-        publish(cycle, "train", LEARNING_CURVE=curve(), TRAINING={"left_out": 0})
+        errors = {"WALK_FORWARD": walk_forward(len(picks))} if cycle else {}
+        publish(cycle, "label", LABELS=labels, LABEL_TASKS=listed, **errors)
+        curve = pd.DataFrame({"epoch": [0, 0], "member": [0, 1], "training": 0.1, "validation": 0.1})
+        publish(cycle, "train", LEARNING_CURVE=curve, TRAINING={"left_out": 0})
         relaxed = at_rest(pool, rng)
         publish(cycle, "relax", RELAXED=relaxed)
         publish(cycle, "rank", RANKING=ranking(relaxed, rng))
-        if cycle == size.cycles - 1:
-            return
-        top = np.sort(relaxed.prediction.energy)[:3] / ATOMS
-        lead = np.argsort(relaxed.prediction.energy)[:3]
-        said = Verdict(stop=False, reason="continues", stable_cycles=0, top=lead.tolist(), energies=top.tolist(),
-                       unseen=0.5)  # fmt: skip
-        publish(cycle, "verdict", VERDICT=said)
-        picks = pool.take(rng.choice(len(pool), size=size.labels, replace=False))
-        publish(cycle, "select", PICKS=Picks(picks, picks), PREDICTED=predicted(len(picks), rng))
+        if cycle < size.cycles - 1:
+            lead = np.argsort(relaxed.prediction.energy)[:3]
+            energies = (relaxed.prediction.energy[lead] / ATOMS).tolist()
+            publish(cycle, "verdict", VERDICT=Verdict(False, "continues", 0, lead.tolist(), energies, 0.5))
 
 
-def crystals(rng: np.random.Generator, ids: np.ndarray) -> object:
+def crystals(rng: np.random.Generator, count: int) -> Structures:
     """Atoms of aluminium anywhere in cubes."""
     from csp_al.structures import Structures, pointer
 
-    count = len(ids)
     return Structures(
-        ids=ids.astype(np.int64),
+        ids=np.arange(count),
         ptr=pointer(np.full(count, ATOMS)),
         numbers=np.full(count * ATOMS, 13, np.int64),
         positions=rng.uniform(0, 4, (count * ATOMS, 3)),
@@ -143,13 +137,15 @@ def crystals(rng: np.random.Generator, ids: np.ndarray) -> object:
     )
 
 
-def origins(pool: object) -> pd.DataFrame:
+def origins(pool: Structures) -> pd.DataFrame:
     """The table of the pool."""
     columns = {"origin": "random", "asked_group": 1, "space_group": "P1", "space_group_number": 1, "n_atoms": ATOMS}
     return pd.DataFrame({"id": pool.ids, **columns, "volume_per_atom": pool.volumes / ATOMS, "note": ""})
 
 
-def labelled(run: Path, campaign: object, picks: object, cycle: int, rng: np.random.Generator) -> tuple:
+def labelled(
+    run: Path, campaign: Campaign, picks: Structures, cycle: int, rng: np.random.Generator
+) -> tuple[Labels, pd.DataFrame]:
     """Labels of a cycle, whose tasks have their results, and the table of them."""
     from csp_al.engine.tasks import create_task, label_task, publish_result
     from csp_al.loop.tasks import labels_of
@@ -157,39 +153,39 @@ def labelled(run: Path, campaign: object, picks: object, cycle: int, rng: np.ran
     from csp_al.structures import Status
 
     structures = picks.moved(picks.positions + rng.normal(0, 0.1, picks.positions.shape), picks.cells)
-    names, results = [], []
+    now, results = datetime.now(UTC).isoformat(), []
     for atoms in structures.to_atoms():
-        forces, now = rng.normal(0, 1, (ATOMS, 3)), datetime.now(UTC).isoformat()
-        values = Values(float(rng.normal()), forces, np.eye(3), atoms.positions, atoms.cell.array,
-                        float(np.linalg.norm(forces, axis=1).max()), 1, converged=False, steps=0)  # fmt: skip
+        forces = rng.normal(0, 1, (ATOMS, 3))
+        fmax = float(np.linalg.norm(forces, axis=1).max())
+        values = Values(float(rng.normal()), forces, np.eye(3), atoms.positions, atoms.cell.array, fmax, 1, False, 0)
         name = create_task(run / "tasks", label_task(atoms, campaign.reference))
         result = Result(values, name, "label", Status.DONE, None, 1.0, 1, [], "here", now, now)
-        (run / "tasks" / name / "attempt-1").mkdir(exist_ok=True)
+        (run / "tasks" / name / "attempt-1").mkdir()
         publish_result(run / "tasks" / name, result)
-        names.append(name)
         results.append(result)
     labels = labels_of(structures, results, cycle)
-    columns = {"candidate": labels.structures.ids, "task": names, "status": labels.status, "reason": labels.reason}
-    return labels, pd.DataFrame(columns | {"cost_s": labels.cost})
+    columns = {"candidate": picks.ids, "task": [result.id for result in results], "status": labels.status}
+    return labels, pd.DataFrame(columns | {"reason": labels.reason, "cost_s": labels.cost})
 
 
-def predicted(count: int, rng: np.random.Generator) -> object:
+def walk_forward(labels: int) -> dict[str, float]:
+    """How well the labels had been predicted."""
+    from csp_al.report.columns import PREDICTION_ERRORS
+
+    return {"labels": labels, "compared": labels, **dict.fromkeys(PREDICTION_ERRORS, 0.1)}
+
+
+def predicted(count: int, rng: np.random.Generator) -> Prediction:
     """A prediction for so many structures."""
     from csp_al.structures import Prediction
 
-    atoms = count * ATOMS
-    return Prediction(
-        energy=rng.normal(0, 1, count),
-        energy_sigma=np.full(count, 0.1),
-        forces=np.zeros((atoms, 3)),
-        forces_sigma=np.full(atoms, 0.1),
-        stress=np.zeros((count, 3, 3)),
-        stress_sigma=np.full(count, 0.1),
-        features=rng.normal(0, 1, (count, FEATURES)),
-    )
+    sigma, atoms = np.full(count, 0.1), count * ATOMS
+    forces, stress = np.zeros((atoms, 3)), np.zeros((count, 3, 3))
+    features = rng.normal(0, 1, (count, 8))
+    return Prediction(rng.normal(0, 1, count), sigma, forces, np.full(atoms, 0.1), stress, sigma, features)
 
 
-def at_rest(pool: object, rng: np.random.Generator) -> object:
+def at_rest(pool: Structures, rng: np.random.Generator) -> Relaxed:
     """The pool where it is, as if relaxed."""
     from csp_al.interfaces import CONVERGED
     from csp_al.structures import Relaxed
@@ -198,47 +194,36 @@ def at_rest(pool: object, rng: np.random.Generator) -> object:
     return Relaxed(pool, predicted(count, rng), np.full(count, CONVERGED), np.full(count, 20))
 
 
-def ranking(relaxed: object, rng: np.random.Generator) -> pd.DataFrame:
+def ranking(relaxed: Relaxed, rng: np.random.Generator) -> pd.DataFrame:
     """The table of a ranking, with basins by chance: to tell crystals apart would compute."""
     count = len(relaxed)
     columns = {"sigma_per_atom": 0.1, "score": 0.1, "max_force": 0.01, "max_force_sigma": 0.1, "volume_per_atom": 16.0}
-    return pd.DataFrame(
-        {"id": relaxed.structures.ids, "energy_per_atom": relaxed.prediction.energy / ATOMS, **columns,
-         "cluster": rng.integers(10, size=count), "basin": rng.integers(count, size=count), "reason": relaxed.reason,
-         "steps": relaxed.steps, "trusted": True}
-    )  # fmt: skip
-
-
-def curve() -> pd.DataFrame:
-    """Losses of one epoch."""
-    return pd.DataFrame({"epoch": [0, 0], "member": [0, 1], "training": 0.1, "validation": 0.1})
-
-
-def errors(labels: int) -> dict[str, object]:
-    """What `csp_al.select.walk_forward` gives."""
-    from csp_al.report.columns import PREDICTION_ERRORS
-
-    return {"labels": labels, "compared": labels, **dict.fromkeys(PREDICTION_ERRORS, 0.1)}
+    groups = {"cluster": rng.integers(10, size=count), "basin": rng.integers(count, size=count)}
+    ends = {"reason": relaxed.reason, "steps": relaxed.steps, "trusted": True}
+    energies = relaxed.prediction.energy / ATOMS
+    return pd.DataFrame({"id": relaxed.structures.ids, "energy_per_atom": energies, **columns, **groups, **ends})
 
 
 def measure(verb: str, run: Path) -> dict[str, float]:
-    """CPU seconds of this process and its children, and the most memory it held (MiB), once the verb is done."""
-    with tempfile.TemporaryDirectory() as export:
-        try:
-            {"tables": read_tables, "resume": go_on}.get(verb, partial(look, verb, export=export))(run)
-        except SystemExit as end:
-            if end.code:
-                raise
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return {"seconds": used.ru_utime + used.ru_stime, "memory": used.ru_maxrss / 1024}
+    """CPU seconds of this process and the most memory it held (MiB; Linux), once the verb is done."""
+    if verb == "tables":
+        read_tables(run)
+    elif verb == "resume":
+        go_on(run)
+    else:
+        look(verb, run)
+    seconds = time.process_time()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()  # rusage has the parent's memory in it
+    return {"seconds": seconds, "memory": next(int(line.split()[1]) / 1024 for line in lines if "VmHWM" in line)}
 
 
-def look(verb: str, run: Path, export: str) -> None:
+def look(verb: str, run: Path) -> None:
     """A verb of the command line."""
     from csp_al.cli import app
 
-    options = ["--format", "extxyz", "--what", "labels", "--to", export] if verb == "export" else []
-    app([verb, str(run), *options])
+    with tempfile.TemporaryDirectory() as folder:
+        options = ["--format", "extxyz", "--what", "labels", "--to", folder] if verb == "export" else []
+        app([verb, str(run), *options], standalone_mode=False)
 
 
 def read_tables(run: Path) -> None:
@@ -246,8 +231,8 @@ def read_tables(run: Path) -> None:
     from csp_al import open_run
 
     opened = open_run(run)
-    print([len(table) for table in (opened.pool, opened.labels, opened.cycles, opened.learning_curves)])
-    print(len(opened.ranking()))
+    for table in (opened.pool, opened.labels, opened.cycles, opened.learning_curves, opened.ranking()):
+        print(len(table))
 
 
 class FirstStageError(Exception):
@@ -296,20 +281,20 @@ def measured(verb: str, run: Path) -> dict[str, float]:
 
 def compare(what: str, size: Size, folder: Path) -> None:
     """Print a line for each verb: half the size and all of it."""
-    halves = [size.of(share, what) for share in (0.5, 1)]
-    runs = [make(folder / f"{what}-{number}", half) for number, half in enumerate(halves)]
+    all_of_it = getattr(size, what)
+    runs = [make(folder / str(count), replace(size, **{what: count})) for count in (all_of_it // 2, all_of_it)]
     for verb in VERBS:
         figures = [measured(verb, run) for run in runs]
         cells = [f"{one['seconds']:.1f} s, {one['memory']:.0f} MiB" for one in figures]
-        print(f"| {getattr(size, what)} {what} | {verb} | {' | '.join(cells)} |", flush=True)
+        print(f"| {all_of_it} {what} | {verb} | {' | '.join(cells)} |", flush=True)
 
 
 def main() -> None:
     """Print one table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--share", type=float, default=1.0)
-    parser.add_argument("--measure", nargs=2, metavar=("VERB", "DIR"), help="one verb here, for a run that is there")
-    parser.add_argument("--only", choices=SIZES, help="one of the three runs")
+    parser.add_argument("--share", type=float, default=1.0, help="of what is large in each of the runs")
+    parser.add_argument("--only", choices=SIZES, help="one of the runs")
+    parser.add_argument("--measure", nargs=2, metavar=("VERB", "DIR"), help="one verb, here, for a run that is there")
     asked = parser.parse_args()
     if asked.measure:
         print(json.dumps(measure(asked.measure[0], Path(asked.measure[1]))))
@@ -317,8 +302,9 @@ def main() -> None:
     print("| | | half of it | all |\n|---|---|---|---|")
     for what, size in SIZES.items():
         if asked.only in (None, what):
+            smaller = replace(size, **{what: round(asked.share * getattr(size, what))})
             with tempfile.TemporaryDirectory() as folder:
-                compare(what, size.of(asked.share, what), Path(folder))
+                compare(what, smaller, Path(folder))
 
 
 if __name__ == "__main__":
