@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 from collections.abc import Callable
@@ -10,12 +11,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from csp_al.campaign import Campaign, Pool
 from csp_al.campaign.machine import Machine
+from csp_al.cli.panel import ROWS, Panel
 from csp_al.engine.engines import start_engine
-from csp_al.events import Event, StageStarted
+from csp_al.events import CycleJudged, Event, StageStarted
 from csp_al.loop.drive import Drive
 from csp_al.loop.search import search
 from csp_al.loop.stages import train
+from csp_al.reference.gpaw import GpawReference
 from csp_al.report.status import status
 from csp_al.report.tables import open_run
 from csp_al.store.repair import refuse_damage
@@ -79,7 +83,7 @@ def counted(monkeypatch, look: Callable[[Path], object], run: Path) -> int:
     with monkeypatch.context() as patch:
         patch.setattr(os, "open", counting(os.open))
         patch.setattr(os, "stat", counting(os.stat))
-        patch.setattr(os, "scandir", counting(os.scandir, lambda path: len(os.listdir(path))))
+        patch.setattr(os, "scandir", counting(os.scandir, lambda path: len(list(Path(path).iterdir()))))
         look(run)
     return seen
 
@@ -125,3 +129,17 @@ def test_status_and_effort_count_the_labels_that_the_tables_show(finished_run):
     run = open_run(finished_run)
     assert run.outcomes.equals(run.labels[run.outcomes.columns])
     assert run.effort.equals(run.cycles[run.effort.columns])
+
+
+def test_a_panel_draws_the_last_cycles_and_all_of_them_in_the_end(monkeypatch, tmp_path):
+    monkeypatch.setenv("TERM", "xterm")
+    panel = Panel(Campaign(name="al4", pool=Pool(formula="Al4"), reference=GpawReference()), tmp_path)
+    panel.console.file = out = io.StringIO()
+    panel.console._force_terminal = True
+    with panel:
+        for cycle in range(ROWS + 30):
+            panel.tell(CycleJudged(cycle, 0, 1000 + cycle, 0, None, None, None, 0, None, ""))
+        panel.live.refresh()
+        running = out.getvalue()
+    assert "1000" not in running.rpartition("stable cycles")[2]
+    assert "1000" in out.getvalue().rpartition("stable cycles")[2]

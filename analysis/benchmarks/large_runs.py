@@ -170,9 +170,9 @@ def labelled(
 
 def walk_forward(labels: int) -> dict[str, float]:
     """How well the labels had been predicted."""
-    from csp_al.report.columns import PREDICTION_ERRORS
+    from csp_al.store.records import WalkForward
 
-    return {"labels": labels, "compared": labels, **dict.fromkeys(PREDICTION_ERRORS, 0.1)}
+    return dict.fromkeys(WalkForward.__annotations__, 0.1) | {"labels": labels, "compared": labels}
 
 
 def predicted(count: int, rng: np.random.Generator) -> Prediction:

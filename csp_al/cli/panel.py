@@ -49,6 +49,10 @@ DOING = {
 }
 
 
+ROWS: Final = 20
+"""Cycles that are drawn while a campaign runs: a thousand, four times a second, would take two cores."""
+
+
 class _Console(Console):
     def on_broken_pipe(self) -> None:
         """Whoever read has gone: go on in silence, since the run directory tells everything as well."""
@@ -90,7 +94,10 @@ class _LeftColumn(ProgressColumn):
 
 
 class Panel:
-    """Listens to the loop. A terminal that can draw has the stage under way and a row for each cycle, others lines."""
+    """Listens to the loop. A terminal that can draw has the stage under way and the last cycles, others lines.
+
+    All cycles are shown in the end.
+    """
 
     def __init__(self, campaign: Campaign, directory: Path) -> None:
         self.console = _Console()
@@ -105,13 +112,15 @@ class Panel:
             console=self.console,
         )
         self.task = self.progress.add_task("starting", total=None)
-        self.cycles = _cycle_table(f"{campaign.name}: {campaign.candidates}")
+        self.heading = f"{campaign.name}: {campaign.candidates}"
+        self.cycles: list[list[str]] = []
+        self.most = ROWS
         self.title = f"{campaign.name}: running in {directory}"
 
     def __enter__(self) -> Self:
         self.note(self.title)
         if self.console.is_terminal and not self.console.is_dumb_terminal:
-            self.live = Live(Group(self.cycles, self.progress), console=self.console, refresh_per_second=4)
+            self.live = Live(get_renderable=self._drawn, console=self.console, refresh_per_second=4)
             self.live.__enter__()
         return self
 
@@ -120,6 +129,7 @@ class Panel:
     ) -> None:
         if self.live is not None:
             self.progress.remove_task(self.task)
+            self.most = len(self.cycles)
             self.live.__exit__(kind, error, trace)
 
     def tell(self, event: Event) -> None:
@@ -144,9 +154,12 @@ class Panel:
                 self.note(f"Warning: {text}")
             case CycleJudged():
                 shown = {title: _shown(value(event)) for title, value in _COLUMNS.items()}
-                self.cycles.add_row(*shown.values())
+                self.cycles.append(list(shown.values()))
                 if self.live is None:
                     self.console.print(", ".join(f"{title} {said}" for title, said in shown.items()), soft_wrap=True)
+
+    def _drawn(self) -> Group:
+        return Group(_cycle_table(self.heading, self.cycles[-self.most :]), self.progress)
 
     def note(self, text: str) -> None:
         """Print a line above the panel."""
@@ -165,10 +178,12 @@ _COLUMNS: Final[dict[str, Callable[[CycleJudged], float | None]]] = {
 }
 
 
-def _cycle_table(title: str) -> Table:
+def _cycle_table(title: str, rows: list[list[str]]) -> Table:
     table = Table(title=title, title_justify="left")
     for name in _COLUMNS:
         table.add_column(name, justify="right")
+    for row in rows:
+        table.add_row(*row)
     return table
 
 

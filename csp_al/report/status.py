@@ -21,7 +21,7 @@ from csp_al.results import Result
 from csp_al.select.ranking import stopped_at_once
 from csp_al.store.layout import TASKS
 from csp_al.store.lock import holder
-from csp_al.store.run_directory import STAGES, Place, cycles, places
+from csp_al.store.run_directory import STAGES, Place, places
 from csp_al.store.stages import is_published, partial
 from csp_al.structures import Status
 
@@ -105,7 +105,8 @@ def status(run: Path) -> RunStatus:
     """How far the run directory is. Raises NoRunError if there is none."""
     opened = open_run(run)
     campaign, verdict, events = opened.campaign, opened.verdict(), _events(opened.path)
-    place = _under_way(opened.path)
+    stages = places(opened.path)
+    place = next((one for one in stages if partial(one[2]).is_dir() and not is_published(one[2])), None)  # under way
     results = [result for task in _tasks(place) if (result := read_result(opened.path / "tasks", task))]
     pending = len(_tasks(place)) - len(results)
     # the first cycle of a campaign with labels from elsewhere checks some of them, and labels nothing
@@ -113,7 +114,7 @@ def status(run: Path) -> RunStatus:
     in_cycles = place is not None and place[1] == "label" and not checking
     state = _state(opened.path, events)
     under_way = _seconds_under_way(events) if state is State.RUNNING and place else 0.0
-    cycle, stage = _where(opened.path, place)
+    cycle, stage = _where(stages, place)
     return RunStatus(
         name=campaign.name,
         state=state,
@@ -211,15 +212,10 @@ def _events(run: Path) -> list[dict[str, Any]]:
     return events
 
 
-def _under_way(run: Path) -> Place | None:
-    """The stage that was begun and is not published."""
-    return next((place for place in places(run) if partial(place[2]).is_dir() and not is_published(place[2])), None)
-
-
-def _where(run: Path, place: Place | None) -> tuple[int | None, str | None]:
+def _where(stages: Sequence[Place], place: Place | None) -> tuple[int | None, str | None]:
     """The last cycle begun, and the stage under way or else the last one published."""
-    begun = cycles(run)
-    last = place or next((one for one in reversed(places(run)) if is_published(one[2])), None)
+    begun = [cycle for cycle, _, _ in stages if cycle is not None]
+    last = place or next((one for one in reversed(stages) if is_published(one[2])), None)
     return begun[-1] if begun else None, last[1] if last else None
 
 

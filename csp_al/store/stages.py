@@ -100,14 +100,15 @@ def manifest(folder: Path) -> dict[str, Any]:
 
     Raises DamagedError.
     """
+    path = folder / MANIFEST
     try:
-        content = read_sealed(folder / MANIFEST, "manifest")
+        content = read_sealed(path, "manifest")
     except FileNotFoundError as error:
-        raise DamagedError(folder / MANIFEST, "the file is missing") from error
-    validated(_MANIFEST, content, folder / MANIFEST)
+        raise DamagedError(path, "the file is missing") from error
+    validated(_MANIFEST, content, path)
     for name in (*content["files"], *(content["needs"] or ())):
         if not _is_inside(name):
-            raise DamagedError(folder / MANIFEST, f"the name {name[:100]!r} leads out of the folder")
+            raise DamagedError(path, f"the name {name[:100]!r} leads out of the folder")
     return content
 
 
