@@ -52,6 +52,11 @@ def effort_table(
     return typed(table.rename_axis("cycle").reset_index(), EFFORT)
 
 
+def count_opened(labels: pd.DataFrame) -> int:
+    """Labels of first cells that were opened, since they were rejected as they were before; columns `OUTCOMES`."""
+    return int(labels[labels["id"] >= 0].duplicated(["cycle", "id"]).sum())
+
+
 def lowest_labelled(labels: pd.DataFrame, cycles: list[int]) -> pd.Series[float]:
     """The lowest energy (eV/atom) that the campaign's own labels had up to and including each cycle, by cycle."""
     own = labels[(labels["status"] == Status.DONE) & (labels["id"] >= 0)]

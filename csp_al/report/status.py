@@ -15,6 +15,7 @@ from csp_al.campaign.models import Campaign
 from csp_al.engine.tasks import is_id, read_result
 from csp_al.files import open_plain
 from csp_al.interfaces import State, Verdict
+from csp_al.report.labels import count_opened
 from csp_al.report.plan import duration, mean_cycle, schedule
 from csp_al.report.tables import Run, open_run
 from csp_al.results import Result
@@ -177,7 +178,7 @@ def _label_counts(run: Run, fresh: Sequence[Result], pending: int) -> LabelCount
         failed=int(own.sum()) - done + len(fresh) - here,
         pending=pending,
         from_elsewhere=int(usable.sum()) - done,
-        opened=run.opened,
+        opened=count_opened(labels),
     )
 
 

@@ -32,7 +32,7 @@ from csp_al.report.columns import (
     RESULTS,
     typed,
 )
-from csp_al.report.labels import effort_table, label_table, lowest_labelled, outcome_table
+from csp_al.report.labels import count_opened, effort_table, label_table, lowest_labelled, outcome_table
 from csp_al.report.projection import projected
 from csp_al.select.identity import times_reached
 from csp_al.select.ranking import rows_of, stopped_at_once
@@ -98,8 +98,7 @@ class Run:
     @property
     def opened(self) -> int:
         """Labels of first cells that were opened, since they were rejected as they were before."""
-        labels = self.outcomes
-        return int(labels[labels["id"] >= 0].duplicated(["cycle", "id"]).sum())
+        return count_opened(self.outcomes)
 
     @property
     def all_labels(self) -> Labels | None:

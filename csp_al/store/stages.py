@@ -92,7 +92,7 @@ def is_published(folder: Path) -> bool:
 
 def partial(folder: Path) -> Path:
     """Where a stage is written before it is published."""
-    return folder.with_name(f"{folder.name}.partial")
+    return folder.parent / f"{folder.name}.partial"
 
 
 def manifest(folder: Path) -> dict[str, Any]:
