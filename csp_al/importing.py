@@ -41,7 +41,8 @@ class UnaskedError(ImportPathError):
     """An import path leads to what is not run while nobody asks for it; the message says what and where it is."""
 
     def __init__(self, path: str, where: str) -> None:
-        super().__init__(f"{path} ({where}) was found, and is not run here: it is code of yours, or starts programs")
+        what = "it is code of yours, or may start programs or write files"
+        super().__init__(f"{path} ({where}) was found, and is not run here: {what}")
 
 
 def find_named(path: str) -> Any:
@@ -50,9 +51,9 @@ def find_named(path: str) -> Any:
     Raises ImportPathError, with what was meant perhaps, when the module or the attribute does not exist, and
     UnaskedError where it does and this is but a look.
     """
+    if _looking.get() and path.partition(".")[0] not in OURS:
+        raise UnaskedError(path, _place_of(path))
     with here_too():
-        if _looking.get() and path.partition(".")[0] not in OURS:
-            raise UnaskedError(path, _place_of(path))
         module, attributes = _import_longest(path)
     found: Any = module
     for depth, attribute in enumerate(attributes):
@@ -91,9 +92,11 @@ def is_looking() -> bool:
 
 @contextmanager
 def here_too() -> Iterator[None]:
-    """While this lasts modules beside the campaign file and in the current folder can be imported, after all others."""
-    places = dict.fromkeys(str(place.resolve()) for place in (_first.get(), Path.cwd()) if place)
-    added = [place for place in places if place not in sys.path]
+    """While this lasts modules beside the campaign file and in the current folder can be imported, after all others.
+
+    Not while nothing may be run: some of ASE's calculators import what is not installed, and would find it there.
+    """
+    added = [] if _looking.get() else [place for place in _own_places() if place not in sys.path]
     sys.path.extend(added)
     try:
         yield
@@ -101,6 +104,11 @@ def here_too() -> Iterator[None]:
         for place in added:
             if place in sys.path:
                 sys.path.remove(place)
+
+
+def _own_places() -> list[str]:
+    """The folder of the campaign file, and the current one."""
+    return list(dict.fromkeys(str(place.resolve()) for place in (_first.get(), Path.cwd()) if place))
 
 
 def is_beside(path: str) -> bool:
@@ -147,32 +155,31 @@ def _load_from_beside(name: str) -> None:
 
 def _place_of(path: str) -> str:
     """The file that a path leads to, which is parsed and not run. Raises ImportPathError."""
-    names = _names_in(path)
-    spec, locations = None, None
-    for depth in range(1, len(names) + 1):
-        inner = _unloaded(".".join(names[:depth]), locations)
+    name, *rest = _names_in(path)
+    spec = _unloaded(name)
+    if spec is None:
+        raise ImportPathError(_no_module(path, name))
+    # by its last name alone: of a dotted one Python asks the package that it is in, which is not loaded
+    while rest and spec.submodule_search_locations is not None:
+        inner = PathFinder.find_spec(rest[0], list(spec.submodule_search_locations))
         if inner is None:
             break
-        spec, locations = inner, inner.submodule_search_locations
-        if locations is None:
-            break
-    if spec is None:
-        raise ImportPathError(_no_module(path, names[0]))
-    rest = names[spec.name.count(".") + 1 :]
+        spec, rest = inner, rest[1:]
     if not rest:
         raise ImportPathError(f"{path} is a module; name a class or a function in it")
-    place = spec.origin or "a folder"
+    if (place := spec.origin) is None:  # a folder that is no package
+        raise ImportPathError(_no_module(path, rest[0]))
     if place.endswith(".py") and (wrong := _lacks(Path(place), rest[0])):
         raise ImportPathError(f"{path}: {wrong}")
     return place
 
 
-def _unloaded(name: str, locations: Iterable[str] | None) -> ModuleSpec | None:
-    """Where a module is, found without running the package that it is in."""
+def _unloaded(name: str) -> ModuleSpec | None:
+    """Where a module or package is, which is not loaded."""
     folder = _first.get()
-    if locations is None and folder and (found := _spec_in(str(folder.resolve()), name)):
+    if folder and (found := _spec_in(str(folder.resolve()), name)):
         return found
-    places = None if locations is None else list(locations)
+    places = [*sys.path, *_own_places()]
     return next((spec for finder in sys.meta_path if (spec := finder.find_spec(name, places))), None)
 
 

@@ -54,6 +54,23 @@ def test_calculator_of_the_author_is_found_and_parsed_and_not_run(place):
     assert (place / "imported").exists()
 
 
+def test_module_in_folders_that_are_no_packages_is_found_and_not_run(place):
+    (place / "codes" / "inner").mkdir(parents=True)
+    (place / "codes" / "inner" / "mine.py").write_text(MODULE)
+    code, said = csp_al("validate", ase("codes.inner.mine.Mine"))
+    assert code == 0
+    assert f"({place / 'codes' / 'inner' / 'mine.py'}) was found" in said
+    code, said = csp_al("validate", ase("codes.inner.mime.Mine"))
+    assert (code, "no module 'mime'" in said) == (2, True)
+    assert not (place / "imported").exists()
+
+
+def test_calculator_of_ase_imports_nothing_from_beside_the_campaign_file(place):
+    (place / "psi4.py").write_text(MODULE)
+    assert csp_al("validate", ase("ase.calculators.psi4.Psi4"))[0] == 2
+    assert not (place / "imported").exists()
+
+
 @pytest.mark.parametrize(
     ("calculator", "words"),
     [
@@ -78,6 +95,7 @@ def test_what_can_be_wrong_with_a_calculator_is_told_without_running_it(place, c
     [
         ("ase.calculators.cp2k.CP2K", "{command: touch ran}"),
         ("ase.calculators.castep.Castep", "{castep_command: touch ran}"),
+        ("ase.calculators.socketio.SocketIOCalculator", "{log: ran, unixsocket: ran}"),
         ("csp_al.reference.codes.cp2k", "{command: touch ran, kspacing: 1, inp: ''}"),
         ("csp_al.files.make_directory", "{path: ran}"),
         ("ase.calculators.emt.np.save", "{file: ran, arr: 1}"),

@@ -28,8 +28,10 @@ if TYPE_CHECKING:
     from ase.calculators.calculator import BaseCalculator
 
 
-PROGRAM: Final = re.compile("command|cmd|exec|prog|bin|launch|profile|client|script|shell|header", re.IGNORECASE)
-"""Keywords that may name what is started, by some of ASE's calculators as soon as they are made."""
+ACTS: Final = re.compile(
+    "command|cmd|exec|prog|bin|launch|profile|client|script|shell|header|log|txt|output|tmp|socket|port", re.IGNORECASE
+)
+"""Keywords that may name what some of ASE's calculators start or write to as soon as they are made."""
 MAKERS: Final = ("csp_al.reference.classical", "csp_al.reference.codes")
 
 
@@ -160,8 +162,8 @@ def find_callable(path: str) -> Callable[..., Any]:
 
 
 def _is_harmless(factory: Callable[..., Any], keywords: Mapping[str, Any]) -> bool:
-    """Whether a call runs nothing but a calculator class of ASE, or a function of ours, and starts no program."""
-    if any(PROGRAM.search(key) for key in _keys(keywords)):
+    """Whether a call runs but a calculator class of ASE, or a function of ours, and starts and writes nothing."""
+    if any(ACTS.search(key) for key in _keys(keywords)):
         return False
     owner = getattr(factory, "__self__", factory)  # of a class method its class
     if isinstance(owner, type):
