@@ -8,6 +8,7 @@ A file is written aside, flushed to disk and renamed; a sealed one holds its for
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
@@ -120,12 +121,32 @@ def open_plain(path: Path) -> BufferedReader:
         raise
     found = os.fstat(handle)
     wrong = "" if stat.S_ISREG(found.st_mode) else "no regular file"
-    if not wrong and found.st_size > HOLLOW[0] and found.st_size > HOLLOW[1] * 512 * found.st_blocks:
+    few_blocks = found.st_size > max(HOLLOW[0], HOLLOW[1] * 512 * found.st_blocks)
+    if not wrong and few_blocks and _is_hollow(handle, found.st_size):
         wrong = f"{found.st_size} bytes of which hardly any were written"
     if wrong:
         os.close(handle)
         raise DamagedError(path, wrong)
     return os.fdopen(handle, "rb")
+
+
+def _is_hollow(handle: int, size: int) -> bool:
+    """Whether less than the hundredth part of an opened file was written, the rest being holes.
+
+    Blocks alone do not tell: ZFS counts those of a new file seconds later, and some network file systems none at all.
+    """
+    written = at = 0
+    try:
+        while HOLLOW[1] * written < size:
+            begin = os.lseek(handle, at, os.SEEK_DATA)
+            at = os.lseek(handle, begin, os.SEEK_HOLE)
+            written += at - begin
+    except OSError as error:
+        if error.errno != errno.ENXIO:  # that is the end; any other means that this file system does not tell
+            return False
+    finally:
+        os.lseek(handle, 0, os.SEEK_SET)
+    return HOLLOW[1] * written < size
 
 
 def read_plain(path: Path) -> bytes:

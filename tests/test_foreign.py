@@ -9,6 +9,7 @@ import shutil
 import sys
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ import torch
 from hostile import PRECIOUS, forge, spoil
 from typer.testing import CliRunner
 
+from csp_al import files
 from csp_al.cli import app
 from csp_al.cli.trust import UntrustedError, how_to_continue, refuse_code
 from csp_al.files import DamagedError, read_json, read_sealed, sha256, write_sealed
@@ -141,6 +143,15 @@ def test_file_of_holes_is_refused_before_it_is_read(tmp_path):
         file.truncate(10**12)
     with pytest.raises(DamagedError, match="hardly any were written"):
         sha256(tmp_path / "holes")
+
+
+def test_file_that_is_full_is_read_though_its_file_system_counts_no_blocks(tmp_path, monkeypatch):
+    (tmp_path / "full").write_bytes(b"0123456789" * 1000)
+    mode = (tmp_path / "full").stat().st_mode
+    monkeypatch.setattr(files, "HOLLOW", (1000, 100))
+    monkeypatch.setattr(files.os, "fstat", lambda _: SimpleNamespace(st_mode=mode, st_size=10_000, st_blocks=0))
+    with files.open_plain(tmp_path / "full") as file:
+        assert file.read() == b"0123456789" * 1000
 
 
 def test_packed_weights_and_pickles_that_ask_for_room_are_refused_unread(tmp_path, bounded):
