@@ -29,7 +29,7 @@ VERSIONS: Final[dict[Kind, int]] = {
     "task": 2,  # task.json
     "outcome": 2,  # outcome.json of an attempt
     "result": 2,  # result.json of a task
-    "weights": 4,  # potential.json, with weights.pt at its side
+    "weights": 5,  # potential.json, with weights.pt at its side
     "arrays": 2,  # *.h5
     "control": 1,  # control.json of a benchmark
     "benchmark": 1,  # result.json of a benchmark
@@ -50,11 +50,23 @@ def _no_zero_of_species(weights: tuple[dict[str, Any], dict[str, Any]]) -> tuple
     return about, {"species_shift": shift.new_zeros(*shift.shape[:1], SPECIES)} | tensors
 
 
-def _name_volumes(settings: dict[str, Any]) -> dict[str, Any]:
+def _name_all_steps(weights: tuple[dict[str, Any], T]) -> tuple[dict[str, Any], T]:
+    """Of the potential that was trained."""
+    about, tensors = weights
+    return about | {"potential": _with_all_steps(about["potential"])}, tensors
+
+
+def _with_all_steps(potential: dict[str, Any]) -> dict[str, Any]:
+    """Training took all its steps, however few the labels were."""
+    ours = potential["kind"] in ("schnet", "painn", "so3net")
+    return {"steps_per_label": potential["steps"]} | potential if ours else potential
+
+
+def _name_old_defaults(settings: dict[str, Any]) -> dict[str, Any]:
     """Volumes that a file did not give were 1.2 to 4.5 spheres of the mean covalent radius."""
     campaign = settings["campaign"]
     pools = {key: _with_volumes(campaign[key]) for key in ("pool", "search_pool") if key in campaign}
-    return settings | {"campaign": campaign | pools}
+    return settings | {"campaign": campaign | pools | {"potential": _with_all_steps(campaign["potential"])}}
 
 
 def _with_volumes(pool: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -69,9 +81,10 @@ def _with_volumes(pool: dict[str, Any] | None) -> dict[str, Any] | None:
 
 
 UPGRADES: Final[dict[tuple[Kind, int], Callable[[Any], Any]]] = {
-    ("settings", 2): _name_volumes,
+    ("settings", 2): _name_old_defaults,
     ("manifest", 2): _name_no_needs,
     ("weights", 3): _no_zero_of_species,
+    ("weights", 4): _name_all_steps,
 }
 """By kind and version: from the content of this version to that of the next.
 

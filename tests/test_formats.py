@@ -30,6 +30,7 @@ from csp_al.hdf5 import load
 from csp_al.interfaces import Engine
 from csp_al.potential.ensemble import load_ensemble
 from csp_al.potential.schnet import SchnetPotential
+from csp_al.potential.training import steps_for
 from csp_al.reference.ase_calculator import AseReference
 from csp_al.reference.espresso import EspressoReference
 from csp_al.reference.gpaw import GpawReference
@@ -254,7 +255,16 @@ def test_defaults_that_were_others_when_the_run_began_are_kept(tmp_path):
     assert "Kept: potential.learning_rate stays 0.002, as this run began (the default is 0.005 now)" in told
 
 
-def test_volumes_from_covalent_radii_are_kept_by_a_run_that_began_with_them(tmp_path):
+def test_run_trains_all_steps_however_few_its_labels_are_if_it_began_so(run):
+    campaign, told = go_on(run)
+    section = campaign.potential
+    assert section.steps == section.steps_per_label == 30
+    assert "Kept: potential.steps_per_label stays 30.0, as this run began (the default is 10.0 now)" in told
+    assert steps_for(1, section) == steps_for(100, section) == 30
+
+
+@pytest.mark.parametrize("written", ["", "volume_per_atom: null, "])  # the latter as `csp-al init` writes it
+def test_volumes_from_covalent_radii_are_kept_by_a_run_that_began_with_them(written, tmp_path):
     run = tmp_path / "al2"
     shutil.copytree(DATA / "run-format-4", run)
     settings = json.loads((run / "resolved.json").read_text())
@@ -263,7 +273,7 @@ def test_volumes_from_covalent_radii_are_kept_by_a_run_that_began_with_them(tmp_
     write_sealed(run / "resolved.json", "settings", settings)  # of the format that it says, 2
     for file in (run / "campaign.yaml", run.with_name("al2.yaml")):
         file.write_text(
-            (DATA / "run-format-4" / "campaign.yaml").read_text().replace("volume_per_atom: [13, 23], ", "")
+            (DATA / "run-format-4" / "campaign.yaml").read_text().replace("volume_per_atom: [13, 23], ", written)
         )
     campaign, told = go_on(run)
     assert campaign.pool.volume_per_atom == (8.905, 33.393)  # 1.2 and 4.5 spheres of 1.21 Å
@@ -275,6 +285,11 @@ def test_key_that_the_file_gives_is_taken_from_it_though_it_is_the_default(run, 
     define(Relax, "max_steps", 555)
     with pytest.raises(ChangedError, match=r"relax\.max_steps: 300 then, 555 now"):
         go_on(run, change=lambda text: text.replace("relax: {", "relax: {max_steps: 555, "))
+
+
+def test_null_in_place_of_a_value_is_a_change(run):
+    with pytest.raises(ChangedError, match=r"pool\.volume_per_atom: \[13\.0, 23\.0\] then, None now"):
+        go_on(run, change=lambda text: text.replace("[13, 23]", "null"))
 
 
 def test_key_that_is_taken_out_of_the_file_goes_back_to_its_default(run):

@@ -93,9 +93,16 @@ def _kept(before: S, now: S, given: Any, *, ours: bool = True) -> S:
         old, new = getattr(before, key), getattr(now, key)
         if isinstance(old, Section) and type(old) is type(new):
             taken[key] = _kept(old, new, said.get(key), ours=ours and _is_of_ours(field, new))
-        elif key in now.model_fields_set or key in said or key in aside or not _is_default(old, new, ours=ours):
+        elif _is_chosen(key, now, said) or key in aside or not _is_default(old, new, ours=ours):
             taken[key] = new
     return before.model_copy(update=taken)
+
+
+def _is_chosen(key: str, now: Section, said: Mapping[str, Any]) -> bool:
+    """Whether the file gives a key, or gave it before; null now and then leaves it to csp_al, and chooses nothing."""
+    if key in said and said[key] is None and getattr(now, key) is None:
+        return False
+    return key in now.model_fields_set or key in said
 
 
 def _is_of_ours(field: FieldInfo, section: Section) -> bool:
