@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -12,8 +13,10 @@ RESERVE: Final = 100_000_000
 """Bytes that are left alone, so that what runs can still write down how it ended."""
 
 MACHINE: Final = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE,
-                  errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EFBIG, errno.ENOTCONN}  # fmt: skip
-"""Errors that say that the machine is at fault, and that will pass or be mended."""
+                  errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EFBIG, errno.ENOTCONN, errno.ESHUTDOWN,
+                  errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EAGAIN}  # fmt: skip
+"""Errors that say that the machine is at fault, and that will pass or be mended: no room, no permission, a file system
+that is away, no further file or process."""
 
 ROOM: Final = {errno.ENOSPC, errno.EDQUOT}
 """Those that say that there is no room."""
@@ -22,9 +25,15 @@ FULL: Final = ("No space left on device", "quota exceeded")
 """What the operating system says, in whoever's words, of a disk that is full."""
 
 
+def free_bytes(folder: Path) -> int:
+    """Room on the disk that a folder is on; no end of it where the file system does not tell how large it is."""
+    usage = shutil.disk_usage(folder)
+    return usage.free if usage.total else sys.maxsize
+
+
 def require_space(folder: Path, need: int = 0) -> None:
     """Raise OSError (ENOSPC) where less is free than what is needed (bytes) and the reserve."""
-    free = shutil.disk_usage(folder).free
+    free = free_bytes(folder)
     if free < need + RESERVE:
         wanted = f"{(need + RESERVE) / 1e6:.0f} MB are wanted, {free / 1e6:.0f} MB are free"
         raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}; {wanted}", str(folder))

@@ -22,10 +22,13 @@ from typer.testing import CliRunner
 from csp_al import claim
 from csp_al.campaign.machine import Machine
 from csp_al.cli import app
+from csp_al.disk_space import require_space
 from csp_al.engine import calculation, worker
-from csp_al.engine.tasks import create_task, label_task, read_result
+from csp_al.engine.tasks import create_task, label_task, read_result, relax_task
 from csp_al.interruption import Interrupted, interruptible
 from csp_al.reference.ase_calculator import AseReference
+from csp_al.reference.evaluate import Evaluation, Recorder
+from csp_al.results import Result
 from csp_al.store.lock import LOCK, InUseError, TakenOverError, holder, locked
 from csp_al.store.run_directory import forget_stop_request, request_stop, stop_requested
 
@@ -130,6 +133,47 @@ def test_twenty_starts_without_room_cost_no_label(tmp_path, monkeypatch):
     (tmp_path / "full").unlink()
     worker.run_task(root, name, Machine())
     assert read_result(root, name).status == "done"
+
+
+def test_relaxation_that_finds_the_disk_full_goes_on_from_where_it_was(tmp_path, monkeypatch):
+    evaluate, atoms = Recorder._fresh, bulk("Al", cubic=True)
+    atoms.rattle(0.1, seed=0)
+    task = relax_task(atoms, AseReference(kind="ase", calculator="ase.calculators.emt.EMT"), fmax=0.01, max_steps=6)
+
+    def full_at_the_third(recorder: Recorder) -> Evaluation:
+        if recorder.evaluations == 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return evaluate(recorder)
+
+    def relaxed(folder: Path) -> Result:
+        root = tmp_path / folder
+        name = create_task(root, task)
+        worker.run_task(root, name, Machine())
+        return read_result(root, name)
+
+    undisturbed = relaxed("undisturbed")
+    monkeypatch.setattr(Recorder, "_fresh", full_at_the_third)
+    with pytest.raises(OSError, match="No space left on device"):
+        relaxed("disturbed")
+    monkeypatch.undo()
+    found = relaxed("disturbed")
+    assert [attempt.status for attempt in found.attempts] == ["interrupted", "done"]
+    assert found.attempts[1].evaluations == undisturbed.evaluations - 2
+    assert found.values.energy == undisturbed.values.energy
+
+
+def test_disk_that_does_not_tell_its_size_is_not_taken_for_full(tmp_path, monkeypatch):
+    """As of file systems in user space that have no statfs."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(0, 0, 0))
+    require_space(tmp_path, 10**12)
+
+
+def test_file_system_that_is_away_may_be_tried_again(here, monkeypatch):
+    def away(path: Path) -> Usage:
+        raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT), str(path))
+
+    monkeypatch.setattr(shutil, "disk_usage", away)
+    assert csp_al("run", "small.yaml").exit_code == 75
 
 
 def test_outcome_that_cannot_be_written_is_the_machines_failure_and_not_the_labels(tmp_path, monkeypatch):

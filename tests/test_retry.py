@@ -7,9 +7,15 @@ import os
 from pathlib import Path
 
 import pytest
+from ase.build import bulk
 from test_machine_fails import CAMPAIGN, csp_al, pids
 
+from csp_al.campaign.machine import Machine
+from csp_al.engine import worker
+from csp_al.engine.retry import forget_failure
+from csp_al.engine.tasks import create_task, label_task, read_result
 from csp_al.reasons import Failure, kind_of
+from csp_al.reference.ase_calculator import AseReference
 
 
 @pytest.fixture(name="here")
@@ -62,6 +68,22 @@ def test_one_calculation_is_tried_again_by_its_id(here):
     csp_al("run", "small.yaml", "--retry", names[0])
     known = results(here)
     assert [name for name in names if known[name]["status"] == "done"] == names[:1]
+
+
+def test_label_of_an_outage_that_outlasts_many_starts_is_calculated_when_it_is_over(tmp_path, monkeypatch):
+    (tmp_path / "away").touch()
+    monkeypatch.setattr(worker, "MOST_INTERRUPTIONS", 3)
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    section = AseReference(kind="ase", calculator="faulty_emt.FaultyEMT", parameters={"folder": str(tmp_path)})
+    root = tmp_path / "tasks"
+    name = create_task(root, label_task(bulk("Al"), section))
+    for _ in range(worker.MOST_INTERRUPTIONS + 1):
+        worker.run_task(root, name, Machine())
+        assert read_result(root, name).reason.kind is Failure.AWAY
+        forget_failure(root, name)
+    (tmp_path / "away").unlink()
+    worker.run_task(root, name, Machine())
+    assert read_result(root, name).status == "done"
 
 
 @pytest.mark.parametrize("name", ["0123456789abcdef0123", "no id", "../tasks"])

@@ -31,9 +31,9 @@ from typing import Final, NoReturn, TextIO
 
 from csp_al import claim
 from csp_al.campaign.machine import Machine
-from csp_al.disk_space import is_machine_failure
+from csp_al.disk_space import free_bytes, is_machine_failure
 from csp_al.engine.attempt import OUTPUT, directory_of, interrupted, read_outcome, run_attempt, write_failure
-from csp_al.engine.calculation import reference_section
+from csp_al.engine.calculation import OUTCOME, reference_section
 from csp_al.engine.local import AGAIN
 from csp_al.engine.pipes import high_number
 from csp_al.engine.tasks import is_done, of_other_atoms, publish_result, read_task
@@ -73,13 +73,17 @@ def run_task(root: Path, name: str, machine: Machine, *, after_death: bool = Fal
             if after_death:
                 _blame_the_last_attempt(task, folder)
             _climb(task, folder, mine, machine)
-        claim.clear(folder)
+        if is_done(root, name):  # else the claims are another's
+            claim.clear(folder)
     finally:
         claim.release(mine)
 
 
 def _climb(task: Task, folder: Path, mine: Path, machine: Machine) -> None:
-    """Attempt after attempt, each with one more remedy of the ladder, until there is a result to publish."""
+    """Attempt after attempt, each with one more remedy of the ladder, until there is a result to publish.
+
+    Nothing is published, nor begun, where this process slept meanwhile, and another has the task, or its folder moved.
+    """
     started = _now()
     section = reference_section(task)
     reference_kind(section).prepare(section)
@@ -87,6 +91,8 @@ def _climb(task: Task, folder: Path, mine: Path, machine: Machine) -> None:
     while (verdict := _verdict(attempts := _attempts(task, folder, rungs), rungs)) is None:
         directory = directory_of(folder, len(attempts) + 1)
         run_attempt(task, directory, _remedies(attempts, rungs) or (), machine, partial(claim.touch, mine))
+        if claim.is_lost(mine):
+            return
     status, reason = verdict
     if status is Status.FAILED and _for_lack_of_room(folder, reason):
         _forget_those_without_room(folder, attempts)
@@ -104,21 +110,29 @@ def _climb(task: Task, folder: Path, mine: Path, machine: Machine) -> None:
         started=started,
         finished=_now(),
     )
-    if not claim.is_lost(mine):  # this process slept, and another has the task, or the folder was moved
-        publish_result(folder, result)
+    publish_result(folder, result)
 
 
 def _forget_those_without_room(folder: Path, attempts: list[Outcome]) -> None:
-    """Remove the last attempt, and those before it that found no room either: they tell nothing of the task."""
+    """Remove the last attempt, and those before it that found no room either: they tell nothing of the task.
+
+    Where one has evaluations that a relaxation can go on from, it stays, and those before it, as if cut off.
+    """
+    kept = False
     for number in range(len(attempts), 0, -1):
-        shutil.rmtree(directory_of(folder, number))
+        directory = directory_of(folder, number)
+        kept = kept or attempts[number - 1].evaluations > 1
+        if kept:
+            (directory / OUTCOME).unlink()
+        else:
+            shutil.rmtree(directory)
         if number > 1 and not _found_no_room(attempts[number - 2].reason):
             return
 
 
 def _for_lack_of_room(folder: Path, reason: Reason | None) -> bool:
     """Whether a failure says more of the disk than of the task."""
-    return _found_no_room(reason) or shutil.disk_usage(folder).free < LEAST_FREE
+    return _found_no_room(reason) or free_bytes(folder) < LEAST_FREE
 
 
 def _found_no_room(reason: Reason | None) -> bool:
@@ -173,10 +187,16 @@ def _verdict(attempts: list[Outcome], rungs: Sequence[AnyRemedy]) -> tuple[Statu
     over = last.status is Status.FAILED and _remedies(attempts, rungs) is None
     if over or last.status in {Status.DONE, Status.REJECTED}:
         return last.status, last.reason
-    in_vain = [attempt for attempt in attempts if attempt.status is Status.INTERRUPTED and attempt.evaluations <= 1]
+    in_vain = [attempt for attempt in attempts if _was_cut_off(attempt) and attempt.evaluations <= 1]
     if len(in_vain) >= MOST_INTERRUPTIONS:
         return Status.FAILED, Reason(Failure.CUT_OFF, f"{len(in_vain)} attempts were cut off with their workers")
     return None
+
+
+def _was_cut_off(attempt: Outcome) -> bool:
+    """Whether an attempt did not end; one that failed and is tried again did, see `csp_al.engine.retry`."""
+    interrupted_by = attempt.reason.kind if attempt.reason and attempt.status is Status.INTERRUPTED else None
+    return interrupted_by is Failure.CUT_OFF
 
 
 def _told(number: int, outcome: Outcome) -> Attempt:
