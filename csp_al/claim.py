@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import socket
 import subprocess
@@ -135,7 +136,12 @@ def _forget(claim: Path) -> None:
 
 
 def _all(folder: Path, name: str) -> list[Path]:
-    return [path for path in folder.glob(f"{name}*") if path.name == name or path.suffix[1:].isdecimal()]
+    """Claims of a folder; none where there is no folder. Raises OSError for one that cannot be read."""
+    try:
+        found = list(folder.iterdir())  # to glob, what cannot be read is empty, and a claim would seem lost
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return [path for path in found if re.fullmatch(rf"{name}(\.[0-9]+)?", path.name)]
 
 
 def _newest(folder: Path, name: str) -> Path | None:
@@ -254,7 +260,13 @@ def start_time(pid: int) -> str | None:
             return None
         state, *fields = stat.rpartition(")")[2].split()  # the name before may hold spaces and parentheses
         return None if state in "ZX" else f"{_boot()} {fields[18]}"
-    found = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    return _start_by_ps(pid)
+
+
+def _start_by_ps(pid: int) -> str | None:
+    """The same words whatever the language and the time zone of whoever asks."""
+    command, env = ["ps", "-o", "lstart=", "-p", str(pid)], os.environ | {"LC_ALL": "C", "TZ": "UTC"}
+    found = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     return found.stdout.strip() or None
 
 

@@ -473,6 +473,52 @@ def test_claim_of_another_machine_of_the_same_name_is_not_taken_over(tmp_path):
     assert claim.take(tmp_path) is None
 
 
+def test_folder_that_cannot_be_read_says_nothing_of_its_claim(tmp_path, monkeypatch):
+    """As on a file system that is away for a while: a driver must not take itself for replaced."""
+
+    def away(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    mine = claim.take(tmp_path)
+    monkeypatch.setattr(os, "scandir", away)
+    monkeypatch.setattr(os, "listdir", away)
+    with pytest.raises(PermissionError):
+        claim.is_lost(mine)
+    with pytest.raises(PermissionError):
+        claim.take(tmp_path)
+
+
+@pytest.mark.skipif(shutil.which("ps") is None, reason="needs ps")
+def test_start_of_a_process_is_told_in_the_same_words_to_everybody(monkeypatch):
+    """Where there is no /proc, a claim would be stale to a user of another language, or after a journey."""
+    said = set()
+    for zone in ("Asia/Tokyo", "America/New_York"):
+        monkeypatch.setenv("TZ", zone)
+        said.add(claim._start_by_ps(os.getppid()))
+    assert len(said) == 1
+
+
+def test_worker_that_slept_while_another_took_its_task_leaves_it_to_that_one(root, monkeypatch):
+    name = create_task(root, label_task(aluminium(), EMT_SECTION))
+    folder, begun = root / name, []
+    run_attempt = worker.run_attempt
+
+    def sleep_through(task, directory, *others):
+        begun.append(directory.name)
+        run_attempt(task, directory, *others)
+        (folder / "claim.1").write_text(json.dumps({"host": "elsewhere", "pid": 1, "start": "then"}))
+
+    monkeypatch.setattr(worker, "run_attempt", sleep_through)
+    worker.run_task(root, name, Machine())
+    assert not is_done(root, name)
+    assert claim.is_taken(folder)
+    past = time.time() - claim.STALE - 1
+    os.utime(folder / "claim.1", (past, past))
+    worker.run_task(root, name, Machine())
+    assert read_result(root, name).status == "done"
+    assert begun == ["attempt-1"]
+
+
 def test_copy_of_a_claimed_folder_is_nobodys(tmp_path):
     original, copy = tmp_path / "original", tmp_path / "copy"
     original.mkdir()
