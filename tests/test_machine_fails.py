@@ -30,6 +30,7 @@ from csp_al.reference.ase_calculator import AseReference
 from csp_al.reference.evaluate import Evaluation, Recorder
 from csp_al.results import Result
 from csp_al.store.lock import LOCK, InUseError, TakenOverError, holder, locked
+from csp_al.store.opening import refuse_other_folder
 from csp_al.store.run_directory import forget_stop_request, request_stop, stop_requested
 
 CAMPAIGN = """
@@ -343,6 +344,12 @@ def test_request_to_stop_is_for_the_driver_that_runs_and_heard_from_its_first_mo
         assert stop_requested(tmp_path)
         forget_stop_request(tmp_path)
         assert not stop_requested(tmp_path)
+
+
+def test_folder_that_holds_what_desktops_and_killed_drivers_leave_counts_as_empty(tmp_path):
+    for name in (".DS_Store", f".{LOCK}.0123456789abcdef.tmp"):
+        (tmp_path / name).touch()
+    refuse_other_folder(tmp_path)
 
 
 def test_folder_of_other_things_is_refused_and_not_filled(here):

@@ -32,7 +32,7 @@ from csp_al.reference.ladder import AnyRemedy, as_told, in_force
 from csp_al.results import Outcome, outcome_of
 
 LOOK: Final = 0.2  # s between two looks at a running attempt
-REAP: Final = 0.005  # s between two looks at one that has closed its end of the pipe
+REAP: Final = 0.005  # s until the first look at one that has closed its end of the pipe
 OUTPUT: Final = "output.log"
 ITS_OWN: Final = {errno.EMFILE, errno.EFBIG, errno.EACCES, errno.EPERM}
 """Errors that a calculation can bring upon itself, by files left open, limits and permissions; the watcher meets those
@@ -130,6 +130,7 @@ def _watch(
     pipes, wait = [pipe, printed], LOOK
     while True:
         readable = select.select(pipes, [], [], wait)[0]
+        wait = min(2 * wait, LOOK)  # it may have closed its end and go on
         if printed in readable and not take_in(printed, directory / OUTPUT):
             pipes.remove(printed)
         if pipe in readable:  # hardly anybody writes: readable means that the child ends

@@ -42,9 +42,13 @@ def take_in(pipe: int, log: Path) -> bool:
 
 def shorten(log: Path) -> None:
     """Leave out the middle of a log that has become long; one that is not there is left alone."""
-    with suppress(FileNotFoundError), log.open("r+b") as file:
-        if file.seek(0, os.SEEK_END) <= 3 * KEPT:
-            return
+    with suppress(FileNotFoundError):
+        if log.stat().st_size > 3 * KEPT:  # a look is cheap, also over a network; it is asked for all the time
+            _leave_out_the_middle(log)
+
+
+def _leave_out_the_middle(log: Path) -> None:
+    with log.open("r+b") as file:
         file.seek(-KEPT, os.SEEK_END)
         end = file.read()
         file.seek(KEPT)

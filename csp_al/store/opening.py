@@ -63,7 +63,7 @@ def refuse_other_folder(run: Path) -> None:
     """Raise ValueError for a folder that holds other things than a run, and for a file."""
     if run.exists() and not run.is_dir():
         raise ValueError(f"{run} is a file, where a run directory is to be; give another --directory")
-    there = sorted(path.name for path in run.glob("*"))
+    there = sorted(path.name for path in run.glob("[!.]*"))  # desktops, file servers and killed writers leave dots
     if there and not any(name in TRACES or name.startswith(LOCK) for name in there):
         some = ", ".join(there[:3]) + (", ..." if len(there) > 3 else "")
         raise ValueError(f"{run} holds other things than a run ({some}); give a --directory that is new or empty")
