@@ -498,7 +498,7 @@ def test_plan_before_the_start_knows_the_numbers_and_not_the_time(campaign):
     }  # fmt: skip
     assert planned["hours_at_most"] is None
     assert 1e6 < planned["disk_bytes"] < 1e9
-    for part in ("400 candidates of Si8", "at most 280 single points", "unknown before the first cycle"):
+    for part in ("400 candidates of Si8", "at most 280 single points, 0 done; more,", "unknown before the first cycle"):
         assert part in describe_plan(planned)
 
 
@@ -516,13 +516,15 @@ def test_plan_after_the_first_cycle_is_measured(finished_run, run, labels):
     planned = plan(run.campaign, finished_run)
     one = labels.cost.sum() / labels.evaluations.sum()
     assert planned["labels_at_most"] == planned["labels_done"] == 24 + run.opened == len(labels)
-    assert planned["core_hours"]["labels"] == pytest.approx([24 * one / 3600] * 2)
+    assert planned["core_hours"]["labels"] == pytest.approx([len(labels) * one / 3600] * 2)
     assert planned["core_hours"]["final_relaxations"][1] == pytest.approx(2 * 41 * one / 3600)
     assert planned["seconds_per_cycle"]["train"] == pytest.approx(run.cycles["seconds_train"].mean())
     relax = run.cycles["seconds_relax"]
     assert planned["seconds_per_cycle"]["relax"] == pytest.approx((relax.sum() + relax[0]) / len(relax))
     assert planned["hours_at_most"] == pytest.approx(3 * sum(planned["seconds_per_cycle"].values()) / 3600)
     assert "measured" in describe_plan(planned)
+    poorer = plan(changed(run.campaign, "budget", labels=len(labels) - 1), finished_run)
+    assert (poorer["cycles_at_most"], poorer["labels_at_most"]) == (2, 16 + run.opened)  # openings are of the budget
     more = plan(changed(run.campaign, "stop", max_cycles=6), finished_run)
     assert more["disk_bytes"] == pytest.approx(2 * planned["disk_bytes"], abs=2)
 

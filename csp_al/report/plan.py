@@ -46,10 +46,11 @@ def plan(campaign: Campaign, run: Path | None) -> dict[str, Any]:
     """
     opened = open_run(run) if run is not None and (run / SETTINGS).exists() else None
     candidates = size_of_pools(campaign) if opened is None or opened.pool.empty else len(opened.pool)
-    labels = schedule(campaign, candidates)
+    measured = _measured(opened) if opened is not None else None
+    again = measured.opened if measured else 0
+    labels = schedule(campaign, candidates, asked=again)
     checks = CHECKS * len(campaign.labels)
     final = campaign.winners * (campaign.finish.max_steps + 1)
-    measured = _measured(opened) if opened is not None else None
     seconds, basis = _core_seconds(campaign, measured)
     return {
         "name": campaign.name,
@@ -58,14 +59,14 @@ def plan(campaign: Campaign, run: Path | None) -> dict[str, Any]:
         "candidates": candidates,
         "stages": ["pool", *STAGES, "winners"],
         "cycles_at_most": len(labels),
-        "labels_at_most": sum(labels) + (measured.opened if measured else 0),
+        "labels_at_most": sum(labels) + again,
         "labels_done": measured.labels if measured else 0,
         "sources_elsewhere": len(campaign.labels),
         "checks_at_most": checks,
         "final_relaxations_at_most": campaign.winners,
         "final_evaluations_at_most": final,
         "core_hours": {
-            "labels": seconds and [(sum(labels) + checks) * one / 3600 for one in seconds],
+            "labels": seconds and [(sum(labels) + again + checks) * one / 3600 for one in seconds],
             # a relaxation that starts near a minimum may need few steps; how many, nobody knows beforehand
             "final_relaxations": seconds and [campaign.winners * seconds[0] / 3600, final * seconds[1] / 3600],
             "basis": basis,
@@ -84,7 +85,7 @@ def describe_plan(planned: dict[str, Any]) -> str:
         f"{planned['name']}: {planned['candidates']} candidates of {planned['formula']}",
         f"stages            {', '.join(planned['stages'])}; all but the first and the last in every cycle",
         f"cycles            at most {planned['cycles_at_most']}",
-        f"labels            at most {planned['labels_at_most']} single points, {planned['labels_done']} done",
+        f"labels            at most {planned['labels_at_most']} single points, {_labels_done(planned)}",
         *_elsewhere(planned),
         f"final relaxations at most {planned['final_relaxations_at_most']}, and one more for each that fails",
         f"                  with at most {planned['final_evaluations_at_most']} evaluations, together",
@@ -103,6 +104,13 @@ def describe_plan(planned: dict[str, Any]) -> str:
     lines.append(f"disk              about {needed:.1f} MB; {free:.0f} MB are free" + ": too little" * (free < needed))
     lines.append("The search ends earlier when its leading crystals no longer change.")
     return "\n".join(lines)
+
+
+def _labels_done(planned: dict[str, Any]) -> str:
+    """And that there may be more than planned, as long as nobody knows."""
+    unknown = planned["labels_done"] == planned["sources_elsewhere"] == 0
+    more = "; more, within the budget, where first cells must be opened" if unknown else ""
+    return f"{planned['labels_done']} done{more}"
 
 
 def _elsewhere(planned: dict[str, Any]) -> list[str]:
