@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import module_from_spec
+from os.path import realpath
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -123,7 +124,7 @@ def which_of_several(path: str) -> str:
     taken = getattr(sys.modules.get(name), "__file__", None)
     places = [str(folder) for folder in (_first.get(), Path.cwd()) if folder]
     found = [spec.origin for place in (*places, *sys.path) if (spec := _spec_in(place, name)) and spec.origin]
-    others = [file for file in dict.fromkeys(found) if taken and not Path(file).samefile(taken)]
+    others = [file for file in dict.fromkeys(found) if taken and realpath(file) != realpath(taken)]
     return f"module {name} is taken from {taken}, not from {others[0]}" if others else ""
 
 
@@ -169,7 +170,7 @@ def _place_of(path: str) -> str:
         raise ImportPathError(f"{path} is a module; name a class or a function in it")
     if (place := spec.origin) is None:  # a folder that is no package
         raise ImportPathError(_no_module(path, rest[0]))
-    if place.endswith(".py") and (wrong := _lacks(Path(place), rest[0])):
+    if place.endswith(".py") and Path(place).is_file() and (wrong := _lacks(Path(place), rest[0])):
         raise ImportPathError(f"{path}: {wrong}")
     return place
 

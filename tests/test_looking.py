@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 from typer.testing import CliRunner
@@ -63,6 +64,15 @@ def test_module_in_folders_that_are_no_packages_is_found_and_not_run(place):
     code, said = csp_al("validate", ase("codes.inner.mime.Mine"))
     assert (code, "no module 'mime'" in said) == (2, True)
     assert not (place / "imported").exists()
+
+
+@pytest.mark.parametrize("words", [(), ("--trust",)])
+def test_module_in_an_archive_is_found(place, monkeypatch, words):
+    with ZipFile(place / "packed.zip", "w") as archive:
+        archive.writestr("packed_calculator.py", "from ase.calculators.emt import EMT as Packed\n")
+    monkeypatch.syspath_prepend(place / "packed.zip")
+    code, said = csp_al("validate", ase("packed_calculator.Packed"), *words)
+    assert (code, "packed.zip" in said) == (0, not words)
 
 
 def test_calculator_of_ase_imports_nothing_from_beside_the_campaign_file(place):
