@@ -110,7 +110,9 @@ def test_final_relaxation_that_failed_is_tried_again_and_the_results_have_it(her
     assert failed
     assert csp_al("run", "small.yaml").exit_code == 0
     assert json.loads(summary.read_text())["failed"] == failed
-    assert csp_al("run", "small.yaml", "--retry", "failed").exit_code == 0
+    ended = csp_al("run", "small.yaml", "--retry", "failed")
+    assert ended.exit_code == 0
+    assert f"tried again: {len(failed)}; the results so far are under superseded/ now" in ended.output
     assert json.loads(summary.read_text())["failed"] == []
 
 

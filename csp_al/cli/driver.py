@@ -15,7 +15,7 @@ from csp_al.disk_space import is_machine_failure, machine_failure_in_words
 from csp_al.interfaces import State
 from csp_al.interruption import Interrupted, end_in_peace, interruptible, safe_point
 from csp_al.printing import say
-from csp_al.store.changes import refuse_retry, try_winners_again
+from csp_al.store.changes import SUPERSEDED, refuse_retry, try_winners_again
 from csp_al.store.opening import open_to_drive, refuse_other_folder
 from csp_al.store.run_directory import forget_stop_request, log, programs_of
 
@@ -129,7 +129,8 @@ def _search(
     for program, version in programs.items():
         if (before := programs_of(directory).get(program)) != version:
             panel.note(f"Warning: {program} was {before} when this campaign began, and is {version} now")
-    try_winners_again(directory, start.retry)
+    if again := try_winners_again(directory, start.retry):
+        panel.note(f"Final relaxations to be tried again: {again}; the results so far are under {SUPERSEDED}/ now")
     log(directory, "started")
     engine = start_engine(directory / "tasks", for_workers(start.machine, campaign, base))
     try:

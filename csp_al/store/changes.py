@@ -159,13 +159,15 @@ def refuse_retry(run: Path, retry: Collection[str]) -> None:
                 raise ValueError(f"--retry {name}: it belongs to {stage}, from which the search has gone on already")
 
 
-def try_winners_again(run: Path, retry: Collection[str]) -> None:
-    """Set the winners aside where a final relaxation failed that is to be tried again."""
+def try_winners_again(run: Path, retry: Collection[str]) -> int:
+    """Set the winners aside where final relaxations failed that are to be tried again; how many."""
     winners, root = run / WINNERS, run / "tasks"
-    if is_published(winners):
-        results = [result for name in _tasks_of(winners) if (result := read_result(root, name)) is not None]
-        if any(is_due(result, retry) for result in results):
-            set_aside(run, SUPERSEDED, [winners])
+    if not is_published(winners):
+        return 0
+    results = [result for name in _tasks_of(winners) if (result := read_result(root, name)) is not None]
+    if due := sum(is_due(result, retry) for result in results):
+        set_aside(run, SUPERSEDED, [winners])
+    return due
 
 
 def _tasks_of(folder: Path) -> list[str]:
