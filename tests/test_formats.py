@@ -44,7 +44,7 @@ from csp_al.store.stages import manifest
 from csp_al.structures import Labels
 
 DATA = Path(__file__).parent / "data"
-FORMATS = ("run-format-2", "run-format-3", "run-format-4")
+FORMATS = ("run-format-2", "run-format-3", "run-format-4", "run-format-5")
 SECTIONS = (Pool, SchnetPotential, Relax, Select, Stop, Finish, Budget, AseReference, Campaign)
 REFERENCES = (
     {"kind": "gpaw"},
@@ -131,6 +131,7 @@ def assert_stands(run: Path) -> None:
         ("run-format-2", [0.0019456615027437785], ["Im-3m"]),
         ("run-format-3", [-0.004306209283313045, 0.0022923204671188024], ["I4/mmm", "Im-3m"]),
         ("run-format-4", [-0.004306209283313045, 0.0022923204671188024], ["I4/mmm", "Im-3m"]),
+        ("run-format-5", [-0.004306209283313045, 0.0022923204671188024], ["I4/mmm", "Im-3m"]),
     ],
 )
 def test_run_directory_of_every_format_is_read_as_it_was_written(name, energies, groups, tmp_path):
@@ -255,6 +256,7 @@ def test_defaults_that_were_others_when_the_run_began_are_kept(tmp_path):
     assert "Kept: potential.learning_rate stays 0.002, as this run began (the default is 0.005 now)" in told
 
 
+@pytest.mark.parametrize("run", FORMATS[:3], indirect=True)  # the next one began with steps_per_label
 def test_run_trains_all_steps_however_few_its_labels_are_if_it_began_so(run):
     campaign, told = go_on(run)
     section = campaign.potential
