@@ -364,6 +364,21 @@ def test_killed_worker_takes_its_label_with_it_and_the_task_is_done_again(engine
     assert result.evaluations == len(lines(notes)) == undisturbed.evaluations + 1  # the one cut off
 
 
+def test_worker_that_dies_before_it_begins_is_not_held_against_its_task(engine, root, tmp_path, monkeypatch):
+    """As where memory is short, or a file system away, while it is imported; an earlier attempt was only cut off."""
+    name = create_task(root, label_task(aluminium(), EMT_SECTION))
+    (root / name / "attempt-1").mkdir()
+    program = tmp_path / "dies"
+    program.write_text("#!/bin/sh\nread task\nexit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    engine.submit(name)
+    wait_until(lambda: engine.tick() or engine.lost() == [name])
+    monkeypatch.undo()
+    (result,) = run(engine, name)
+    assert [attempt.status for attempt in result.attempts] == ["interrupted", "done"]
+
+
 def test_terminated_worker_exits_143_and_leaves_neither_claim_nor_process(root, notes):
     name = create_task(root, label_task(aluminium(), odd(notes, "breed", seconds=1000)))
     process = subprocess.Popen([sys.executable, "-m", "csp_al.engine.worker", str(root), "{}"], stdin=subprocess.PIPE)

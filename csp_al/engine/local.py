@@ -13,6 +13,7 @@ import errno
 import json
 import os
 import secrets
+import signal
 import subprocess
 import sys
 import time
@@ -181,7 +182,7 @@ class LocalEngine:
         _end_what_is_left_of([worker])
         _close_pipes(worker)
         del self._workers[slot]
-        if worker.task:
+        if worker.task and _had_begun(worker, self.root / worker.task):
             self._lost_with_worker.add(worker.task)
         self._deaths += 1
         if self._deaths >= MOST_DEATHS + MOST_OF_ONE_TASK * (self.slots - 1):
@@ -208,6 +209,12 @@ def _raise(trouble: dict[str, Any]) -> NoReturn:
 def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
     assert pipe is not None  # opened in _start
     return pipe
+
+
+def _had_begun(worker: _Worker, folder: Path) -> bool:
+    """Whether a worker that has died was at its task: then its claim is there, unless it was told to end."""
+    told_to = worker.process.returncode == 128 + signal.SIGTERM
+    return told_to or worker.mark in claim.marks_of_the_dead(folder)
 
 
 def _end_what_is_left_of(workers: Collection[_Worker]) -> None:
