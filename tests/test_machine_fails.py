@@ -24,6 +24,7 @@ from csp_al.campaign.machine import Machine
 from csp_al.cli import app
 from csp_al.disk_space import require_space
 from csp_al.engine import calculation, worker
+from csp_al.engine.retry import is_due
 from csp_al.engine.tasks import create_task, label_task, read_result, relax_task
 from csp_al.interruption import Interrupted, interruptible
 from csp_al.reference.ase_calculator import AseReference
@@ -161,6 +162,19 @@ def test_relaxation_that_finds_the_disk_full_goes_on_from_where_it_was(tmp_path,
     assert [attempt.status for attempt in found.attempts] == ["interrupted", "done"]
     assert found.attempts[1].evaluations == undisturbed.evaluations - 2
     assert found.values.energy == undisturbed.values.energy
+
+
+def test_relaxation_whose_evaluations_cannot_be_written_is_tried_again(tmp_path, monkeypatch):
+    def broken(*_: object) -> Evaluation:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(Recorder, "_fresh", broken)
+    section = AseReference(kind="ase", calculator="ase.calculators.emt.EMT")
+    name = create_task(tmp_path, relax_task(bulk("Al"), section, fmax=0.01, max_steps=6))
+    worker.run_task(tmp_path, name, Machine())
+    result = read_result(tmp_path, name)
+    assert "Input/output error" in str(result.reason)
+    assert is_due(result)
 
 
 def test_disk_that_does_not_tell_its_size_is_not_taken_for_full(tmp_path, monkeypatch):

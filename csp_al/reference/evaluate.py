@@ -68,8 +68,8 @@ def relax(reference: Reference, atoms: Atoms, directory: Path, *, fmax: float, m
         converged = bool(optimizer.run(fmax=fmax, steps=max_steps))
     except ReferenceFailedError:
         raise
-    except Exception as error:  # the optimiser's own: a singular cell, a step to infinity
-        raise ReferenceFailedError(f"optimiser: {_one_line(error)}") from error
+    except Exception as error:  # a singular cell, a step to infinity; or a trajectory that cannot be written
+        raise ReferenceFailedError(f"optimiser: {_one_line(error)}", kind_of(error)) from error
     if reference.kpoints(moving) != reference.kpoints(atoms):
         recorder.inner = _make(reference, moving, directory)
         recorder.calculate(moving)
