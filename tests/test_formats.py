@@ -283,6 +283,15 @@ def test_volumes_from_covalent_radii_are_kept_by_a_run_that_began_with_them(writ
     assert not any(words.startswith("Changed") for words in told)
 
 
+def test_run_whose_settings_are_lost_keeps_the_training_that_its_weights_tell(run):
+    before = read_campaign_of(run).potential
+    (run / "resolved.json").write_text("{")
+    source, told = run.with_name("al2.yaml"), []
+    campaign = open_to_drive(run, read_campaign(source), source, {}, mend=True, tell=told.append)
+    assert campaign.potential == read_campaign_of(run).potential == before
+    load_weights(run, campaign)
+
+
 def test_key_that_the_file_gives_is_taken_from_it_though_it_is_the_default(run, define):
     define(Relax, "max_steps", 555)
     with pytest.raises(ChangedError, match=r"relax\.max_steps: 300 then, 555 now"):

@@ -15,7 +15,9 @@ from typing import Final
 from csp_al.campaign.document import read_document
 from csp_al.campaign.models import Campaign
 from csp_al.engine.tasks import tidy
-from csp_al.files import forget_temporaries
+from csp_al.files import forget_temporaries, read_as_written
+from csp_al.formats import upgrade
+from csp_al.kinds import POTENTIALS, is_ours
 from csp_al.store.changes import ChangedError, accept, keep_defaults
 from csp_al.store.lock import LOCK
 from csp_al.store.repair import refuse_damage, repair
@@ -23,6 +25,9 @@ from csp_al.store.run_directory import PROVENANCE, SETTINGS, log, prepare, publi
 
 TRACES: Final = (SETTINGS, PROVENANCE, "campaign.yaml", "log.jsonl", "tasks")
 """What a run directory has one of from its first moments on."""
+
+TRAINED: Final = "potential.json"
+"""What tells, beside weights of ours, how they were trained."""
 
 
 def open_to_drive(
@@ -55,6 +60,7 @@ def open_to_drive(
             return campaign
     elif begun and source is not None:
         _refuse_another_file(run, campaign, source)
+        campaign = _as_it_trained(run, campaign, tell)
     prepare(run, campaign, source, programs)
     return campaign
 
@@ -72,9 +78,7 @@ def refuse_other_folder(run: Path) -> None:
 def _continue(run: Path, campaign: Campaign, tell: Callable[[str], None]) -> tuple[Campaign, bool]:
     """The campaign with the defaults that its run began with, and whether it changed. Raises ChangedError."""
     before = read_campaign_of(run, trust=campaign.kinds)  # what is to be driven is trusted already
-    campaign, kept = keep_defaults(run, before, campaign)
-    for words in kept:
-        tell(f"Kept: {words}")
+    campaign, kept = _keep(run, before, campaign, tell)
     changes = accept(run, before, campaign)
     if kept:  # a run that refuses to go on stays as it is, and so does the last word of its log
         log(run, "defaults kept", kept=kept)
@@ -83,6 +87,26 @@ def _continue(run: Path, campaign: Campaign, tell: Callable[[str], None]) -> tup
     if changes:
         log(run, "campaign changed", changes=changes)
     return campaign, bool(changes)
+
+
+def _keep(run: Path, before: Campaign, campaign: Campaign, tell: Callable[[str], None]) -> tuple[Campaign, list[str]]:
+    """The campaign with the defaults that its run began with, and these in words."""
+    campaign, kept = keep_defaults(run, before, campaign)
+    for words in kept:
+        tell(f"Kept: {words}")
+    return campaign, kept
+
+
+def _as_it_trained(run: Path, campaign: Campaign, tell: Callable[[str], None]) -> Campaign:
+    """The campaign of a run whose settings are lost, with the defaults of training that its last weights tell."""
+    potential = campaign.potential
+    trained = [folder for _, name, folder in published_stages(run) if name == "train"]
+    if not trained or not is_ours(POTENTIALS, potential.kind):
+        return campaign
+    version, written = read_as_written(trained[-1] / TRAINED, "weights")
+    about, _ = upgrade("weights", version, (written, {}))
+    before = campaign.model_copy(update={"potential": type(potential).recall(about["potential"])})
+    return _keep(run, before, campaign, tell)[0]
 
 
 def _refuse_another_file(run: Path, campaign: Campaign, source: Path) -> None:
