@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import tempfile
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,9 +12,13 @@ from ase.calculators.emt import EMT
 from typer.testing import CliRunner
 
 from csp_al.cli import app
+from csp_al.interfaces import Failure, Reason, Status
+from csp_al.loop.reference_check import NOT_CHECKED, _compare_slopes
+from csp_al.reference.ase_calculator import AseReference
 from csp_al.reference.derivatives import Slope, slopes, trial
 from csp_al.reference.kpoints import monkhorst_pack
-from csp_al.results import Values
+from csp_al.results import Result, Values
+from csp_al.structures import Structures
 
 CALCULATORS = """
 from ase.calculators.emt import EMT
@@ -184,6 +189,21 @@ def test_campaign_ends_before_its_labels_where_the_check_fails_for_one_reason(tm
     assert "the first 3 calculations failed alike" in ran.stdout
     assert "3 x RuntimeError: no such method" in ran.stdout
     assert not (tmp_path / "runs" / "al4" / "cycle-00").exists()
+
+
+def test_check_that_compared_nothing_says_so(tmp_path, atoms):
+    """As where the first candidates fail each for a reason of its own."""
+    words, told = iter(["not converged", "too few bands", "no such symmetry"]), []
+
+    def calculate(folder, tasks):
+        failed = {"status": Status.FAILED, "reason": Reason(Failure.OTHER, next(words)), "values": None}
+        about = {"id": "0", "kind": "label", "host": "here", "started": "", "finished": "", "attempts": []}
+        return ["0"], [Result(**failed, **about, cost=1.0, evaluations=1)]
+
+    campaign = SimpleNamespace(reference=AseReference(kind="ase", calculator="ase.calculators.emt.EMT"), seed=1)
+    drive = SimpleNamespace(campaign=campaign, calculate=calculate, tell=told.append)
+    _compare_slopes(drive, tmp_path, SimpleNamespace(structures=Structures.from_atoms([atoms] * 3)))
+    assert [event.text for event in told] == [NOT_CHECKED]
 
 
 def test_what_the_check_found_is_kept_for_status_and_results(tmp_path):

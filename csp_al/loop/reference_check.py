@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from csp_al.engine.tasks import label_task
 from csp_al.events import Warned
@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 
 TRIES = 3
 """Candidates that are tried: the first may be one on which the reference fails."""
+
+NOT_CHECKED: Final = (
+    "forces and stress of the reference were compared with nothing: no candidate that was tried has all its single "
+    "points; 'csp-al doctor --reference FILE' checks them"
+)
 
 
 class WrongReferenceError(Exception):
@@ -63,6 +68,8 @@ def _compare_slopes(drive: Drive, folder: Path, picks: Picks) -> None:
     if blind > 1:
         raise WrongReferenceError(f"{BLIND}, and start the campaign under a new name")
     refuse_wrong(found)
+    if not found:
+        drive.tell(Warned(NOT_CHECKED))
     for slope in found:
         if not slope.close:
             drive.tell(Warned(str(slope)))
