@@ -33,7 +33,7 @@ from csp_al.files import read_sealed, write_sealed
 from csp_al.generate import generate_pool
 from csp_al.generate.pool import is_symmetric
 from csp_al.generate.sources import allot
-from csp_al.importing import beside, find_named
+from csp_al.importing import beside, find_named, here_too
 from csp_al.interfaces import ReferenceKind, SourceKind
 from csp_al.kinds import OURS, POTENTIALS, REFERENCES, SOURCES, BrokenKindError, UnknownKindError, find, is_ours, names
 from csp_al.reference.references import reference_kind
@@ -174,6 +174,20 @@ def test_kind_beside_the_campaign_file_is_found_from_anywhere_and_first(tmp_path
     said = CliRunner().invoke(app, ["validate", str(file)]).output
     taken, other = campaign / "near_springs.py", elsewhere / "near_springs.py"
     assert f"3:19: reference.kind: module near_springs is taken from {taken}, not from {other}" in said
+
+
+def test_source_beside_the_campaign_file_is_the_same_in_every_process(tmp_path, monkeypatch):
+    text = (PACKAGE / "csp_al_example" / "strained.py").read_text()
+    for place, note in (("campaign", "beside"), ("elsewhere", "another")):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "near_source.py").write_text(text.replace("strained rows", note))
+    monkeypatch.syspath_prepend(tmp_path / "elsewhere")
+    sources = [{"kind": "near_source.KIND", "share": 1}]
+    with beside(tmp_path / "campaign"), here_too():
+        pool = Pool(formula="Al4", size=21, volume_per_atom=(14, 22), sources=sources)
+        for workers in (1, 2):
+            _, table = generate_pool(pool, 1, workers, folder=tmp_path / "campaign")
+            assert set(table["note"]) == {"beside"}, workers
 
 
 def test_calculator_beside_the_campaign_file_is_found_by_workers_and_by_resume(tmp_path, monkeypatch):

@@ -28,7 +28,9 @@ from csp_al.campaign.sources import SourceSection
 from csp_al.generate.random_cells import random_cell
 from csp_al.generate.seeds import read_seeds
 from csp_al.generate.sources import allot, candidate_of
+from csp_al.importing import beside
 from csp_al.interfaces import UnplaceableError
+from csp_al.kinds import SOURCES, find
 from csp_al.structures import Ints, Structures, concatenate
 
 SYMPREC = 0.01
@@ -69,9 +71,10 @@ def generate_pool(
     """``pool.size`` generated candidates, ids ``first``, ``first`` + 1, ..., and after them the seeds from files.
 
     Candidate i follows from ``default_rng([seed, 0, 0, i])`` alone, whatever the number of worker processes;
-    ``report(done, all)`` is called now and then. The names of seeds are relative to the folder. Columns of the table,
-    a row for each structure: id, origin (seed, or a kind of source such as random), asked_group (number, missing where
-    none was), space_group and space_group_number (spglib, `SYMPREC`), n_atoms, volume_per_atom (Å^3), note.
+    ``report(done, all)`` is called now and then. Names of seeds are relative to the folder, in which modules of sources
+    are looked for first. Columns of the table, a row for each structure: id, origin (seed, or a kind of source such as
+    random), asked_group (number, missing where none was), space_group and space_group_number (spglib, `SYMPREC`),
+    n_atoms, volume_per_atom (Å^3), note.
 
     Raises UnplaceableError, which names the candidate and the constraint, and ValueError for unfit seeds.
     """
@@ -84,7 +87,8 @@ def generate_pool(
     turns = _turns(pool, first)
     chunks = [turns[start : start + CHUNK] for start in range(0, pool.size, CHUNK)]
     made: dict[int, list[Candidate]] = {}
-    for start, candidates in _each(make, chunks, workers):
+    begin = partial(_begin, folder, [source.kind for source in pool.sources])
+    for start, candidates in _each(make, chunks, workers, begin):
         made[start] = candidates
         report(sum(map(len, made.values())), pool.size)
     candidates = [candidate for start in sorted(made) for candidate in made[start]] + seeds
@@ -130,16 +134,16 @@ def _turns(pool: Pool, first: int) -> list[Turn]:
 
 
 def _each(
-    make: Callable[[list[Turn]], list[Candidate]], chunks: list[list[Turn]], workers: int
+    make: Callable[[list[Turn]], list[Candidate]], chunks: list[list[Turn]], workers: int, begin: Callable[[], None]
 ) -> Iterator[tuple[int, list[Candidate]]]:
-    """Each chunk's start and candidates, as they come."""
+    """Each chunk's start and candidates, as they come; ``begin`` is what a worker process does first."""
     if workers <= 1 or len(chunks) <= 1:
         for chunk in chunks:
             yield chunk[0].index, make(chunk)
         return
     # spawn: a fork of a process that has threads, torch's for instance, may hang
     context = get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(chunks)), context, initializer=_end_with_parent) as executor:
+    with ProcessPoolExecutor(min(workers, len(chunks)), context, initializer=begin) as executor:
         starts: dict[Future[list[Candidate]], int] = {executor.submit(make, chunk): chunk[0].index for chunk in chunks}
         try:
             for future in as_completed(starts):
@@ -153,8 +157,16 @@ def _paying(pool: Pool, workers: int) -> int:
     return min(workers, pool.size // PER_PROCESS)
 
 
+def _begin(folder: Path, kinds: list[str]) -> None:
+    """Sources are what they are in the parent, whatever else Python would find by the names of their modules."""
+    _end_with_parent()
+    with beside(folder):
+        for kind in kinds:
+            find(SOURCES, kind)
+
+
 def _end_with_parent() -> None:
-    """What a worker process does first: Ctrl-C is for its parent, and it ends when that ends, however it ends."""
+    """Ctrl-C is for the parent, and this process ends when that ends, however it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_wait_for_parent, daemon=True).start()
 
