@@ -229,7 +229,15 @@ def read_sealed(path: Path, kind: Kind) -> dict[str, Any]:
 
     Raises FileNotFoundError, DamagedError, and OtherVersionError for another format.
     """
-    return upgrade(kind, *read_as_written(path, kind))
+    return upgraded(path, kind, *read_as_written(path, kind))
+
+
+def upgraded(path: Path, kind: Kind, version: int, content: T) -> T:
+    """What `read_as_written` gave, or more that belongs to it, as of this version. Raises DamagedError."""
+    try:
+        return upgrade(kind, version, content)
+    except Exception as error:  # a stranger's content may be anything, and what upgrades ask may fail at it in any way
+        raise DamagedError(path, f"not readable ({type(error).__name__})") from error
 
 
 def read_as_written(path: Path, kind: Kind) -> tuple[int, dict[str, Any]]:

@@ -126,6 +126,16 @@ def test_columns_that_are_announced_and_not_there_take_no_memory(place, bounded)
     assert all("no frame" in str(frame) for frame in read_structures(place / "labels.xyz"))
 
 
+@pytest.mark.parametrize("formula", ["(" * 5000, "", "Al0", 5, None])
+def test_settings_that_no_upgrade_understands_are_damaged(place, formula):
+    settings = json.loads((KEPT / "resolved.json").read_text())
+    settings["campaign"]["pool"] |= {"formula": formula, "volume_per_atom": None}
+    del settings[files.SEAL]
+    (place / "run" / "resolved.json").write_text(files.seal(settings))
+    refused = csp_al("status", "run")
+    assert (refused.exit_code, "resolved.json: not readable" in refused.output) == (2, True)
+
+
 def test_row_of_a_result_without_a_key_is_named(place):
     path = place / "run" / "winners" / "results.json"
     rows = json.loads(path.read_text())

@@ -25,8 +25,7 @@ from torch import Tensor
 from torch.func import functional_call, stack_module_state, vmap
 
 from csp_al.campaign.potentials import potential_kind
-from csp_al.files import DamagedError, read_as_written, read_plain, write_sealed
-from csp_al.formats import upgrade
+from csp_al.files import DamagedError, read_as_written, read_plain, upgraded, write_sealed
 from csp_al.interfaces import Gives, Trained
 from csp_al.potential.energy_zero import zero_of
 from csp_al.potential.graphs import Edges, NeighbourLists, batches_by_edges, build_graph
@@ -138,7 +137,7 @@ def load_ensemble(folder: Path, section: NetworkPotential, device: torch.device)
     shapes that do not fit.
     """
     version, written = read_as_written(folder / ABOUT, "weights")
-    about, state = upgrade("weights", version, (written, _tensors(folder / WEIGHTS, device)))
+    about, state = upgraded(folder / ABOUT, "weights", version, (written, _tensors(folder / WEIGHTS, device)))
     if not section.agrees_with(about["potential"]):
         raise DamagedError(folder / ABOUT, "another potential than the campaign's")
     member = skeleton(section, device)

@@ -15,8 +15,7 @@ from typing import Final
 from csp_al.campaign.document import read_document
 from csp_al.campaign.models import Campaign
 from csp_al.engine.tasks import tidy
-from csp_al.files import forget_temporaries, read_as_written
-from csp_al.formats import upgrade
+from csp_al.files import forget_temporaries, read_as_written, upgraded
 from csp_al.kinds import POTENTIALS, is_ours
 from csp_al.store.changes import ChangedError, accept, keep_defaults
 from csp_al.store.lock import LOCK
@@ -103,8 +102,9 @@ def _as_it_trained(run: Path, campaign: Campaign, tell: Callable[[str], None]) -
     trained = [folder for _, name, folder in published_stages(run) if name == "train"]
     if not trained or not is_ours(POTENTIALS, potential.kind):
         return campaign
-    version, written = read_as_written(trained[-1] / TRAINED, "weights")
-    about, _ = upgrade("weights", version, (written, {}))
+    path = trained[-1] / TRAINED
+    version, written = read_as_written(path, "weights")
+    about, _ = upgraded(path, "weights", version, (written, {}))
     before = campaign.model_copy(update={"potential": type(potential).recall(about["potential"])})
     return _keep(run, before, campaign, tell)[0]
 
