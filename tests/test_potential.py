@@ -965,7 +965,8 @@ def test_zeros_of_species_are_part_of_predictions_and_change_no_forces():
 def test_weights_from_before_species_had_zeros_are_read_with_none(tmp_path):
     shutil.copytree(Path(__file__).parent / "data" / "run-format-2" / "cycle-01" / "train", tmp_path / "train")
     version, about = read_as_written(tmp_path / "train" / "potential.json", "weights")
-    restored = load_ensemble(tmp_path / "train", section_of(**about["potential"]), DEVICE)
+    all_steps = {"steps_per_label": about["potential"]["steps"]}  # as training was then
+    restored = load_ensemble(tmp_path / "train", section_of(**about["potential"], **all_steps), DEVICE)
     assert version == 3
     assert not restored.state["species_shift"].any()
     restored.save(tmp_path)
