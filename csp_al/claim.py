@@ -2,8 +2,8 @@
 
 A claim is a file that only one process can create, holding its host, process id and start time, the folder that it was
 made in, and a token that no other claim has. Its owner touches it every few seconds. It is stale when its process is
-gone from this host, or on another host when it was not touched for a minute, by the clock of the file system; and on
-this host where it came with a copy of the folder. A stale claim is taken over by creating the next one (``claim``,
+gone from this host; on another host when it was not touched for a minute, by the clock of the file system; and on this
+host likewise where it came with a copy of the folder. A stale claim is taken over by creating the next one (``claim``,
 ``claim.1``, ...), which again only one process can do; the last one counts.
 """
 
@@ -197,8 +197,10 @@ def _is_stale(claim: Path) -> bool:
 def _lives(claim: Path, *, looking: bool = False) -> bool:
     found = _read(claim)
     if found is not None and _is_of_here(found):
+        lives = found["start"] is not None and bool(found["start"] == start_time(found["pid"]))
         copied = found.get("folder") not in (None, _number(claim.parent))
-        return not copied and found["start"] is not None and bool(found["start"] == start_time(found["pid"]))
+        # nobody touches the claim of a copy; but some file systems number their folders anew from time to time
+        return lives and (not copied or _age(claim, looking=looking) < STALE)
     return (
         _age(claim, looking=looking) < STALE
     )  # not ours to look up, or its owner was killed between creating and writing it
