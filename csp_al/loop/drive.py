@@ -81,6 +81,7 @@ class Drive(Work):
         One that another process has done is published as it is. Raises DamagedError, InUseError where another process
         is at it, and OSError where there is no room for it.
         """
+        self.still_ours()
         if (other := holder(partial(folder))) is not None:
             msg = f"{folder} is being done by process {other['pid']} on {other['host']}; wait until it has ended"
             raise InUseError(msg)
@@ -95,7 +96,6 @@ class Drive(Work):
         log(self.run, "stage finished", **asdict(started))
 
     def _unless_lost(self, write: Callable[[Path], None], aside: Path) -> None:
-        self.still_ours()
         write(aside)
         safe_point()
         self.still_ours()
