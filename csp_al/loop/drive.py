@@ -68,7 +68,11 @@ class Drive(Work):
     passed: dict[Path, float] = field(default_factory=dict, kw_only=True)
 
     def stage(self, folder: Path, write: Callable[[Path], None]) -> Path:
-        """Publish a stage unless it is there; it follows from the one that was passed last. Raises as `do`."""
+        """Publish a stage unless it is there; it follows from the one that was passed last.
+
+        Raises as `do` and `refuse_stop`.
+        """
+        self.refuse_stop()
         after = next(reversed(self.passed), None)
         if not self.stands(folder, after):
             self.do(folder, after, write)
@@ -137,9 +141,13 @@ class Drive(Work):
     def report(self, done: int, everything: int) -> None:
         """Tell how far a stage is. Raises `StoppedError` where a stop was asked for."""
         super().report(done, everything)
-        safe_point()
         self.still_ours()
         require_space(self.run)
+        self.refuse_stop()
+
+    def refuse_stop(self) -> None:
+        """Raise `StoppedError` where a stop was asked for, and `Interrupted` where a signal has come."""
+        safe_point()
         if stop_requested(self.run):
             raise StoppedError
 

@@ -78,6 +78,9 @@ class Replay(Drive):
         """Tell how far the stage is."""
         Work.report(self, done, everything)
 
+    def refuse_stop(self) -> None:
+        """Who asks the run's driver to stop does not mean this process."""
+
     def announce(self, name: str, event: StageStarted | CycleJudged | LabelsImported) -> None:
         """What happened was told when it happened."""
 
