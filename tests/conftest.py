@@ -31,6 +31,17 @@ def finished_run(tmp_path_factory) -> Path:
     return run_to_its_end(tmp_path_factory.mktemp("finished"), CAMPAIGN)
 
 
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    """A folder to be in, with ``small.yaml``, whose calculator fails as files there say; see `faulty_emt`."""
+    from faulty_emt import CAMPAIGN as FAULTY
+
+    (tmp_path / "small.yaml").write_text(FAULTY.format(folder=tmp_path))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
 @pytest.fixture(scope="session")
 def shim(tmp_path_factory) -> Shim:
     """Counts the calls by which programs change files, and stops them at one; see `io_points`."""

@@ -10,6 +10,18 @@ from typing import Any
 
 from ase.calculators.emt import EMT
 
+CAMPAIGN = """
+name: small
+seed: 3
+pool: {{formula: Al4, size: 12, volume_per_atom: [13, 23], min_distance: {{Al-Al: 2.2}}}}
+reference: {{kind: ase, calculator: faulty_emt.FaultyEMT, parameters: {{folder: {folder}}}, time_limit: 60}}
+potential: {{members: 2, features: 8, interactions: 1, cutoff: 4.0, steps: 5}}
+relax: {{uncertainty: 3}}
+select: {{per_cycle: 4, clusters: 4}}
+stop: {{top_k: 1, max_cycles: 1}}
+finish: {{max_steps: 3}}
+"""
+
 
 class FaultyEMT(EMT):
     """EMT; while the file ``slow`` is there it waits, with ``full`` it finds no room, with ``away`` no licence server.

@@ -34,18 +34,6 @@ from csp_al.store.lock import LOCK, InUseError, TakenOverError, holder, locked
 from csp_al.store.opening import refuse_other_folder
 from csp_al.store.run_directory import forget_stop_request, request_stop, stop_requested
 
-CAMPAIGN = """
-name: small
-seed: 3
-pool: {{formula: Al4, size: 12, volume_per_atom: [13, 23], min_distance: {{Al-Al: 2.2}}}}
-reference: {{kind: ase, calculator: faulty_emt.FaultyEMT, parameters: {{folder: {folder}}}, time_limit: 60}}
-potential: {{members: 2, features: 8, interactions: 1, cutoff: 4.0, steps: 5}}
-relax: {{uncertainty: 3}}
-select: {{per_cycle: 4, clusters: 4}}
-stop: {{top_k: 1, max_cycles: 1}}
-finish: {{max_steps: 3}}
-"""
-
 
 class Usage(NamedTuple):
     """What `shutil.disk_usage` says."""
@@ -53,14 +41,6 @@ class Usage(NamedTuple):
     total: int
     used: int
     free: int
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch) -> Path:
-    (tmp_path / "small.yaml").write_text(CAMPAIGN.format(folder=tmp_path))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]))
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def csp_al(*words: str):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from ase.build import bulk
-from test_machine_fails import CAMPAIGN, csp_al, pids
+from test_machine_fails import csp_al, pids
 
 from csp_al.campaign.machine import Machine
 from csp_al.engine import worker
@@ -16,14 +16,6 @@ from csp_al.engine.retry import forget_failure
 from csp_al.engine.tasks import create_task, label_task, read_result
 from csp_al.reasons import Failure, kind_of
 from csp_al.reference.ase_calculator import AseReference
-
-
-@pytest.fixture(name="here")
-def in_a_folder_of_its_own(tmp_path, monkeypatch) -> Path:
-    (tmp_path / "small.yaml").write_text(CAMPAIGN.format(folder=tmp_path))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]))
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def results(here: Path) -> dict[str, dict[str, object]]:

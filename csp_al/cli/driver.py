@@ -87,10 +87,9 @@ def _drive(
     campaign: Campaign, start: Start, programs: dict[str, str], panel: Panel, still_ours: Callable[[], None]
 ) -> int:
     """Drive a run directory that is ours, and say how that ended. Raises TakenOverError where it is another's now."""
-    from csp_al.loop.finish import NoResultError
     from csp_al.loop.imported import UntrustedLabelsError
     from csp_al.loop.reference_check import WrongReferenceError
-    from csp_al.loop.tasks import StoppedError, TooManyFailedError
+    from csp_al.loop.tasks import CalculationsFailedError, StoppedError
 
     directory = start.directory
     try:
@@ -102,10 +101,11 @@ def _drive(
         log(directory, "stopped")
         panel.note(f"Stopped. {how_to_continue(campaign, directory)}")
         return end.status if isinstance(end, Interrupted) else STOPPED
-    except (WrongReferenceError, TooManyFailedError, UntrustedLabelsError, NoResultError) as failure:
+    except (WrongReferenceError, UntrustedLabelsError, CalculationsFailedError) as failure:
         log(directory, State.FAILED, reason=str(failure))
         panel.note(str(failure))
-        return MACHINE_FAILED if getattr(failure, "passing", False) else NO_RESULT
+        passing = isinstance(failure, CalculationsFailedError) and failure.passing
+        return MACHINE_FAILED if passing else NO_RESULT
     log(directory, State.FINISHED, reason=reason)
     panel.note(f"Search ended: {reason}.")
     return DONE

@@ -20,6 +20,7 @@ from csp_al.engine.tasks import relax_task
 from csp_al.events import Warned
 from csp_al.loop.drive import Drive
 from csp_al.loop.progress import Progress
+from csp_al.loop.tasks import CalculationsFailedError
 from csp_al.results import Result, Values
 from csp_al.select.identity import count_arrivals, distinct
 from csp_al.select.ranking import representatives, rows_of
@@ -53,15 +54,8 @@ class Winner:
     rested: Values
 
 
-class NoResultError(Exception):
-    """No winner could be relaxed by the reference method; the message says what happened to each.
-
-    ``passing``: for want of something of the machine, which may pass.
-    """
-
-    def __init__(self, message: str, *, passing: bool = False) -> None:
-        super().__init__(message)
-        self.passing = passing
+class NoResultError(CalculationsFailedError):
+    """No winner could be relaxed by the reference method; the message says what happened to each."""
 
 
 def finish(drive: Drive, progress: Progress) -> Path:

@@ -39,15 +39,19 @@ class StoppedError(Exception):
     """Somebody asked the driver to stop; the campaign can be continued."""
 
 
-class TooManyFailedError(Exception):
-    """So many calculations failed that something is wrong; the message counts the reasons.
+class CalculationsFailedError(Exception):
+    """What failed ends the campaign; the message has the reasons.
 
-    ``passing``: most of them for want of something of the machine, which may pass.
+    ``passing``: for want of something of the machine, which may pass.
     """
 
-    def __init__(self, message: str, *, passing: bool) -> None:
+    def __init__(self, message: str, *, passing: bool = False) -> None:
         super().__init__(message)
         self.passing = passing
+
+
+class TooManyFailedError(CalculationsFailedError):
+    """So many calculations failed that something is wrong; the message counts the reasons."""
 
 
 def run_all(

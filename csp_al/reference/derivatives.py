@@ -8,9 +8,9 @@ at 40 Ry where 88 are suggested. A few GPa of it are told and not refused.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from ase.units import GPa
@@ -55,12 +55,6 @@ class Slope:
     found: float
     unit: str
     least: tuple[float, float]
-
-    @classmethod
-    def recall(cls, kept: Mapping[str, Any]) -> Slope:
-        """A slope as `dataclasses.asdict` wrote it. Raises TypeError, KeyError and ValueError."""
-        least = (float(kept["least"][0]), float(kept["least"][1]))
-        return cls(str(kept["what"]), float(kept["said"]), float(kept["found"]), str(kept["unit"]), least)
 
     @property
     def wrong(self) -> bool:

@@ -6,10 +6,8 @@ from typing import Final
 
 import pandas as pd
 
+from csp_al.store.records import Columns
 from csp_al.store.run_directory import STAGES
-
-Columns = dict[str, str]
-"""Names of the columns of a table, and their types."""
 
 POOL: Final[Columns] = {
     "id": "int64", "origin": "str", "asked_group": "Int64", "space_group": "str", "space_group_number": "Int64",

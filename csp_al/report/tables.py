@@ -181,7 +181,7 @@ class Run:
     def check_findings(self) -> list[str]:
         """Where forces and stress of the reference were not quite the differences of its energies, a line each."""
         folder = self._outside("check")
-        kept = [] if folder is None else [Slope.recall(one) for one in layout.CHECK.read(folder)["slopes"]]
+        kept = [] if folder is None else [Slope(**one) for one in layout.CHECK.read(folder)["slopes"]]
         return [str(slope) for slope in kept if not slope.close]
 
     @property
