@@ -2,9 +2,10 @@
 
 A claim is a file that only one process can create, holding its host, process id and start time, the folder that it was
 made in, and a token that no other claim has. Its owner touches it every few seconds. It is stale when its process is
-gone from this host; on another host when it was not touched for a minute, by the clock of the file system; and on this
-host likewise where it came with a copy of the folder. A stale claim is taken over by creating the next one (``claim``,
-``claim.1``, ...), which again only one process can do; the last one counts.
+gone from this host; on another host when it was not touched for a minute, by the clock of the file system, nor while it
+was watched, since clocks are set; and on this host likewise where it came with a copy of the folder. A stale claim is
+taken over by creating the next one (``claim``, ``claim.1``, ...), which again only one process can do; the last one
+counts.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from csp_al.files import DamagedError, open_plain, written_aside
 
 HEARTBEAT: Final = 5.0  # s between two touches
 STALE: Final = 60.0  # s without a touch after which another host's claim is given up
+WATCH: Final = 2.5 * HEARTBEAT  # s for which a claim that looks stale is watched for a touch
+LOOK: Final = 0.5  # s between two looks at it
 NAME: Final = "claim"
 MARK: Final = "CSP_AL_OWNER"
 """Variable of the environment by which a worker marks all that it starts; a claim tells its owner's."""
@@ -33,13 +36,19 @@ MARK: Final = "CSP_AL_OWNER"
 _touched: dict[Path, float] = {}
 _tokens: dict[Path, str] = {}
 """Of the claims that this process took, lest it takes the claim of another for its own: folders move and begin anew."""
+_watched: dict[Path, tuple[float, float]] = {}
+"""Claims that look stale: the time of their last touch, and since when they are watched, by this process's clock."""
 
 
 def take(folder: Path, name: str = NAME) -> Path | None:
     """Claim the folder for this process: the claim, or None if a living process has it."""
     newest = _newest(folder, name)
     if newest is not None and not _is_stale(newest):
-        return None if newest.exists() else take(folder, name)
+        if newest in _watched:
+            time.sleep(LOOK)
+        elif newest.exists():
+            return None
+        return take(folder, name)
     path = folder / f"{name}.{_generation(newest) + 1}" if newest else folder / name
     token = secrets.token_hex(8)
     if not _create(path, token):
@@ -132,6 +141,7 @@ def is_taken(folder: Path) -> bool:
 
 def _forget(claim: Path) -> None:
     _touched.pop(claim, None)
+    _watched.pop(claim, None)
     _tokens.pop(claim, None)
 
 
@@ -200,10 +210,23 @@ def _lives(claim: Path, *, looking: bool = False) -> bool:
         lives = found["start"] is not None and bool(found["start"] == start_time(found["pid"]))
         copied = found.get("folder") not in (None, _number(claim.parent))
         # nobody touches the claim of a copy; but some file systems number their folders anew from time to time
-        return lives and (not copied or _age(claim, looking=looking) < STALE)
-    return (
-        _age(claim, looking=looking) < STALE
-    )  # not ours to look up, or its owner was killed between creating and writing it
+        return lives and (not copied or _is_touched(claim, looking=looking))
+    # not ours to look up, or its owner was killed between creating and writing it
+    return _is_touched(claim, looking=looking)
+
+
+def _is_touched(claim: Path, *, looking: bool) -> bool:
+    """Whether somebody touches the claim, or may: a clock that was set makes any look old, until the next touch."""
+    age = _age(claim, looking=looking)
+    if looking:
+        return age < STALE
+    touched, now = claim.stat().st_mtime, time.monotonic()
+    before, since = _watched.get(claim, (touched, now))
+    if abs(age) < STALE or touched != before:
+        _watched.pop(claim, None)
+        return True
+    _watched[claim] = (touched, since)
+    return now - since < WATCH
 
 
 def _is_of_here(found: dict[str, Any]) -> bool:

@@ -9,9 +9,11 @@ from typing import Any
 
 import pandas as pd
 
+from csp_al.engine.tasks import read_result
 from csp_al.report.tables import open_run
 from csp_al.store.run_directory import published_stages
 from csp_al.store.stages import manifest
+from csp_al.structures import Status
 
 VARYING = ("labels.csv", "labels.h5", "summary.json", "check.json")
 """Files that hold costs, or counts that an interruption adds to; without those they are compared by `_constant`."""
@@ -33,6 +35,12 @@ def computed_twice(journal: Path) -> list[str]:
     """Structures that stand in a journal of `counting_emt` more than once."""
     counted = Counter(journal.read_text().split())
     return [structure for structure, times in counted.items() if times > 1]
+
+
+def cut_off(run: Path) -> int:
+    """Attempts at calculations that were ended with their worker, each in its one evaluation under way."""
+    results = filter(None, (read_result(run / "tasks", path.parent.name) for path in run.glob("tasks/*/result.json")))
+    return sum(attempt.status is Status.INTERRUPTED for result in results for attempt in result.attempts)
 
 
 def _constant(path: Path) -> Any:

@@ -465,6 +465,13 @@ def test_claim_of_a_process_that_is_gone_is_taken_over(tmp_path):
         assert claim.take(folder) is not None
 
 
+@pytest.fixture
+def unwatched(monkeypatch):
+    """Let a claim that looks stale be so at once."""
+    monkeypatch.setattr(claim, "WATCH", 0.0)
+
+
+@pytest.mark.usefixtures("unwatched")
 def test_claim_of_another_host_lives_as_long_as_it_is_touched(tmp_path):
     path = tmp_path / "claim"
     for content in (json.dumps({"host": "elsewhere", "pid": 1, "start": "then"}), ""):
@@ -478,6 +485,28 @@ def test_claim_of_another_host_lives_as_long_as_it_is_touched(tmp_path):
     os.utime(path, (past, past))
     claim.touch(path)
     assert not claim.is_taken(tmp_path)
+
+
+@pytest.mark.parametrize("jump", [-86400.0, 86400.0])
+def test_clock_that_was_set_makes_no_claim_of_another_host_stale(tmp_path, monkeypatch, jump):
+    """Nor one that is dead immortal: what counts is whether it is touched while it is watched."""
+    path, now = tmp_path / "claim", time.time()
+    path.write_text(json.dumps({"host": "elsewhere", "pid": 1, "start": "then"}))
+    touches = [now + jump + 1]  # the owner lives, and touches it once more
+
+    def pass_a_moment(_: float) -> None:
+        if touches:
+            os.utime(path, times=(now, touches.pop()))
+        clock.append(clock[-1] + 1)
+
+    clock = [0.0]
+    monkeypatch.setattr(claim.time, "sleep", pass_a_moment)
+    monkeypatch.setattr(claim.time, "monotonic", lambda: clock[-1])
+    os.utime(path, (now, now + jump))
+    assert claim.is_taken(tmp_path)
+    assert claim.take(tmp_path) is None
+    assert claim.take(tmp_path) is not None
+    assert clock[-1] > claim.WATCH
 
 
 def test_claim_of_another_machine_of_the_same_name_is_not_taken_over(tmp_path):
@@ -513,6 +542,7 @@ def test_start_of_a_process_is_told_in_the_same_words_to_everybody(monkeypatch):
     assert len(said) == 1
 
 
+@pytest.mark.usefixtures("unwatched")
 def test_worker_that_slept_while_another_took_its_task_leaves_it_to_that_one(root, monkeypatch):
     name = create_task(root, label_task(aluminium(), EMT_SECTION))
     folder, begun = root / name, []
@@ -534,6 +564,7 @@ def test_worker_that_slept_while_another_took_its_task_leaves_it_to_that_one(roo
     assert begun == ["attempt-1"]
 
 
+@pytest.mark.usefixtures("unwatched")
 def test_copy_of_a_claimed_folder_is_nobodys_after_a_minute(tmp_path):
     original, copy = tmp_path / "original", tmp_path / "copy"
     original.mkdir()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from outcomes import computed_twice, outcome
+from outcomes import computed_twice, cut_off, outcome
 
 CAMPAIGN = """
 name: small
@@ -23,6 +23,7 @@ relax: {uncertainty: 3}
 select: {per_cycle: 8, clusters: 10}
 stop: {top_k: 2, max_cycles: 3}
 """
+SLOTS = 2
 
 
 def start(folder: Path) -> subprocess.Popen[bytes]:
@@ -35,7 +36,7 @@ def start(folder: Path) -> subprocess.Popen[bytes]:
         "run",
         "small.yaml",
         "--slots",
-        "2",
+        str(SLOTS),
         "--device",
         "cpu",
     ]
@@ -102,8 +103,10 @@ def signal_and_continue(folder: Path, number: int, moment: float, expected: dict
         assert driver.wait(timeout=30) in (128 + number, -number, 0), (folder / "output.txt").read_text()
     assert "Traceback" not in (folder / "output.txt").read_text()
     finish(folder)
-    assert outcome(folder / "runs" / "small") == expected
-    assert computed_twice(folder / "journal") == []
+    run = folder / "runs" / "small"
+    assert outcome(run) == expected
+    # the signal ends calculations too: what one had just computed, but not yet written down, is computed again
+    assert len(computed_twice(folder / "journal")) <= cut_off(run) <= SLOTS
 
 
 @pytest.mark.long

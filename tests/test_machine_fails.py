@@ -256,7 +256,8 @@ def test_lock_of_a_living_driver_elsewhere_is_respected_and_names_it(here):
     assert not (run / "resolved.json").exists()
 
 
-def test_lock_of_a_driver_that_is_gone_heals_itself(tmp_path):
+def test_lock_of_a_driver_that_is_gone_heals_itself(tmp_path, monkeypatch):
+    monkeypatch.setattr(claim, "WATCH", 0.0)
     other_host(tmp_path, seconds_ago=claim.STALE + 1)
     with locked(tmp_path):
         assert holder(tmp_path)["pid"] == os.getpid()
