@@ -1,6 +1,7 @@
 """The reference method: calculators from a campaign file, their labels, and what is done about bad ones."""
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -268,6 +269,20 @@ def test_a_module_whose_import_fails_is_told_from_one_that_is_missing(tmp_path, 
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ValueError, match="importing needs_more failed: No module named 'not_installed_anywhere'"):
         find_callable("needs_more.Calculator")
+
+
+@pytest.mark.parametrize("at_import", [True, False])
+def test_calculator_is_tried_in_a_process_of_its_own_which_may_die(tmp_path, monkeypatch, at_import):
+    name = f"deadly_{at_import}"
+    lines = ["import os, sys", "sys.dont_write_bytecode = True", "def calculator(): os._exit(1)"]
+    (tmp_path / f"{name}.py").write_text("\n".join([*lines, "calculator()" if at_import else ""]))
+    monkeypatch.syspath_prepend(tmp_path)
+    before = sys.dont_write_bytecode
+    ((key, message),) = build_reference(AseReference(kind="ase", calculator=f"{name}.calculator")).check()
+    assert key == "calculator"
+    assert "died" in message
+    assert name not in sys.modules
+    assert sys.dont_write_bytecode == before
 
 
 def test_wrong_keywords_and_non_calculators_are_found_by_the_check():

@@ -1,4 +1,4 @@
-"""Two machines of the same name at one run directory; each has mount and UTS namespaces and a boot of its own (Linux)."""
+"""Two machines of one name at one run directory; each has mount and UTS namespaces and a boot of its own (Linux)."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import BrokenExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from csp_al.campaign.errors import Finding, shown
 from csp_al.campaign.references import ReferenceSection
 from csp_al.importing import ImportPathError, UnaskedError, beside, find_named, here_too, is_beside, is_looking
 from csp_al.interfaces import ReferenceFailedError, ReferenceKind
+from csp_al.reference.children import in_a_child
 from csp_al.reference.ladder import AGAIN
 
 if TYPE_CHECKING:
@@ -88,7 +90,13 @@ class AseCalculator:
         return None
 
     def check(self) -> list[tuple[str, str]]:
-        """What is wrong with the import path or the keywords; makes one calculator to find out."""
+        """What is wrong with the import path or the keywords; a child makes one calculator to find out."""
+        try:
+            return in_a_child(self._wrong)
+        except BrokenExecutor:
+            return [("calculator", f"the process that made a {self.name} to try it died; try it in Python")]
+
+    def _wrong(self) -> list[tuple[str, str]]:
         try:
             self.make()
         except WrongValueError as error:
@@ -101,9 +109,11 @@ class AseCalculator:
 
     def warnings(self) -> list[tuple[str, str]]:
         """That the calculator was not made, where nobody asked for that."""
+        return in_a_child(self._not_made) if is_looking() else []
+
+    def _not_made(self) -> list[tuple[str, str]]:
         try:
-            if is_looking():
-                self.make()
+            self.make()
         except UnaskedError as error:
             return [("calculator", f"{error}; --trust makes it, as csp-al run does")]
         return []

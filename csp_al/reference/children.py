@@ -19,8 +19,10 @@ import sys
 import time
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
-from typing import Final
+from multiprocessing import get_context
+from typing import Final, TypeVar
 
 import psutil
 
@@ -35,6 +37,19 @@ PR_SET_CHILD_SUBREAPER: Final = 36
 
 PATIENCE: Final = 10.0  # s after which what does not end, as where a file system hangs, is left alone
 LOOK: Final = 0.5  # s in which killed processes end
+
+T = TypeVar("T")
+
+
+def in_a_child(function: Callable[[], T]) -> T:
+    """What the function returns, called in a process of its own: what it imports, changes and leaves open ends with it.
+
+    The function and what it returns go through pickle. Raises what the function raises, and BrokenExecutor where its
+    process dies.
+    """
+    sys.stdout.flush()  # else the child prints it too
+    with ProcessPoolExecutor(1, get_context("fork")) as pool:
+        return pool.submit(function).result()
 
 
 def one_thread_each() -> dict[str, str]:
