@@ -60,6 +60,9 @@ class MisbehavingEMT(EMT):
         os.kill(os.getppid(), signal.SIGKILL)
         time.sleep(1000)
 
+    def stops_its_worker(self) -> None:
+        os.kill(os.getppid(), signal.SIGSTOP)
+
     def terminates_its_worker(self) -> None:
         os.kill(os.getppid(), signal.SIGTERM)
         time.sleep(1000)

@@ -33,6 +33,7 @@ ENDS = {
     "raises_keyboard_interrupt": "^KeyboardInterrupt$",
     "kills_its_group": "killed by SIGKILL, by the kernel if memory ran out",
     "kills_its_worker": "killed by SIGKILL when its worker died, by the kernel if memory ran out; see attempt-2/",
+    "stops_its_worker": "",
     "terminates_its_worker": "killed by SIGKILL when its worker died",
     "removes_its_folder": "",
     "removes_its_folder_and_dies": "exit status 1 and no result",

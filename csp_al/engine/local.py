@@ -29,7 +29,7 @@ from csp_al.engine.output_log import shorten
 from csp_al.engine.tasks import is_done, require_task
 from csp_al.files import DamagedError
 from csp_al.interfaces import EngineKind
-from csp_al.reference.children import THREADS, end_started_by
+from csp_al.reference.children import THREADS, end_started_by, wake
 
 GRACE: Final = 5.0  # s for the workers to end when told to
 MOST_DEATHS: Final = 5  # workers of one slot that may die one after the other before the engine gives up
@@ -178,6 +178,7 @@ class LocalEngine:
                 worker.task = None
                 self._deaths = 0
         if worker.process.poll() is None:
+            wake(worker.process.pid)  # a calculation may have stopped it
             return
         _end_what_is_left_of([worker])
         _close_pipes(worker)

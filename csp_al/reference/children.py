@@ -82,6 +82,14 @@ def descendants() -> set[psutil.Process]:
     return found
 
 
+def wake(pid: int) -> None:
+    """Let a child of ours go on if it was suspended while we were not."""
+    with suppress(psutil.Error):  # it has just ended
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_STOPPED:
+            process.resume()
+
+
 def any_stopped() -> bool:
     """Whether a process below this one is suspended, as schedulers do with jobs that make room for others."""
     for process in descendants():
