@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 import mmap
 import os
 import shutil
@@ -133,14 +134,17 @@ class Server:
     ) -> None:
         self.process.communicate()
 
-    def run(self, folder: Path, arguments: Sequence[str], seconds: float = 150) -> int:
+    def run(
+        self, folder: Path, arguments: Sequence[str], seconds: float = 150, signalled: tuple[int, float] = (0, math.inf)
+    ) -> int:
         """Run `csp-al` in the folder: its exit status, negative for a signal. Raises TimeoutError.
 
-        A run that takes too long leaves the Python stack of its driver at the end of output.txt, and is killed.
+        ``signalled`` is a signal that it gets, and after how many seconds. A run that takes too long leaves the Python
+        stack of its driver at the end of output.txt, and is killed.
         """
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        request = {"folder": str(folder), "arguments": list(arguments), "seconds": seconds}
+        request = {"folder": str(folder), "arguments": list(arguments), "seconds": seconds, "signalled": signalled}
         self.process.stdin.write(json.dumps(request) + "\n")
         self.process.stdin.flush()
         answer = self.process.stdout.readline().strip()
@@ -184,7 +188,7 @@ def _serve() -> None:
         child = os.fork()
         if child == 0:
             _be_the_driver(Path(request["folder"]), request["arguments"])
-        print(_wait(child, time.monotonic() + request["seconds"]), flush=True)
+        print(_wait(child, request["seconds"], *request["signalled"]), flush=True)
 
 
 def _be_the_driver(folder: Path, arguments: list[str]) -> NoReturn:
@@ -209,11 +213,15 @@ def _be_the_driver(folder: Path, arguments: list[str]) -> NoReturn:
         os._exit(status)
 
 
-def _wait(child: int, deadline: float) -> int | str:
-    while time.monotonic() < deadline:
+def _wait(child: int, seconds: float, number: int, moment: float) -> int | str:
+    began = time.monotonic()
+    while (passed := time.monotonic() - began) < seconds:
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
             return os.waitstatus_to_exitcode(status)
+        if passed >= moment:
+            os.kill(child, number)
+            moment = math.inf
         time.sleep(0.01)
     os.kill(child, signal.SIGUSR1)
     time.sleep(1)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import BrokenExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,7 +92,7 @@ class AseCalculator:
         """What is wrong with the import path or the keywords; a child makes one calculator to find out."""
         try:
             return in_a_child(self._wrong)
-        except BrokenExecutor:
+        except EOFError:
             return [("calculator", f"the process that made a {self.name} to try it died; try it in Python")]
 
     def _wrong(self) -> list[tuple[str, str]]:

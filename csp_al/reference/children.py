@@ -19,14 +19,15 @@ import sys
 import time
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from typing import Final, TypeVar
 
 import psutil
 
 from csp_al.claim import MARK
+from csp_al.interruption import ENDS, safe_point
 from csp_al.printing import say
 
 THREADS: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
@@ -44,12 +45,30 @@ T = TypeVar("T")
 def in_a_child(function: Callable[[], T]) -> T:
     """What the function returns, called in a process of its own: what it imports, changes and leaves open ends with it.
 
-    The function and what it returns go through pickle. Raises what the function raises, and BrokenExecutor where its
-    process dies.
+    What it returns goes through pickle. Raises EOFError where its process dies, or the function raises.
     """
     sys.stdout.flush()  # else the child prints it too
-    with ProcessPoolExecutor(1, get_context("fork")) as pool:
-        return pool.submit(function).result()
+    forking = get_context("fork")
+    ours, theirs = forking.Pipe(duplex=False)
+    child = forking.Process(target=_answer, args=(function, theirs))
+    child.start()
+    theirs.close()
+    try:
+        answer: T = ours.recv()
+        child.join(PATIENCE)
+    except EOFError:
+        safe_point()  # a key pressed in the terminal is for both
+        raise
+    finally:
+        child.kill()
+        child.join()
+    return answer
+
+
+def _answer(function: Callable[[], object], pipe: Connection) -> None:
+    for number in ENDS:
+        signal.signal(number, signal.SIG_DFL)
+    pipe.send(function())
 
 
 def one_thread_each() -> dict[str, str]:
