@@ -10,16 +10,13 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-import ase.io
 import h5py
 import jupytext
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from ase.build import bulk
 from ase.calculators.emt import EMT
-from ase.db import connect
 from ase.units import GPa
 from nbclient import NotebookClient
 from rich.console import Console
@@ -40,7 +37,6 @@ from csp_al.potential.devices import available_devices, describe_device, resolve
 from csp_al.reference.ase_calculator import AseReference
 from csp_al.reference.gpaw import GpawReference
 from csp_al.report import columns, doctor, figures
-from csp_al.report.export import export
 from csp_al.report.plan import describe_plan, plan, schedule
 from csp_al.report.projection import principal_components
 from csp_al.report.status import Best, LabelCounts, describe, status
@@ -531,82 +527,6 @@ def test_plan_after_the_first_cycle_is_measured(finished_run, run, labels):
 
 def test_plan_of_a_run_that_has_only_begun_is_an_estimate(begun):
     assert plan(open_run(begun).campaign, begun)["hours_at_most"] is None
-
-
-# export
-
-
-def same_crystal(a, b, tolerance):
-    """Same cell parameters and scaled positions, atom by atom, whatever the orientation."""
-    assert a.get_chemical_symbols() == b.get_chemical_symbols()
-    np.testing.assert_allclose(a.cell.cellpar(), b.cell.cellpar(), atol=tolerance)
-    difference = a.get_scaled_positions() - b.get_scaled_positions()
-    np.testing.assert_allclose(difference - np.round(difference), 0, atol=tolerance)
-
-
-def test_exported_winners_are_the_winners(run, finished_run, tmp_path):
-    paths = export(finished_run, ["cif", "poscar"], "winners", tmp_path / "new" / "folder")
-    cifs = [path for path in paths if path.suffix == ".cif"]
-    poscars = [path for path in paths if path.name.startswith("POSCAR-")]
-    assert [path.name for path in cifs] == [row["cif"] for row in run.result_rows]
-    for winner, cif, poscar in zip(run.winners, cifs, poscars, strict=True):
-        same_crystal(winner, ase.io.read(cif), 1e-4)
-        same_crystal(winner, ase.io.read(poscar), 1e-8)
-
-
-def test_exported_labels_carry_energies_forces_and_stress(finished_run, labels, tmp_path):
-    (path,) = export(finished_run, ["extxyz"], "labels", tmp_path)
-    usable, read = labels.usable, ase.io.read(path, index=":")
-    assert len(read) == len(usable) < len(labels)
-    for row, atoms in enumerate(read):
-        assert (atoms.info["id"], atoms.info["cycle"]) == (usable.structures.ids[row], usable.cycle[row])
-        assert atoms.get_potential_energy() == pytest.approx(usable.energy[row])
-        np.testing.assert_allclose(atoms.get_forces(), usable.take([row]).forces, atol=1e-7)
-        np.testing.assert_allclose(atoms.get_stress(voigt=False), usable.stress[row], atol=1e-7)
-        np.testing.assert_allclose(atoms.positions, usable.structures.take([row]).positions, atol=1e-7)
-
-
-def test_exported_database_can_be_searched_and_leaves_no_lock(finished_run, labels, tmp_path):
-    (path,) = export(finished_run, ["ase-db"], "labels", tmp_path)
-    (again,) = export(finished_run, ["ase-db"], "labels", tmp_path)
-    assert [entry.name for entry in tmp_path.iterdir()] == [path.name] == [again.name]
-    usable = labels.usable
-    rows = list(connect(path).select())
-    assert [row.candidate for row in rows] == usable.structures.ids.tolist()
-    np.testing.assert_allclose([row.energy for row in rows], usable.energy)
-    np.testing.assert_allclose(rows[0].forces, usable.take([0]).forces)
-    assert connect(path).count(cycle=1) == (usable.cycle == 1).sum()
-
-
-def test_exported_pool_is_the_pool(finished_run, tmp_path):
-    (path,) = export(finished_run, ["extxyz"], "pool", tmp_path)
-    pool = load(finished_run / "pool" / "structures.h5", Structures).to_atoms()
-    for identity, (read, atoms) in enumerate(zip(ase.io.read(path, index=":"), pool, strict=True)):
-        assert read.info["id"] == identity
-        np.testing.assert_allclose(read.positions, atoms.positions, atol=1e-7)
-        np.testing.assert_allclose(read.cell.array, atoms.cell.array, atol=1e-7)
-
-
-def test_poscar_atoms_are_sorted_by_species(finished_run, tmp_path, monkeypatch):
-    salt = bulk("NaCl", "rocksalt", 5.6, cubic=True)
-    salt.info["name"] = "salt"
-    monkeypatch.setitem(export.__globals__["SOURCES"], "pool", lambda run: [salt])
-    (path,) = export(finished_run, ["poscar"], "pool", tmp_path)
-    assert path.read_text().split("\n")[5].split() == ["Cl", "Na"]
-
-
-@pytest.mark.parametrize(
-    ("formats", "what", "message"),
-    [
-        (["xyz"], "winners", "no format is called 'xyz'; allowed: cif, poscar, extxyz, ase-db"),
-        (["cif"], "losers", "no 'losers' to export; allowed: winners, labels, pool"),
-        (["cif"], "winners", "no winners yet"),
-    ],
-)
-def test_what_cannot_be_exported_is_said(begun, tmp_path, formats, what, message):
-    with pytest.raises(ValueError, match=message):
-        export(begun, formats, what, tmp_path / "export")
-    assert not (tmp_path / "export").exists()
 
 
 # doctor and devices

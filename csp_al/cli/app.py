@@ -56,6 +56,7 @@ class What(StrEnum):
     """What `export` writes."""
 
     WINNERS = "winners"
+    RELAXED = "relaxed"
     LABELS = "labels"
     POOL = "pool"
 
@@ -226,14 +227,19 @@ def results(
 @in_words
 def export(
     directory: RunDirectory,
-    formats: Annotated[str, typer.Option("--format", help="of cif, poscar, extxyz, ase-db; several with commas")],
-    what: Annotated[What, typer.Option(help="which structures")] = What.WINNERS,
-    to: Annotated[Path, typer.Option(help="folder to write into")] = Path("export"),
+    formats: Annotated[
+        str, typer.Option("--format", help="of cif, poscar, extxyz, ase-db, png, pdf; several with commas")
+    ],
+    what: Annotated[What, typer.Option(help="which structures; relaxed: the minima as predicted")] = What.WINNERS,
+    to: Annotated[Path | None, typer.Option(help="folder to write into; default: export/NAME here")] = None,
+    within: Annotated[
+        float | None, typer.Option(min=0, help="of relaxed ones, those so near the lowest, meV/atom; default: all")
+    ] = None,
 ) -> None:
-    """Write structures for other programs."""
+    """Write structures for other programs and for a paper, and pictures of their energies."""
     from csp_al.report.export import export as write
 
-    for path in write(directory, formats.split(","), what.value, to):
+    for path in write(directory, formats.split(","), what.value, to, within):
         say(path)
 
 

@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import spglib
 from ase.calculators.singlepoint import SinglePointCalculator
-from ase.io import write as write_atoms
 from ase.stress import full_3x3_to_voigt_6_stress
 
-from csp_al import objective
+from csp_al import cif, objective
 from csp_al.campaign import Campaign
 from csp_al.engine.retry import is_due
 from csp_al.engine.tasks import relax_task
@@ -25,16 +23,13 @@ from csp_al.results import Result, Values
 from csp_al.select.identity import count_arrivals, distinct
 from csp_al.select.ranking import representatives, rows_of
 from csp_al.store import layout
+from csp_al.store.method import Method, block_name, method_of, result_items
 from csp_al.store.run_directory import cycles
 from csp_al.store.stages import is_published
 from csp_al.structures import Structures
 
 if TYPE_CHECKING:
     from ase import Atoms
-
-SYMPREC = 0.1
-"""Å, within which spglib takes the atoms of a winner to be related by symmetry: it is relaxed to fmax, not further.
-With 0.02 a diamond that came to rest at 0.05 eV/Å was called I4_1/amd."""
 
 MOST_IN_VAIN = 20
 """Crystals that may fail one after the other before no other takes their places."""
@@ -75,7 +70,7 @@ def _relax_winners(drive: Drive, folder: Path, progress: Progress) -> None:
     if not winners:
         raise NoResultError(_nothing_left(failed), passing=all(map(is_due, results.values())))
     rows, groups = _ranked(drive, progress, winners)
-    _write(folder, rows, [winners[row["id"]] for row in rows])
+    _write(folder, rows, [winners[row["id"]] for row in rows], method_of(drive.run, drive.campaign))
     check = layout.stage_folder(drive.run, "check")
     checks = int(layout.CHECK.read(check)["evaluations"]) if is_published(check) else 0
     labels = int(progress.all_labels.evaluations.sum())
@@ -180,12 +175,10 @@ def _count_arrivals(progress: Progress, groups: list[list[int]]) -> list[int]:
 def _description(winner: Winner) -> dict[str, Any]:
     """What can be said of a relaxed crystal by itself."""
     atoms = winner.atoms
-    found = spglib.get_symmetry_dataset((atoms.cell.array, atoms.get_scaled_positions(), atoms.numbers), SYMPREC)
-    symbol, number = (found.international, int(found.number)) if found else ("P1", 1)
     return {
-        "formula": atoms.get_chemical_formula(),
+        "formula": cif.formula(atoms),
         "n_atoms": len(atoms),
-        "space_group": {"symbol": symbol, "number": number},
+        "space_group": cif.space_group(atoms)._asdict(),
         "volume_per_atom": float(atoms.get_volume() / len(atoms)),
         "fmax": winner.rested.fmax,
         "converged": winner.rested.converged,
@@ -198,11 +191,11 @@ def _with_file_name(row: dict[str, Any]) -> dict[str, Any]:
     return {key: row[key] for key in COLUMNS} | {"cif": name}
 
 
-def _write(folder: Path, rows: list[dict[str, Any]], winners: list[Winner]) -> None:
+def _write(folder: Path, rows: list[dict[str, Any]], winners: list[Winner], method: Method) -> None:
     crystals = []
     for row, winner in zip(rows, winners, strict=True):
         atoms, rested = winner.atoms.copy(), winner.rested
-        write_atoms(folder / row["cif"], atoms)
+        cif.write_cif(folder / row["cif"], atoms, block_name(method, row), result_items(row, method))
         atoms.calc = SinglePointCalculator(
             atoms,
             energy=rested.energy,

@@ -50,6 +50,7 @@ class _Provenance(TypedDict):
 
     folder: NotRequired[str]
     programs: NotRequired[dict[str, str]]
+    packages: NotRequired[dict[str, str | None]]
     seed: NotRequired[int | None]
 
 
@@ -114,6 +115,12 @@ def programs_of(run: Path) -> dict[str, str]:
     """Programs of the reference, and their versions, when the run began."""
     programs: dict[str, str] = _provenance(run).get("programs", {})
     return programs
+
+
+def packages_of(run: Path) -> dict[str, str | None]:
+    """Packages of Python, and their versions, when the run began; None for one that is not installed."""
+    packages: dict[str, str | None] = _provenance(run).get("packages", {})
+    return packages
 
 
 def seed_of(run: Path) -> int | None:
