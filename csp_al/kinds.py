@@ -27,6 +27,7 @@ OURS: Final[Mapping[str, Mapping[str, str]]] = {
     REFERENCES: {
         "gpaw": "csp_al.reference.gpaw.KIND",
         "espresso": "csp_al.reference.espresso.KIND",
+        "vasp": "csp_al.reference.vasp.KIND",
         "ase": "csp_al.reference.ase_calculator.KIND",
     },
     SOURCES: {

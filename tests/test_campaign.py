@@ -133,7 +133,7 @@ def test_the_shipped_campaigns_are_those_of_the_readme():
         ("[7, 12]", "12", "5:20: pool.volume_per_atom: a list in [ ] is expected, not 12"),
         ("[7, 12]", "[7, .inf]", "5:24: pool.volume_per_atom[1]: a finite number is expected, not inf"),
         ("kind: ase", "kind: asse", "7:9: reference.kind: unknown word asse, did you mean ase?"),
-        ("kind: ase", "# none", "6:1: reference.kind: missing; allowed: gpaw, espresso, ase"),
+        ("kind: ase", "# none", "6:1: reference.kind: missing; allowed: gpaw, espresso, vasp, ase"),
         ("some.module.Calculator", "EMT", "8:15: reference.calculator: 'EMT' is no import path; write module.name"),
         ("  calculator: some.module.Calculator\n", "", "6:1: reference.calculator: missing (import path"),
         ('{depth: 2, table: {1: "one"}}', "deep", "9:15: reference.parameters: a section of keys is expected, not "),
@@ -243,6 +243,22 @@ def test_seeds_are_looked_for_beside_the_campaign_file(tmp_path):
     (tmp_path / "one.cif").touch()
     path = write(tmp_path, "name: a\npool: {formula: Si8, seeds: [one.cif]}\nreference: {kind: gpaw}\n")
     assert read_campaign(path).pool.seeds == ("one.cif",)
+
+
+@pytest.mark.parametrize(
+    ("section", "said"),
+    [
+        ("kind: gpaw, encut: 400", "reference.encut: unknown key; here it is cutoff, in eV"),
+        ("kind: gpaw, kpts: [4, 4, 4]", "reference.kpts: unknown key; here it is kspacing, the largest distance"),
+        ("kind: espresso, encut: 400", "reference.encut: unknown key; here it is ecutwfc, in Ry (1 Ry is 13.6057 eV)"),
+        ("kind: gpaw, ispin: 2", "reference.ispin: unknown key; an INCAR is that of kind: vasp"),
+        ("kind: ase, calculator: a.B, kpts: [4, 4, 4]", "reference.kpts: unknown key; keywords of the calculator"),
+        ("kind: ase, calculator: a.B, ecutwfc: 40", "reference.ecutwfc: unknown key; keywords of the calculator"),
+    ],
+)
+def test_keys_of_other_codes_are_answered_with_the_one_that_is_meant(tmp_path, section, said):
+    (problem,) = problems_of(tmp_path, f"name: a\npool: {{formula: Si8}}\nreference: {{{section}}}\n")
+    assert problem.split(": ", 1)[1].startswith(said)
 
 
 def test_all_errors_are_told_at_once_in_the_order_of_the_file(tmp_path):
@@ -441,8 +457,8 @@ def test_a_template_that_could_not_be_read_is_refused_in_plain_words():
         campaign_template("a", "Sj8", "gpaw")
     with pytest.raises(ValueError, match=r'^name: "a b" does not fit'):
         campaign_template("a b", "Si8", "gpaw")
-    with pytest.raises(ValueError, match=r"no reference is called 'vasp'; allowed: gpaw, espresso, ase"):
-        campaign_template("a", "Si8", "vasp")
+    with pytest.raises(ValueError, match=r"no reference is called 'castep'; allowed: gpaw, espresso, vasp, ase"):
+        campaign_template("a", "Si8", "castep")
 
 
 def test_the_schema_is_valid_and_accepts_what_the_reader_accepts(tmp_path):

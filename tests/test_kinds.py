@@ -272,7 +272,7 @@ def test_unknown_kind_is_told_with_what_was_meant_and_where(tmp_path, example):
     said = problem_of(tmp_path, CAMPAIGN.replace("kind: springs", "kind: sprngs"))
     assert said.startswith("8:19: reference.kind: unknown word sprngs, did you mean springs?")
     said = problem_of(tmp_path, CAMPAIGN.replace("kind: springs", "kind: xyzzy"))
-    assert said.endswith("reference.kind: unknown word xyzzy; allowed: gpaw, espresso, ase, springs")
+    assert said.endswith("reference.kind: unknown word xyzzy; allowed: gpaw, espresso, vasp, ase, springs")
     said = problem_of(tmp_path, CAMPAIGN.replace("kind: strained", "kind: straned"))
     assert said.startswith("7:20: pool.sources[0].kind: unknown word straned, did you mean strained?")
 
@@ -291,7 +291,7 @@ def test_record_of_another_group_and_what_only_looks_like_a_record_are_no_kinds(
     ("section", "said"),
     [
         ("reference: {kind: gpaw, calculator: a.b}", "reference.calculator: unknown key here; it is one of kind ase"),
-        ("reference: {kind: gpaw, ecutwfc: 30}", "reference.ecutwfc: unknown key here; it is one of kind espresso"),
+        ("reference: {kind: gpaw, ecutwfc: 30}", "reference.ecutwfc: unknown key; here it is cutoff, in eV"),
         ("reference: {kind: gpaw, cutof: 30}", "reference.cutof: unknown key, did you mean cutoff?"),
     ],
 )
@@ -372,12 +372,12 @@ def test_schema_and_template_know_the_kinds_of_packages(example, tmp_path):
     ):
         assert validator.is_valid(reference | {"potential": potential}) is valid, potential
     text = campaign_template("a", "Al4", "springs")
-    assert "one of: gpaw, espresso, ase, springs" in text
+    assert "one of: gpaw, espresso, vasp, ase, springs" in text
     (tmp_path / "a.yaml").write_text(text)
     assert read_campaign(tmp_path / "a.yaml").reference.distance == 2.8
     written = CliRunner().invoke(app, ["init", str(tmp_path / "b.yaml"), "--formula", "Al4", "--reference", "spring"])
     assert written.exit_code == 2
-    assert "allowed: gpaw, espresso, ase, springs" in written.output
+    assert "allowed: gpaw, espresso, vasp, ase, springs" in written.output
 
 
 def test_section_without_a_kind_takes_the_default_where_there_is_one():

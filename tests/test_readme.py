@@ -35,7 +35,7 @@ def test_every_shipped_campaign_is_in_the_table(name):
 
 def test_every_reference_section_and_machine_shown_can_be_read():
     sections = [yaml for yaml in blocks("yaml")[1:] if yaml.startswith("reference:")]
-    assert len(sections) == 4
+    assert len(sections) == 5
     for section in sections:
         TypeAdapter(AnyReference).validate_python(YAML(typ="safe").load(section)["reference"])
     (machine,) = [yaml for yaml in blocks("yaml") if yaml.startswith("slots:")]

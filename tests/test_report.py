@@ -539,14 +539,24 @@ def lines_about(word):
 
 
 def test_doctor_finds_programs_on_path(tmp_path, monkeypatch):
-    for name in ("pw.x", "mpirun", "sbatch"):
-        (tmp_path / name).write_text("#!/bin/sh\n")
+    hello = {"pw.x": "Program PWSCF v.7.3.1 starts", "vasp_std": "vasp.6.4.2 20Jul23", "mpirun": "", "sbatch": ""}
+    for name, words in hello.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\necho '{words}'\n")
         (tmp_path / name).chmod(0o755)
     (tmp_path / "Si.upf").touch()
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("ESPRESSO_PSEUDO", str(tmp_path))
-    for word in ("Quantum ESPRESSO", "MPI", "Slurm", "1 UPF files", "GPAW", "torch"):
+    for word in ("Quantum ESPRESSO 7.3.1", "VASP 6.4.2", "MPI", "Slurm", "1 UPF files", "GPAW", "torch"):
         assert lines_about(word)[0][0] is True
+
+
+def test_doctor_asks_a_program_what_it_is(tmp_path, monkeypatch):
+    for name in ("pw.x", "vasp_std"):
+        (tmp_path / name).write_text("#!/bin/sh\necho something else\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for name in ("pw.x", "VASP, but"):
+        assert lines_about(f"does not say that it is {name}")[0][0] is False
 
 
 def test_doctor_names_a_remedy_for_what_lacks(tmp_path, monkeypatch):

@@ -42,7 +42,9 @@ class Machine(Section):
         default_factory=dict,
         description="where programs are, e.g. {pw.x: /opt/qe/pw.x}, a list with options; others: on PATH",
     )
-    pseudo_dir: str | None = Field(None, description="folder of pseudopotentials; null: ESPRESSO_PSEUDO")
+    pseudo_dir: str | None = Field(
+        None, description="folder of pseudopotentials; null: ESPRESSO_PSEUDO, or of VASP VASP_PP_PATH"
+    )
     modules: str | None = Field(
         None, description="folder where modules of your own are looked for first; null: that of the campaign file"
     )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import NoneType, UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, Final, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -33,6 +33,31 @@ _EXPECTED = {  # by the beginning of pydantic's name of the error; the field's d
     "greater_than": "it must be above {gt:g}, not {value}",
     "less_than_equal": "it must be at most {le:g}, not {value}",
 }
+
+_PARAMETERS = ("calculator", "keywords of the calculator belong into parameters: {...}")
+_MESH = (
+    ("kspacing", "here it is kspacing, the largest distance between k-points in 1/Å (2 pi included)"),
+    _PARAMETERS,
+    ("", "reference.kspacing is that of other kinds"),
+)
+_CUTOFF = (
+    ("encut", "here it is encut, in eV"),
+    ("ecutwfc", "here it is ecutwfc, in Ry (1 Ry is 13.6057 eV)"),
+    ("cutoff", "here it is cutoff, in eV"),
+    _PARAMETERS,
+    ("", "a plane-wave cutoff is that of another kind: encut of vasp (eV), ecutwfc of espresso (Ry)"),
+)
+_INCAR = (
+    ("incar", "here it belongs into incar: {...}"),
+    _PARAMETERS,
+    ("", "an INCAR is that of kind: vasp"),
+)
+MEANT: Final[Mapping[str, Sequence[tuple[str, str]]]] = {
+    **dict.fromkeys(("kpts", "kpoints", "k_points", "kgrid", "kmesh"), _MESH),
+    **dict.fromkeys(("encut", "ecutwfc", "ecut", "enmax"), _CUTOFF),
+    **dict.fromkeys(("ispin", "magmom", "ismear", "algo", "nelm", "ediff", "prec", "lreal", "ncore", "kpar"), _INCAR),
+}
+"""Keys of other codes and kinds: the key that is meant where the section has it, and what is said of it."""
 
 
 def findings(error: ValidationError, value: Any, root: type[BaseModel]) -> Iterator[Finding]:
@@ -106,6 +131,8 @@ def _finding(  # noqa: PLR0911 - a table, one row for each kind
 def _unknown_key(key: KeyPath, section: type[BaseModel], root: type[BaseModel]) -> str:
     known = list(section.model_fields)
     word = str(key[-1])
+    if meant := MEANT.get(word.lower()) if key[:-1] == ("reference",) else None:
+        return f"unknown key; {next((words for name, words in meant if name in known), meant[-1][1])}"
     if kinds := _kinds_with(key, root):
         return f"unknown key here; it is one of kind {' and '.join(kinds)}"
     hint = did_you_mean(word, known)

@@ -66,7 +66,9 @@ class What(StrEnum):
 def init(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="file to write, e.g. si8.yaml")],
     formula: Annotated[str, typer.Option(help="atoms per cell, e.g. Si8 or Al4O6")],
-    reference: Annotated[str, typer.Option(help="gpaw, espresso, ase, or a kind of an installed package")] = "gpaw",
+    reference: Annotated[
+        str, typer.Option(help="gpaw, espresso, vasp, ase, or a kind of an installed package")
+    ] = "gpaw",
 ) -> None:
     """Write a commented campaign file with every default shown."""
     from csp_al.campaign import campaign_template

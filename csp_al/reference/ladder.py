@@ -29,6 +29,7 @@ AGAIN: Final = Cure(frozenset({Failure.KILLED}), "once more, as it was")
 
 GENTLER: Final[Mapping[str, Callable[[float, float], float]]] = {
     "mixing_beta": min, "electron_maxstep": max, "mixing_ndim": max, "maxiter": max, "bands": max, "time_limit": max,
+    "nelm": max, "amix": min, "bmix": min,
 }  # fmt: skip
 """Which of two values of a key is the more patient one; a remedy never undoes a user's patience."""
 

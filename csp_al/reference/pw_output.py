@@ -7,29 +7,14 @@ Messages are those of Quantum ESPRESSO 6.7 to 7.4.
 from __future__ import annotations
 
 import re
-import signal
-from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from csp_al.interfaces import Failure, Reason
+from csp_al.reference.programs import SIGNS, Signs, by_sign, cut_short, killed, launcher, tidy
 from csp_al.reference.pw_frames import UNCONVERGED, frames_in
-
-Signs = Sequence[tuple[Failure, str, Sequence[str]]]
-"""Kinds of failures, how words of them begin, and regular expressions of which one is found."""
-
-SIGNS: Final[Signs] = (
-    (Failure.DISK_FULL, "disk full", ("No space left on device", "Disk quota exceeded", "disk is full")),
-    (Failure.OUT_OF_MEMORY, "out of memory", (
-        "insufficient virtual memory", "insufficient memory", "[Cc]annot allocate", "[Oo]ut of memory",
-        "Error allocating", "oom-kill",
-    )),
-    (Failure.CANNOT_RUN, "cannot run", ("error while loading shared libraries", "not executable")),
-    (Failure.TIME_LIMIT, "out of time", ("Maximum CPU time exceeded",)),
-)  # fmt: skip
-"""What is looked for in all that was written, before pw.x's own errors, which may only follow from it."""
 
 ROUTINES: Final[Signs] = (
     (Failure.SCF_NOT_CONVERGED, "SCF not converged", ("factorization", "broyden", "mix_rho")),
@@ -57,7 +42,6 @@ ROUTINES: Final[Signs] = (
 ERROR: Final = re.compile(r"Error in routine\s+(\S+)\s+\(\s*(-?\d+)\s*\):\s*\n\s*([^\n]*)")
 NOT_CONVERGED: Final = re.compile(r"convergence NOT achieved after\s+(\S+)\s+iterations")
 ACCURACY: Final = re.compile(r"estimated scf accuracy\s+<\s*(\S+)\s+Ry")
-LAUNCHER: Final = re.compile(r".*(?:not enough slots|mpi_init.* failed|MPI_ABORT was invoked|ORTE was unable).*")
 VERSION: Final = re.compile(r"Program PWSCF v\.(\S+)")
 DONE: Final = "JOB DONE"
 
@@ -68,12 +52,12 @@ def why_no_result(output: str, errors: str, status: int) -> Reason | None:
         # libraries complain in errors of what they got over
         return _by_error(output) or _not_converged(output) or _not_accurate(output)
     return (
-        _by_sign(f"{output}\n{errors}")
+        by_sign(SIGNS, f"{output}\n{errors}")
         or _by_error(f"{output}\n{errors}")
         or _not_converged(output)
-        or _launcher(errors)
-        or _killed(status)
-        or _incomplete(output, errors, status)
+        or launcher(errors)
+        or killed(status)
+        or cut_short("pw.x", output, errors, status, done=DONE in output)
     )
 
 
@@ -104,13 +88,6 @@ def version_in(output: str) -> str | None:
     return found[1] if found else None
 
 
-def _by_sign(written: str) -> Reason | None:
-    for kind, what, signs in SIGNS:
-        if found := re.search(f".*(?:{'|'.join(signs)}).*", written):
-            return Reason(kind, f"{what}: {_tidy(found[0])}")
-    return None
-
-
 def _by_error(written: str) -> Reason | None:
     error = ERROR.search(written)
     if not error:
@@ -118,7 +95,7 @@ def _by_error(written: str) -> Reason | None:
     routine, _, message = error.groups()
     found = ((kind, what) for kind, what, signs in ROUTINES if re.search("|".join(signs), f"{routine} {message}"))
     kind, what = next(found, (Failure.OTHER, "error"))
-    return Reason(kind, f"{what}: {_tidy(message)} (pw.x, {routine})")
+    return Reason(kind, f"{what}: {tidy(message)} (pw.x, {routine})")
 
 
 def _not_converged(output: str) -> Reason | None:
@@ -137,35 +114,3 @@ def _not_accurate(output: str) -> Reason | None:
         return None
     words = f"SCF not converged: accuracy {ACCURACY.findall(output)[-1]} Ry, conv_thr asked for more"
     return Reason(Failure.SCF_NOT_CONVERGED, words)
-
-
-def _launcher(errors: str) -> Reason | None:
-    found = LAUNCHER.search(errors)
-    return Reason(Failure.MPI, f"MPI: {_tidy(found[0])}") if found else None
-
-
-def _killed(status: int) -> Reason | None:
-    """Launchers report a signal as 128 + its number."""
-    number = -status if status < 0 else status - 128
-    name = next((known.name for known in signal.Signals if known == number), "")
-    if name == "SIGKILL":
-        return Reason(Failure.KILLED, "killed by SIGKILL, by the kernel if memory ran out")
-    return Reason(Failure.CRASHED, f"killed by {name}") if name else None
-
-
-def _incomplete(output: str, errors: str, status: int) -> Reason | None:
-    if not output.strip():
-        return Reason(Failure.NO_OUTPUT, f"no output: pw.x ended with exit status {status}{_after(errors)}")
-    if DONE not in output:
-        return Reason(Failure.INCOMPLETE_OUTPUT, f"output ends early: exit status {status}{_after(output)}")
-    words = f"exit status {status}: pw.x says that the job is done, and that it failed"
-    return Reason(Failure.OTHER, words) if status else None
-
-
-def _after(text: str) -> str:
-    lines = [line for line in text.splitlines() if line.strip()]
-    return f", after: {_tidy(lines[-1])}" if lines else ""
-
-
-def _tidy(line: str) -> str:
-    return "".join(letter if letter.isprintable() else "?" for letter in " ".join(line.split()))[:200]

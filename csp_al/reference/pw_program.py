@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 import re
 import shutil
-import subprocess
-import tempfile
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -16,8 +14,8 @@ from ase.calculators.espresso import EspressoProfile, EspressoTemplate
 from ase.units import Ry
 
 from csp_al.interfaces import Failure, ReferenceFailedError
-from csp_al.reference.children import die_with_parent, one_thread_each
 from csp_al.reference.namelists import elements_in
+from csp_al.reference.programs import ask, is_another, run
 from csp_al.reference.pw_output import results_in, version_in, why_no_result
 
 if TYPE_CHECKING:
@@ -28,7 +26,6 @@ if TYPE_CHECKING:
 
 PROGRAM: Final = "pw.x"
 SCRATCH: Final = "scratch"  # below the attempt's folder
-PATIENCE: Final = 30.0  # s in which pw.x has said its version
 
 DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "control": {"disk_io": "none"},
@@ -94,15 +91,7 @@ class PwTemplate(EspressoTemplate):
         """Run pw.x. Raises ReferenceFailedError with the reason when it says that it failed."""
         output, errors = directory / self.outputname, directory / self.errorname
         try:
-            with output.open("wb") as out, errors.open("wb") as err:
-                status = subprocess.run(
-                    profile.get_command(self.inputname),
-                    cwd=directory, stdin=subprocess.DEVNULL, stdout=out, stderr=err, check=False,
-                    env=one_thread_each(), preexec_fn=die_with_parent,
-                ).returncode  # fmt: skip
-        except OSError as error:
-            words = f"cannot run: {profile.command} ({error.strerror})"
-            raise ReferenceFailedError(words, Failure.CANNOT_RUN) from error
+            status = run(profile.get_command(self.inputname), directory, self.outputname, self.errorname)
         finally:
             shutil.rmtree(directory / SCRATCH, ignore_errors=True)
         said, cried = (path.read_text(encoding="utf-8", errors="replace") for path in (output, errors))
@@ -129,20 +118,8 @@ def _numbered(key: str, numbers: Mapping[str, int]) -> str:
 @cache
 def version_of(command: tuple[str, ...]) -> str:
     """What pw.x says when it is started without input. Raises ReferenceFailedError if it does not start."""
-    line = " ".join(command)
-    with tempfile.TemporaryDirectory() as folder:  # it leaves files
-        try:
-            ran = subprocess.run(
-                command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
-                timeout=PATIENCE, check=False, env=one_thread_each(), preexec_fn=die_with_parent,
-            )  # fmt: skip
-        except subprocess.TimeoutExpired as error:
-            raise ReferenceFailedError(f"{line} said nothing in {PATIENCE:g} s; is it pw.x?") from error
-        except OSError as error:
-            remedy = f"put {PROGRAM} on PATH (on clusters: module load), or into the machine file's programs"
-            raise ReferenceFailedError(f"{line} cannot be run ({error.strerror}); {remedy}") from error
-    version = version_in(ran.stdout)
+    said = ask(command, PROGRAM)
+    version = version_in(said)
     if version is None:
-        last = next((said for said in reversed((ran.stderr or ran.stdout).splitlines()) if said.strip()), "nothing")
-        raise ReferenceFailedError(f"{line} does not say that it is pw.x, but: {last.strip()[:200]}")
+        raise is_another(command, PROGRAM, said)
     return version

@@ -22,8 +22,6 @@ LEAST_PYTHON: Final = (3, 11)
 PACKAGES: Final = ("csp_al", "ase", "pymatgen", "pyxtal", "spglib", "schnetpack")
 REINSTALL: Final = "pip install --upgrade --force-reinstall csp_al"
 PROGRAMS: Final = {
-    "Quantum ESPRESSO": ("pw.x",),
-    "VASP": ("vasp_std",),
     "CP2K": ("cp2k.psmp", "cp2k"),
     "ABINIT": ("abinit",),
 }
@@ -40,8 +38,11 @@ def examine() -> list[Line]:
         *map(_package, PACKAGES),
         _torch(),
         _gpaw(),
+        _asked("Quantum ESPRESSO", "pw.x"),
+        _asked("VASP", "vasp_std"),
         *(_program(name, commands) for name, commands in PROGRAMS.items()),
         _pseudopotentials(),
+        _potcars(),
         _mpi(),
         _scheduler(),
         _cores(),
@@ -99,6 +100,37 @@ def _program(name: str, commands: tuple[str, ...]) -> Line:
         return True, f"{name}: {found}", ""
     remedy = f"only if you want it as reference: put {' or '.join(commands)} on PATH (on clusters: module load)"
     return None, f"{name}: {' or '.join(commands)} not on PATH", remedy
+
+
+def _asked(name: str, program: str) -> Line:
+    """A program that is asked what it is: another may bear its name."""
+    from csp_al.interfaces import ReferenceFailedError
+    from csp_al.reference import pw_program, vasp_program
+
+    line = _program(name, (program,))
+    found = _first_on_path((program,))
+    if not found:
+        return line
+    version_of = pw_program.version_of if program == pw_program.PROGRAM else vasp_program.version_of
+    try:
+        return True, f"{name} {version_of((found,))}: {found}", ""
+    except ReferenceFailedError as error:
+        return False, f"{name}: {error}", f"put the {program} of {name} on PATH (on clusters: module load)"
+
+
+def _potcars() -> Line:
+    from csp_al.reference.vasp import FOLDERS, Vasp, VaspReference
+
+    names = " or ".join(FOLDERS)
+    remedy = f"only for VASP: set {names} to the folder that holds potpaw_PBE or POT_GGA_PAW_PBE"
+    folder = Vasp(VaspReference(kind="vasp")).folder
+    if folder is None:
+        return None, f"POTCARs of VASP: neither {names} is set", remedy
+    try:
+        count = sum(1 for path in folder.glob("*/*") if path.name.startswith("POTCAR.") or path.is_dir())
+    except OSError as error:
+        return False, f"POTCARs of VASP: {folder} cannot be read ({error.strerror})", remedy
+    return count > 0, f"POTCARs of VASP: {folder}, {count} datasets", remedy
 
 
 def _pseudopotentials() -> Line:
