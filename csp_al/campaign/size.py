@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from math import cbrt, pi
 from typing import Final
 
+from csp_al.campaign.atomic_sizes import volume_range
 from csp_al.campaign.constraints import resolve
 from csp_al.campaign.errors import Finding
-from csp_al.campaign.models import Pool, Stop
+from csp_al.campaign.models import Pool, Stop, species_counts
 from csp_al.campaign.potentials import PotentialSection, potential_kind
 
 MOST_NEIGHBOURS: Final = 5000
@@ -19,6 +20,9 @@ MOST_NEIGHBOURS: Final = 5000
 
 MOST_IN_CELL: Final = 10_000
 """Atoms."""
+
+MANY_IN_CELL: Final = 100
+"""Atoms. The largest cells of the method's paper have 46."""
 
 MOST_ATOMS: Final = 100_000_000
 """Of all candidates of a pool: each takes some 200 bytes, several times over."""
@@ -37,6 +41,19 @@ def too_many_atoms(pool: Pool) -> Iterator[Finding]:
     elif pool.size * each > MOST_ATOMS:
         message = f"{pool.size} candidates of {each} atoms fit into no memory; ask for at most {MOST_ATOMS // each}"
         yield Finding(("pool", "size"), message)
+
+
+def doubts(pool: Pool) -> Iterator[Finding]:
+    """What may be meant, but is not usual: a cell's volume as that of an atom, cells that take long."""
+    each, given = resolve(pool).n_atoms, pool.volume_per_atom
+    least, most = volume_range(species_counts(pool.formula))
+    if given and given[0] > most and least <= given[1] / each and given[0] / each <= most:
+        atoms = f"[{given[0] / each:.3g}, {given[1] / each:.3g}]"
+        message = f"{given[0]:g} to {given[1]:g} Å^3 is what a cell of {each} atoms takes, not an atom: perhaps {atoms}"
+        yield Finding(("volume_per_atom",), message)
+    if each > MANY_IN_CELL:
+        message = f"{each} atoms in a cell: random cells of so many hardly ever hold a low crystal, and each label and"
+        yield Finding(("formula",), f"{message} relaxation takes long; 'csp-al plan' tells what it may cost")
 
 
 def too_far(pool: Pool, potential: PotentialSection) -> Iterator[Finding]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from csp_al.campaign import Campaign, CampaignError, CampaignFile, open_campaign, species_counts
+from csp_al.campaign import Campaign, CampaignError, CampaignFile, open_campaign, size, species_counts
 from csp_al.campaign.checks import LEAST_LABELS
 from csp_al.campaign.errors import Finding, KeyPath, Misfit
 from csp_al.campaign.machine import Machine
@@ -37,6 +37,8 @@ def checked_campaign(path: Path, machine: Machine) -> CampaignFile:
     if wrong:
         raise CampaignError(wrong)
     doubts += [Finding(("reference", key), message) for key, message in (reference.warnings() if reference else ())]
+    pools = zip(("pool", "search_pool"), campaign.pools, strict=False)
+    doubts += [Finding((name, *found.key), found.message) for name, pool in pools for found in size.doubts(pool)]
     with beside(path.parent):
         doubts += _modules_in_several_places(file.campaign)
     for doubt in doubts:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +33,7 @@ ACTS: Final = re.compile(
     "command|cmd|exec|prog|bin|launch|profile|client|script|shell|header|log|txt|output|tmp|socket|port", re.IGNORECASE
 )
 """Keywords that may name what some of ASE's calculators start or write to as soon as they are made."""
+EMT: Final = "ase.calculators.emt.EMT"
 MAKERS: Final = ("csp_al.reference.classical", "csp_al.reference.codes")
 
 
@@ -71,6 +72,7 @@ class AseCalculator:
     section: AseReference
     folder: Path = Path()
     """Where modules are looked for first."""
+    species: Sequence[str] = ()
 
     @property
     def name(self) -> str:
@@ -89,7 +91,7 @@ class AseCalculator:
         return None
 
     def check(self) -> list[tuple[str, str]]:
-        """What is wrong with the import path or the keywords; a child makes one calculator to find out."""
+        """What is wrong with import path, keywords or elements; a child makes one calculator to find out."""
         try:
             return in_a_child(self._wrong)
         except EOFError:
@@ -104,7 +106,17 @@ class AseCalculator:
             return [("parameters", str(error))]
         except UnaskedError:
             return []
-        return []
+        return self._unknown_elements()
+
+    def _unknown_elements(self) -> list[tuple[str, str]]:
+        """Of EMT, with which people begin: what others know is told by their first label alone."""
+        if self.name != EMT:
+            return []
+        from ase.calculators.emt import parameters
+
+        unknown = ", ".join(symbol for symbol in self.species if symbol not in parameters)
+        words = f"EMT has no {unknown}, only {', '.join(parameters)}; name a calculator that has all elements"
+        return [("calculator", words)] if unknown else []
 
     def warnings(self) -> list[tuple[str, str]]:
         """That the calculator was not made, where nobody asked for that."""
@@ -203,7 +215,7 @@ def _prepare(section: AseReference) -> None:
 
 KIND: Final = ReferenceKind(
     section=AseReference,
-    build=lambda section, species, machine, base: AseCalculator(section, Path(machine.modules or base)),  # noqa: ARG005
+    build=lambda section, species, machine, base: AseCalculator(section, Path(machine.modules or base), tuple(species)),
     prepare=_prepare,
     foreign_code=lambda section: f"reference.calculator: {section.calculator}",
     ladder=(AGAIN,),

@@ -12,7 +12,7 @@ from __future__ import annotations
 import importlib
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +26,7 @@ from csp_al.campaign.references import ReferenceSection
 from csp_al.campaign.section import Positive
 from csp_al.interfaces import Cure, Failure, ReferenceFailedError, ReferenceKind
 from csp_al.reference import pseudopotentials
+from csp_al.reference.cutoffs import meant_in_rydberg
 from csp_al.reference.kpoints import monkhorst_pack
 from csp_al.reference.pseudopotentials import Pseudopotential, PseudopotentialError
 
@@ -119,6 +120,11 @@ class EspressoReference(ReferenceSection):
         description="further input, e.g. {system: {nspin: 2, starting_magnetization(Fe): 0.5}, electrons: {...}}",
     )
     cards: tuple[str, ...] = Field((), description="further lines below the namelists, e.g. of HUBBARD (7.1 or newer)")
+
+    def senseless(self) -> Iterator[Finding]:
+        """A cutoff that is meant in another unit."""
+        if self.ecutwfc and (message := meant_in_rydberg(self.ecutwfc)):
+            yield Finding(("ecutwfc",), message)
 
     @field_validator("namelists")
     @classmethod

@@ -13,6 +13,7 @@ import importlib
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -21,11 +22,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 from pydantic import Field
 
+from csp_al.campaign.errors import Finding
 from csp_al.campaign.machine import Machine
 from csp_al.campaign.references import ReferenceSection
 from csp_al.campaign.section import Positive
 from csp_al.interfaces import Cure, Failure, ReferenceKind
 from csp_al.reference.children import one_thread_each
+from csp_al.reference.cutoffs import meant_in_ev
 from csp_al.reference.kpoints import monkhorst_pack
 from csp_al.reference.ladder import AGAIN
 
@@ -73,6 +76,11 @@ class GpawReference(ReferenceSection):
     xc: str = Field("PBE", description="exchange and correlation")
     smearing: Positive = Field(0.1, description="eV, Fermi-Dirac width")
     parameters: dict[str, Any] = Field(default_factory=dict, description="further keywords of gpaw.GPAW")
+
+    def senseless(self) -> Iterator[Finding]:
+        """A cutoff that is meant in another unit."""
+        if message := meant_in_ev(self.cutoff):
+            yield Finding(("cutoff",), message)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +26,7 @@ from csp_al.campaign.references import ReferenceSection
 from csp_al.campaign.section import Positive
 from csp_al.interfaces import Cure, Failure, ReferenceFailedError, ReferenceKind
 from csp_al.reference import potcars
+from csp_al.reference.cutoffs import meant_in_ev
 from csp_al.reference.kpoints import monkhorst_pack
 from csp_al.reference.potcars import Potcar, PotcarError
 
@@ -95,6 +96,11 @@ class VaspReference(ReferenceSection):
         default_factory=dict,
         description="further keys, e.g. {ispin: 2, magmom: {Fe: 5.0}, ldau_luj: {Fe: {L: 2, U: 4.0, J: 0}}}",
     )
+
+    def senseless(self) -> Iterator[Finding]:
+        """A cutoff that is meant in another unit."""
+        if self.encut and (message := meant_in_ev(self.encut)):
+            yield Finding(("encut",), message)
 
     @field_validator("incar")
     @classmethod
