@@ -38,6 +38,7 @@ OURS: Final[Mapping[str, Mapping[str, str]]] = {
         "schnet": "csp_al.potential.schnet.KIND",
         "painn": "csp_al.potential.painn.KIND",
         "so3net": "csp_al.potential.so3net.KIND",
+        "leignn": "csp_al.potential.leignn.KIND",
     },
     ENGINES: {"local": "csp_al.engine.local.KIND"},
 }

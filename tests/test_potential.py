@@ -34,13 +34,14 @@ from csp_al.potential.ensemble import Ensemble, evaluate, load_ensemble, new_ens
 from csp_al.potential.graphs import Edges, NeighbourLists, build_graph, find_edges
 from csp_al.potential.kind import NetworkPotential
 from csp_al.potential.networks.member import Member, both_ways
+from csp_al.potential.networks.messages import Geometry, gather, plain_gather
 from csp_al.potential.networks.schnet import Pairs, convolve, plain_convolve
 from csp_al.potential.repulsion import repel
 from csp_al.potential.schnet import SchnetPotential
 from csp_al.potential.training import STRONG, bootstrap, importance, not_extreme, steps_for, train
 from csp_al.structures import Labels, Prediction, Structures, concatenate
 
-KINDS = ["schnet", "painn", "so3net"]
+KINDS = ["schnet", "painn", "so3net", "leignn"]
 DEVICE = torch.device("cpu")
 TINY = {"members": 3, "features": 8, "interactions": 2, "cutoff": 4.0, "radial": 8}
 FAST = settings(max_examples=30, deadline=None)
@@ -281,7 +282,7 @@ def alone_through_schnetpack(ensemble: Ensemble, member: int, atoms: Atoms) -> d
     return {name: results[name].detach().numpy() for name in ("total", "forces", "stress")}
 
 
-@EVERY_KIND
+@pytest.mark.parametrize("kind", ["schnet", "painn", "so3net"])
 def test_every_member_of_the_stacked_pass_equals_schnetpack_evaluated_alone(kind):
     atoms = random_crystal(np.random.default_rng(4), "Al4", volume_per_atom=9)
     ensemble = in_double(untrained(kind=kind))
@@ -385,6 +386,37 @@ def test_predictions_are_those_of_the_pass_that_training_sees():
     np.testing.assert_allclose(prediction.forces, forces.mean(axis=0), atol=1e-12)
 
 
+def messages_inputs(*shape: int, rank: int, features: int, dtype: torch.dtype) -> tuple[list[torch.Tensor], Pairs]:
+    """What atoms give, table, distances and angles, leaves; pairs as in `convolution_inputs`."""
+    (_, _, distance), pairs = convolution_inputs(*shape, dtype=dtype)
+    generator = torch.Generator().manual_seed(2)
+    sizes = ((7, 4 + rank, features), (11, 2, 2 + rank, features), (9, 8))
+    x, table, angles = (torch.rand(*shape, *size, generator=generator, dtype=dtype) for size in sizes)
+    return [tensor.detach().requires_grad_() for tensor in (x, table, distance, angles)], pairs
+
+
+@pytest.mark.parametrize("members", [(), (3,)])
+@pytest.mark.parametrize(("rank", "features", "dtype"), [(1, 6, torch.float64), (2, 20, torch.float64)])
+def test_compiled_messages_and_their_derivatives_equal_plain_operations(members, rank, features, dtype):
+    tensors, pairs = messages_inputs(*members, rank=rank, features=features, dtype=dtype)
+
+    def compiled(x, table, distance, angles):
+        return torch.cat(gather(x.split([1, 3, rank], dim=1), table, 0.2, Geometry(distance, angles), pairs), dim=1)
+
+    def plain(x, table, distance, angles):
+        return plain_gather(x, table, 0.2, Geometry(distance, angles), pairs)
+
+    results = []
+    for messages in (compiled, plain):
+        y = (torch.vmap(messages) if members else messages)(*tensors)
+        slopes = torch.autograd.grad((y**2).sum(), [tensors[0], *tensors[2:]], create_graph=True)
+        loss = y.sin().sum() + sum((slope**3).sum() for slope in slopes)
+        results.append([y, *slopes, *torch.autograd.grad(loss, tensors[:2])])
+    for ours, expected in zip(*results, strict=True):
+        assert ours.abs().sum() > 0
+        torch.testing.assert_close(ours, expected, rtol=1e-7, atol=1e-9)
+
+
 @EVERY_KIND
 def test_every_tensor_follows_the_device(kind, monkeypatch):
     """On the device "meta", which has shapes and no numbers, and like a GPU refuses most meetings with the CPU."""
@@ -452,6 +484,36 @@ def test_energy_is_extensive_and_forces_repeat(kind):
     np.testing.assert_allclose(eight.forces, np.tile(one.forces, (8, 1)), atol=1e-9)
     np.testing.assert_allclose(eight.stress, one.stress, atol=1e-9)
     np.testing.assert_allclose(eight.features, one.features, atol=1e-9)
+
+
+@pytest.mark.parametrize("global_node", [True, False])
+def test_fragments_that_no_edge_joins_feel_each_other_by_the_global_node_alone(global_node):
+    """What the node costs: the energies of two halves add up no longer, as soon as the halves differ."""
+    ensemble = in_double(untrained(kind="leignn", global_node=global_node))
+    left, right = pair("Al2", 2.5), pair("Al2", 3.0)
+    right.positions += 6
+    both = left + right
+    alone = predicted(ensemble, left, right).energy.sum()
+    together = predicted(ensemble, both)
+    assert bool(abs(together.energy[0] - alone) > 1e-6) is global_node
+    assert bool(abs(predicted(ensemble, left).forces[0, 0] - together.forces[0, 0]) > 1e-8) is global_node
+
+
+@pytest.mark.parametrize("rank", [1, 2])
+def test_vectors_take_a_tetrahedron_for_a_square_and_tensors_do_not(rank):
+    ensemble = in_double(untrained(kind="leignn", rank=rank, cutoff=3.0))
+    square = np.array([[1, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0]])
+    tetrahedron = np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]]) / np.sqrt(3)
+    positions = [10 + np.vstack([np.zeros(3), 2.4 * corners]) for corners in (square, tetrahedron)]
+    energies = predicted(ensemble, *(Atoms("Si5", each, cell=[20] * 3, pbc=True) for each in positions)).energy
+    assert bool(abs(energies[0] - energies[1]) < 1e-9) is (rank == 1)
+
+
+def test_leignn_has_no_forces_where_symmetry_has_none_and_no_jump_at_its_cutoff():
+    ensemble = untrained(kind="leignn")
+    assert np.abs(predicted(ensemble, bulk("Si", cubic=True)).forces).max() < 1e-5
+    near, far = predicted(in_double(untrained(kind="leignn")), pair("Si2", 4 - 1e-6), pair("Si2", 4 + 1e-6)).energy
+    assert abs(near - far) < 1e-12
 
 
 @EVERY_KIND
@@ -646,7 +708,9 @@ def losses_by_hand(ensemble: Ensemble, labels: Labels) -> np.ndarray:
     return losses
 
 
-@pytest.mark.parametrize("kind", ["schnet", "painn", pytest.param("so3net", marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    "kind", ["schnet", "painn", *(pytest.param(k, marks=pytest.mark.long) for k in ("so3net", "leignn"))]
+)
 def test_training_learns_a_classical_potential(kind):
     labels, unseen = emt_labels(60), emt_labels(30, seed=99)
     trained = train(beginner(kind=kind, steps=200, learning_rate=5e-3), labels, [1, 0])

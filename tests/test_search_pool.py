@@ -106,3 +106,13 @@ def test_a_search_pool_that_does_not_fit_is_refused_at_its_place(tmp_path, line,
     with pytest.raises(CampaignError) as refused:
         read_campaign(file)
     assert said in str(refused.value)
+
+
+def test_a_global_node_that_nobody_asked_for_is_refused_where_cells_differ_in_size(tmp_path):
+    path = tmp_path / "larger.yaml"
+    path.write_text(CAMPAIGN.replace("{members: 2,", "{kind: leignn, members: 2,"))
+    with pytest.raises(CampaignError, match=r"5:19: potential.kind: its global node learns means over Al2 .* Al4; set"):
+        read_campaign(path)
+    for said in ("true", "false"):
+        path.write_text(CAMPAIGN.replace("{members: 2,", f"{{kind: leignn, global_node: {said}, members: 2,"))
+        read_campaign(path)

@@ -105,6 +105,8 @@ def _potential(potential: PotentialSection, pool: Any, larger: Any) -> Iterator[
         yield from _sight(pool, potential)
     if isinstance(larger, Pool):
         yield from map(_of_search_pool, _sight(larger, potential))
+    if isinstance(pool, Pool) and isinstance(larger, Pool):
+        yield from _one_size(pool, larger, potential)
 
 
 def _heavy_elements(pool: Pool, heaviest: int) -> Iterator[Finding]:
@@ -124,6 +126,14 @@ def _sight(pool: Pool, potential: PotentialSection) -> Iterator[Finding]:
         key = _given(potential, "potential", "cutoff") or distance_key(pool, pair) or ("pool", "min_distance")
         message = f"a cutoff of {cutoff:g} Å is within the least distance of {pair}, {distance:.3g} Å"
         yield Finding(key, f"{message}; choose about two or three times as much")
+
+
+def _one_size(pool: Pool, larger: Pool, potential: PotentialSection) -> Iterator[Finding]:
+    """A mean over all atoms of a cell says little of one of another size, unless somebody knows better."""
+    unasked = getattr(potential, "global_node", False) and "global_node" not in potential.model_fields_set
+    if unasked and species_counts(pool.formula) != species_counts(larger.formula):
+        message = f"its global node learns means over {pool.formula} and would be asked about those of {larger.formula}"
+        yield Finding(("potential", "kind"), f"{message}; set global_node: false, or true if you mean it")
 
 
 def lacking(gives: Gives) -> Iterator[Finding]:

@@ -16,7 +16,8 @@ class PotentialSection(Section):
     """The ensemble and how it is trained. The section of a kind is a subclass with further keys, each described.
 
     Where it has ``warm_start`` and that is true, each cycle trains on from the ensemble of the one before. Where it has
-    ``cutoff`` (Å), atoms do not see each other beyond it.
+    ``cutoff`` (Å), atoms do not see each other beyond it; but for ``global_node``, where it has that and it is true, by
+    which each sees a mean over all.
     """
 
     kind: str

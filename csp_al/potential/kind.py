@@ -27,11 +27,11 @@ STEPS_PER_LABEL: Final = (
 )
 
 WEIGHTS: Final = 10
-"""Numbers per member, interaction and squared width of the features, in SchNet, PaiNN and SO3net alike, within 3x."""
+"""Numbers per member, interaction and squared width of the features, in all our networks alike, within 3x."""
 
 
 HEAVIEST: Final = 99
-"""Einsteinium: schnetpack's networks have an embedding for each atomic number below 100."""
+"""Einsteinium: networks have an embedding for each atomic number below 100."""
 
 
 class NetworkPotential(PotentialSection):

@@ -8,7 +8,7 @@ beyond the last one it is zero.
 """
 
 # numba takes the types from the call
-# ruff: noqa: ANN001, ANN201, ANN202
+# ruff: noqa: ANN001, ANN201
 # mypy: disable-error-code="no-untyped-def"
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ CHUNKS = 4
 REORDERED = {"reassoc", "contract", "arcp", "nsz"}
 """Liberties of the compiler: the order of sums, but not the assumption that no number is NaN."""
 
-_inlined: Any = njit(fastmath=REORDERED, inline="always", error_model="numpy")
+inlined: Any = njit(fastmath=REORDERED, inline="always", error_model="numpy")
 
 
-def _compiled(function: Callable[..., Any]) -> Any:
+def compiled(function: Callable[..., Any]) -> Any:
     """Compile at the first call, and keep the result for the next process; where nothing can be written, say so."""
     options: dict[str, Any] = {"parallel": True, "fastmath": REORDERED, "nogil": True, "error_model": "numpy"}
     try:
@@ -40,8 +40,8 @@ def _compiled(function: Callable[..., Any]) -> Any:
         return njit(**options)(function)
 
 
-@_inlined
-def _weigh(weights, distance, spacing, knots):
+@inlined
+def weigh(weights, distance, spacing, knots):
     """The interval that a distance lies in, -1 beyond the last.
 
     ``weights`` (8,) become those of value and slope at both its ends, in the filter and then in the filter's slope.
@@ -57,7 +57,7 @@ def _weigh(weights, distance, spacing, knots):
     return k
 
 
-@_compiled
+@compiled
 def convolve(x, table, spacing, first, second, distance, pointer):
     """Sum over each atom's neighbours of their x times the filters: y."""
     members, structures, features = len(x), len(pointer) - 1, x.shape[2]
@@ -66,7 +66,7 @@ def convolve(x, table, spacing, first, second, distance, pointer):
         m, s = task // structures, task % structures
         weights = np.empty(8, x.dtype)
         for p in range(pointer[s], pointer[s + 1]):
-            k = _weigh(weights, distance[m, p], spacing, table.shape[1])
+            k = weigh(weights, distance[m, p], spacing, table.shape[1])
             if k < 0:
                 continue
             a, b, c, d = weights[0], weights[1], weights[2], weights[3]
@@ -79,7 +79,7 @@ def convolve(x, table, spacing, first, second, distance, pointer):
     return y
 
 
-@_compiled
+@compiled
 def slopes(x, table, spacing, first, second, distance, pointer, g):
     """Derivatives of sum(g y) by x and by the distances (m, P)."""
     members, structures, features = len(x), len(pointer) - 1, x.shape[2]
@@ -88,7 +88,7 @@ def slopes(x, table, spacing, first, second, distance, pointer, g):
         m, s = task // structures, task % structures
         weights = np.empty(8, x.dtype)
         for p in range(pointer[s], pointer[s + 1]):
-            k = _weigh(weights, distance[m, p], spacing, table.shape[1])
+            k = weigh(weights, distance[m, p], spacing, table.shape[1])
             if k < 0:
                 continue
             a, b, c, d = weights[0], weights[1], weights[2], weights[3]
@@ -107,7 +107,7 @@ def slopes(x, table, spacing, first, second, distance, pointer, g):
     return by_x, by_distance
 
 
-@_compiled
+@compiled
 def curvatures(x, table, spacing, first, second, distance, pointer, g, u, v):
     """Derivatives by x, the table and g of what `slopes` returns, times u (m, N, F) and v (m, P)."""
     members, structures, features = len(x), len(pointer) - 1, x.shape[2]
@@ -118,7 +118,7 @@ def curvatures(x, table, spacing, first, second, distance, pointer, g, u, v):
         begin, end = pointer[structures * chunk // CHUNKS], pointer[structures * (chunk + 1) // CHUNKS]
         weights = np.empty(8, x.dtype)
         for p in range(begin, end):
-            k = _weigh(weights, distance[m, p], spacing, table.shape[1])
+            k = weigh(weights, distance[m, p], spacing, table.shape[1])
             if k < 0:
                 continue
             a, b, c, d = weights[0], weights[1], weights[2], weights[3]

@@ -100,6 +100,8 @@ class Member(nn.Module):
             keys.Z: graph.numbers,
             **dict(zip((keys.idx_i, keys.idx_j, keys.Rij), edges, strict=True)),
             POINTER: graph.pointer,
+            keys.idx_m: graph.system,
+            keys.n_atoms: graph.counts,
         }
         outputs = self.energy(self.representation(inputs))
         of_atoms = outputs[keys.energy][:, 0]

@@ -54,7 +54,7 @@ class SchNet(spk.representation.SchNet):
         super().__init__(**keywords)
         self.register_buffer("tables", torch.empty(0), persistent=False)
         # no buffer: the same for all members, it would be stacked and saved with each
-        self.at_knots = _at_knots(self.radial_basis, self.cutoff_fn)
+        self.at_knots = values_and_slopes(self.radial_basis, self.cutoff_fn, float(self.cutoff))
 
     def forward(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """Add the scalar representation (N, F)."""
@@ -80,14 +80,14 @@ class SchNet(spk.representation.SchNet):
         return torch.stack(tables)
 
 
-def _at_knots(radial_basis: Any, cutoff_fn: Any) -> tuple[Tensor, ...]:
-    """Values and slopes of the radial basis (knots, K) and of the cutoff function (knots, 1), which no training moves.
+def values_and_slopes(radial_basis: Any, cutoff_fn: Any, cutoff: float) -> tuple[Tensor, ...]:
+    """Of the radial basis (knots, K) and of the cutoff function (knots, 1), which no training moves, up to the cutoff.
 
     They are in double precision, whatever the weights are in.
     """
     basis, fade = deepcopy(radial_basis).double(), deepcopy(cutoff_fn).double()
     knots = KNOTS_PER_WIDTH * (radial_basis.n_rbf - 1) + 1
-    distance = torch.linspace(0, float(cutoff_fn.cutoff), knots, dtype=torch.float64)
+    distance = torch.linspace(0, cutoff, knots, dtype=torch.float64)
     along = torch.ones_like(distance)
     return *jvp(basis, (distance,), (along,)), *jvp(fade, (distance[:, None],), (along[:, None],))
 

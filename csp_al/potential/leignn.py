@@ -1,0 +1,27 @@
+"""LEIGNN, equivariant with vectors and a node that all atoms share (Z. Yang et al., arXiv:2311.02869)."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from csp_al.potential.kind import NetworkPotential, network_kind
+
+
+class LeignnPotential(NetworkPotential):
+    """The ensemble and how it is trained."""
+
+    kind: Literal["leignn"] = Field(
+        "leignn", description="representation: vectors, tensors, a node that all atoms share"
+    )
+    rank: Literal[1, 2] = Field(
+        2, description="2: atoms see angles by tensors of second rank too; 1: by vectors alone, as published"
+    )
+    global_node: bool = Field(
+        True, strict=True, description="a node that sees the mean over all atoms; false where cells differ in size"
+    )
+    network: ClassVar[str] = "csp_al.potential.networks.leignn:NETWORK"
+
+
+KIND = network_kind(LeignnPotential)
