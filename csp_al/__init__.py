@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from csp_al.report.tables import open_run
 
-__all__ = ["open_run"]
+    __version__: str
+
+__all__ = ["__version__", "open_run"]
 
 
 def __getattr__(name: str) -> Any:
@@ -20,5 +22,13 @@ def __getattr__(name: str) -> Any:
         from csp_al.report.tables import open_run
 
         return open_run
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("csp_al")
     msg = f"module {__name__!r} has no attribute {name!r}"
     raise AttributeError(msg)
+
+
+def __dir__() -> list[str]:
+    return __all__

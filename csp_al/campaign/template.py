@@ -6,7 +6,7 @@ import json
 import re
 import textwrap
 from collections.abc import Iterator
-from typing import Any, get_args
+from typing import Any, Final, get_args
 
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
@@ -27,13 +27,21 @@ HEADER = """\
 # Only name, pool.formula and reference are needed; a line that keeps its default may go.
 # Units are those of ASE: eV, Å, eV/Å, eV/Å^3.
 """
+SHORT_HEADER = "# What a campaign of csp-al begins with; 'csp-al init' without --short shows all that may be set."
+FIRST: Final = {
+    "pool": ("formula", "size"),
+    "reference": ("kind", "cutoff", "ecutwfc", "encut", "kspacing", "pseudo_dir", "pp"),
+    "budget": ("labels",),
+}
+"""Keys of the short file, by section; of a reference those that it has."""
 _PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_./-]*")
 _WORDS_OF_YAML = frozenset({"null", "true", "false"})
 
 
-def campaign_template(name: str, formula: str, reference: str) -> str:
+def campaign_template(name: str, formula: str, reference: str, *, short: bool = False) -> str:
     """The text of a campaign file for a formula such as Si8 and a kind of reference such as gpaw.
 
+    The short one has what a first campaign is about, and leaves all else to the defaults.
     Raises ValueError, in plain words, for a name, formula or reference that no campaign can have.
     """
     kinds = names(REFERENCES)
@@ -48,6 +56,8 @@ def campaign_template(name: str, formula: str, reference: str) -> str:
         campaign = Campaign.model_validate(given)
     except ValidationError as error:
         raise ValueError("; ".join(map(str, findings(error, given, Campaign)))) from None
+    if short:
+        return _short(campaign, set(needed))
     scalars: list[tuple[str, Any, FieldInfo]] = []
     sections: list[str] = []
     for field_name, field in Campaign.model_fields.items():
@@ -57,6 +67,18 @@ def campaign_template(name: str, formula: str, reference: str) -> str:
         else:
             scalars.append((field_name, value, field))
     return "\n".join([HEADER, *_lines(scalars, ""), *sections])
+
+
+def _short(campaign: Campaign, needed: set[str]) -> str:
+    """Name, pool, reference and budget with the keys of `FIRST`, and those that have no default."""
+    lines = [SHORT_HEADER, *_lines([("name", campaign.name, FieldInfo())], "")]
+    for name, keys in FIRST.items():
+        section, field = getattr(campaign, name), Campaign.model_fields[name]
+        fields = type(section).model_fields
+        shown = [key for key in fields if key in keys or (name == "reference" and key in needed)]
+        rows = [(key, getattr(section, key), _described(key, fields[key], field)) for key in shown]
+        lines += [f"{name}:", *_lines(sorted(rows, key=lambda row: row[0] != "kind"), "  ")]
+    return "\n".join([*lines, ""])
 
 
 def campaign_schema() -> dict[str, Any]:

@@ -20,8 +20,10 @@ from csp_al.printing import replace_unknown_letters, say
 
 app = typer.Typer(
     help="Find the most stable crystal structures of a composition with few DFT calculations.",
+    epilog="Exit status: 0 done; 1 the campaign ended without a result; 2 bad input; 3 the run directory is in use; "
+    "75 the machine failed, such as a full disk; 143 or 130 stopped. After 75, 143 and 130 it can be continued.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
 
@@ -46,8 +48,20 @@ Retry = Annotated[
 Device = Annotated[str, typer.Option(help="where the potentials run: auto, cpu, cuda, cuda:1, mps")]
 
 
+def _say_version(asked: bool) -> None:  # noqa: FBT001 - typer's
+    if asked:
+        import csp_al
+
+        say(f"csp-al {csp_al.__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def to_any_terminal() -> None:
+def to_any_terminal(
+    version: Annotated[  # noqa: ARG001 - its callback answers
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="print the version")
+    ] = False,
+) -> None:
     """What a terminal or a file has no letters for is printed as question marks: it ends nothing."""
     replace_unknown_letters()
 
@@ -65,15 +79,19 @@ class What(StrEnum):
 @in_words
 def init(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="file to write, e.g. si8.yaml")],
-    formula: Annotated[str, typer.Option(help="atoms per cell, e.g. Si8 or Al4O6")],
+    formula: Annotated[str, typer.Option(help="atoms per cell, e.g. Si8 or Al4O6; with --z those of a formula unit")],
     reference: Annotated[
         str, typer.Option(help="gpaw, espresso, vasp, ase, or a kind of an installed package")
     ] = "gpaw",
+    z: Annotated[int, typer.Option("--z", min=1, help="formula units per cell: --formula SiO2 --z 4 is Si4O8")] = 1,
+    short: Annotated[bool, typer.Option("--short", help="only what a first campaign is about")] = False,
 ) -> None:
     """Write a commented campaign file with every default shown."""
-    from csp_al.campaign import campaign_template
+    from csp_al.campaign import campaign_template, species_counts
 
-    text = campaign_template(path.stem, formula, reference)
+    if z > 1:
+        formula = "".join(f"{symbol}{z * count}" for symbol, count in species_counts(formula).items())
+    text = campaign_template(path.stem, formula, reference, short=short)
     if not path.parent.is_dir():
         raise ValueError(f"{path}: there is no folder {path.parent}; make it first")
     try:
@@ -87,14 +105,25 @@ def init(
 
 @app.command()
 @in_words
-def validate(path: File, machine: MachineName = None, trust: RunCode = False) -> None:
+def validate(path: File, machine: MachineName = None, trust: RunCode = False, as_json: Json = False) -> None:
     """Check a campaign file: keys, values, elements, programs, pseudopotentials. Runs no code that the file names."""
+    from csp_al.campaign import CampaignError
     from csp_al.campaign.machine import read_machine
     from csp_al.cli.checks import checked_campaign
+    from csp_al.cli.tables import problems_as_json
     from csp_al.importing import looking_only
 
-    with nullcontext() if trust else looking_only():
-        campaign = checked_campaign(path, read_machine(machine)).campaign
+    try:
+        with nullcontext() if trust else looking_only():
+            campaign = checked_campaign(path, read_machine(machine)).campaign
+    except CampaignError as error:
+        if as_json:
+            say(problems_as_json(error.problems))
+            raise typer.Exit(2) from error
+        raise
+    if as_json:
+        say(problems_as_json(()))
+        return
     say(f"{path}: fine. {campaign.candidates}. Next: csp-al run {path}")
 
 
@@ -104,6 +133,7 @@ def plan(
     path: File,
     directory: Annotated[Path | None, typer.Option(help="run directory")] = None,
     trust: RunCode = False,
+    as_json: Json = False,
 ) -> None:
     """Show the stages, labels, time and disk that a campaign may take. Starts nothing."""
     from csp_al.campaign import read_campaign
@@ -116,7 +146,8 @@ def plan(
         campaign = read_campaign(path)
         refuse_unknown_kinds(campaign, path)
         run = directory or default_directory(campaign.name)
-        say(describe_plan(plan_campaign(campaign, run)))
+        planned = plan_campaign(campaign, run)
+        say(json.dumps(planned, indent=1) if as_json else describe_plan(planned))
 
 
 @app.command()
@@ -237,12 +268,13 @@ def export(
     within: Annotated[
         float | None, typer.Option(min=0, help="of relaxed ones, those so near the lowest, meV/atom; default: all")
     ] = None,
+    as_json: Json = False,
 ) -> None:
     """Write structures for other programs and for a paper, and pictures of their energies."""
     from csp_al.report.export import export as write
 
-    for path in write(directory, formats.split(","), what.value, to, within):
-        say(path)
+    written = write(directory, formats.split(","), what.value, to, within)
+    say(json.dumps([str(path) for path in written], indent=1) if as_json else "\n".join(map(str, written)))
 
 
 @app.command()
@@ -269,6 +301,7 @@ def doctor(
         Path | None, typer.Option(metavar="FILE", help="check the reference of this campaign file with single points")
     ] = None,
     machine: MachineName = None,
+    as_json: Json = False,
 ) -> None:
     """Show what this machine has: reference programs, GPU, MPI, scheduler; and the remedy where something lacks.
 
@@ -282,6 +315,14 @@ def doctor(
 
         raise typer.Exit(try_reference(reference, read_machine(machine)))
 
+    if as_json:
+        say(
+            json.dumps(
+                [{"ok": ok, "what": what, "remedy": None if ok else remedy or None} for ok, what, remedy in examine()],
+                indent=1,
+            )
+        )
+        return
     signs = {True: "yes", False: "NO", None: "-"}
     for ok, what, remedy in examine():
         say(f"{signs[ok]:>4}  {what}" + (f"\n      {remedy}" if remedy and not ok else ""))

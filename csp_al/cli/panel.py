@@ -6,11 +6,13 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from time import monotonic
 from types import TracebackType
 from typing import Final, Self
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import (
@@ -119,10 +121,15 @@ class Panel:
 
     def __enter__(self) -> Self:
         self.note(self.title)
-        if self.console.is_terminal and not self.console.is_dumb_terminal:
+        if self.draws:
             self.live = Live(get_renderable=self._drawn, console=self.console, refresh_per_second=4)
             self.live.__enter__()
         return self
+
+    @property
+    def draws(self) -> bool:
+        """Whether the terminal can draw, and is one."""
+        return self.console.is_terminal and not self.console.is_dumb_terminal
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -140,7 +147,7 @@ class Panel:
                 self.progress.reset(self.task, description=doing, total=None, pace=None)
                 self.pace = None
                 if self.live is None:
-                    self.console.print(doing)
+                    self.note(doing)
             case Advanced(done, everything):
                 now = monotonic()
                 self.pace = (self.pace or Pace(now, done, now, done, everything)).advanced(now, done, everything)
@@ -156,14 +163,15 @@ class Panel:
                 shown = {title: _shown(value(event)) for title, value in _COLUMNS.items()}
                 self.cycles.append(list(shown.values()))
                 if self.live is None:
-                    self.console.print(", ".join(f"{title} {said}" for title, said in shown.items()), soft_wrap=True)
+                    self.note(", ".join(f"{title} {said}" for title, said in shown.items()))
 
     def _drawn(self) -> Group:
         return Group(_cycle_table(self.heading, self.cycles[-self.most :]), self.progress)
 
     def note(self, text: str) -> None:
-        """Print a line above the panel."""
-        self.console.print(printable_lines(text), soft_wrap=True, highlight=False, markup=False)
+        """Print a line above the panel, or, where there is none, with the time, which a log is read by."""
+        time = "" if self.draws else f"{datetime.now():%Y-%m-%d %H:%M:%S} "  # noqa: DTZ005 - of the user's clock
+        self.console.print(f"{time}{printable_lines(text)}", soft_wrap=True, highlight=False, markup=False)
 
 
 _COLUMNS: Final[dict[str, Callable[[CycleJudged], float | None]]] = {
@@ -179,9 +187,10 @@ _COLUMNS: Final[dict[str, Callable[[CycleJudged], float | None]]] = {
 
 
 def _cycle_table(title: str, rows: list[list[str]]) -> Table:
-    table = Table(title=title, title_justify="left")
-    for name in _COLUMNS:
-        table.add_column(name, justify="right")
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+    for name in _COLUMNS:  # units in a line of their own: rich cuts what does not fit into 80 columns
+        heading = name.replace(" (", "\n(") if "(" in name else name.replace(" ", "\n")
+        table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(*row)
     return table

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from csp_al import objective
+from csp_al.campaign.errors import Problem, dotted
 from csp_al.printing import printable, printable_lines
 
 WIDTH_OF_FILES = 120
@@ -77,6 +79,21 @@ def say_where_it_stands(run: Path) -> str:
     if now.state is State.FAILED:
         return f"{head}:\n{now.stop.reason}"
     return f"{head}. {how_to_continue(read_campaign_of(run), run)}"
+
+
+def problems_as_json(problems: Sequence[Problem]) -> str:
+    """What is wrong with a campaign file, each with its file, line, column (from 1; 0: none), key and message."""
+    told = [
+        {
+            "file": str(one.location.path),
+            "line": one.location.line,
+            "column": one.location.column,
+            "key": dotted(one.key),
+            "message": one.message,
+        }
+        for one in problems
+    ]
+    return json.dumps({"fine": not told, "problems": told}, indent=1)
 
 
 def results_as_csv(rows: list[dict[str, Any]]) -> str:

@@ -33,6 +33,8 @@ class ExportFolder:
 
     def refuse_others(self) -> None:
         """Raise ValueError where the folder has the export of another run."""
+        if self.path.is_file():
+            raise ValueError(f"{self.path}: a file, where a folder is expected; name another with --to")
         there, owner = self._written()
         if owner is not None and owner != self._owner:
             name = printable(owner.rpartition(", ")[0])

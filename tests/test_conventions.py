@@ -1,0 +1,86 @@
+"""What users of command lines expect of one."""
+
+import json
+import re
+from importlib.metadata import version
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+import csp_al
+from csp_al.campaign import Campaign, Pool, open_campaign
+from csp_al.cli import app
+from csp_al.cli.panel import Panel, _cycle_table
+from csp_al.events import StageStarted
+from csp_al.reference.gpaw import GpawReference
+
+
+def run(*words):
+    return CliRunner().invoke(app, list(words))
+
+
+def test_version_is_told_on_the_command_line_and_in_python():
+    assert run("--version").output.split() == ["csp-al", version("csp_al")]
+    assert csp_al.__version__ == version("csp_al")
+    assert set(dir(csp_al)) == {"__version__", "open_run"}
+
+
+def test_help_has_a_short_option_everywhere_and_tells_the_exit_statuses():
+    assert "75 the machine failed" in " ".join(run("-h").output.split())
+    assert run("validate", "-h").output == run("validate", "--help").output
+
+
+@pytest.mark.parametrize("kind", ["gpaw", "espresso", "vasp", "ase"])
+def test_short_file_has_few_lines_and_is_read(tmp_path, monkeypatch, kind):
+    monkeypatch.chdir(tmp_path)
+    assert run("init", "a.yaml", "--formula", "SiO2", "--z", "4", "--short", "--reference", kind).exit_code == 0
+    assert len((tmp_path / "a.yaml").read_text().splitlines()) <= 14
+    campaign = open_campaign(tmp_path / "a.yaml").campaign
+    assert campaign.pool.formula == "Si4O8"
+    run("init", "long.yaml", "--formula", "Si4O8", "--reference", kind)
+    assert campaign.model_copy(update={"name": "long"}) == open_campaign(tmp_path / "long.yaml").campaign
+
+
+def test_json_of_validate_has_every_problem_with_its_place(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text("name: a\npool: {formula: Sj8}\nreference: {kind: gpaw, kpts: 3}\n")
+    ended = run("validate", str(path), "--json")
+    told = json.loads(ended.stdout)
+    assert ended.exit_code == 2
+    assert not told["fine"]
+    assert [(one["line"], one["column"], one["key"]) for one in told["problems"]] == [
+        (2, 17, "pool.formula"), (3, 25, "reference.kpts"),
+    ]  # fmt: skip
+    path.write_text("name: a\npool: {formula: Al8}\nreference: {kind: ase, calculator: ase.calculators.emt.EMT}\n")
+    assert json.loads(run("validate", str(path), "--json").stdout) == {"fine": True, "problems": []}
+    assert json.loads(run("plan", str(path), "--json").stdout)["labels_at_most"] > 0
+
+
+def test_json_of_export_and_doctor(finished_run, tmp_path):
+    written = json.loads(run("export", str(finished_run), "--format", "cif", "--to", str(tmp_path), "--json").stdout)
+    assert str(tmp_path / "winners-cif") in written[0]
+    assert {"ok", "what", "remedy"} == set(json.loads(run("doctor", "--json").stdout)[0])
+
+
+def test_export_to_a_file_is_refused_in_words(finished_run, tmp_path):
+    (tmp_path / "there").touch()
+    ended = run("export", str(finished_run), "--format", "cif", "--to", str(tmp_path / "there"))
+    assert ended.exit_code == 2
+    assert ended.stderr == f"{tmp_path}/there: a file, where a folder is expected; name another with --to\n"
+
+
+def test_lines_of_a_pipe_have_the_time(capsys, tmp_path):
+    panel = Panel(Campaign(name="al4", pool=Pool(formula="Al4"), reference=GpawReference()), tmp_path)
+    with panel:
+        panel.tell(StageStarted(3, "train"))
+    for line in capsys.readouterr().out.splitlines():
+        assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \w", line)
+
+
+def test_cycles_fit_into_eighty_columns_with_units_and_numbers_whole(capsys):
+    row = ["12", "480", "12", "-310.1234", "1963.4", "0.1234", "2", "0.01"]
+    Console(width=80).print(_cycle_table("al4", [row]))
+    drawn = capsys.readouterr().out
+    for word in (*row, "(eV/atom)", "(meV/atom)", "(eV/Å)"):
+        assert word in drawn
