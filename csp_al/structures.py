@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 Strings = NDArray[np.str_]
 T = TypeVar("T")
 

@@ -41,7 +41,7 @@ def check(values: dict[str, Any], folder: Path) -> Iterator[Finding]:
     if isinstance(larger := values.get("search_pool"), Pool):
         yield from map(_of_search_pool, _pool(larger, folder))
         if isinstance(pool, Pool):
-            yield from _composition(pool, larger)
+            yield from _beside(pool, larger)
     if isinstance(potential, PotentialSection):
         yield from _potential(potential, pool, larger)
     if isinstance(reference, ReferenceSection):
@@ -69,8 +69,10 @@ def _of_search_pool(found: Finding) -> Finding:
     return replace(found, key=("search_pool", *found.key[1:])) if found.key[:1] == ("pool",) else found
 
 
-def _composition(pool: Pool, larger: Pool) -> Iterator[Finding]:
-    """Candidates are compared between the pools."""
+def _beside(pool: Pool, larger: Pool) -> Iterator[Finding]:
+    """Candidates are compared between the pools, and offspring are those of what is searched."""
+    if pool.grow is not None:
+        yield Finding(("pool", "grow"), "beside a search pool only that one grows; move it there, or leave it out")
     if not objective.comparable(pool.formula, larger.formula):
         message = f"{larger.formula} is of another composition than pool.formula, {pool.formula}; take a multiple of it"
         yield Finding(("search_pool", "formula"), message)

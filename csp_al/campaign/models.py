@@ -33,6 +33,14 @@ SLACK = 1e-9
 """By which shares may add up to more than 1: they are not exact."""
 
 
+class Grow(Section):
+    """Offspring of the leading crystals, relaxed by the ensemble in each cycle; the best join the pool."""
+
+    offspring: Count = Field(100, description="number of offspring of a generation")
+    generations: Count = Field(4, description="number of generations in each cycle")
+    parents: Count = Field(40, description="number of lowest crystals that breed; no more can join in a cycle")
+
+
 class Pool(Section):
     """The candidates."""
 
@@ -55,6 +63,11 @@ class Pool(Section):
         (), description="further sources of candidates, e.g. {kind: NAME, share: 0.2}, each with keys of its own"
     )
     seeds: tuple[str, ...] = Field((), description="structure files; all their structures are added to the pool")
+    grow: Grow | None = Field(
+        None,
+        description="offspring of what leads join the pool in each cycle, e.g. {offspring: 100, generations: 4, "
+        "parents: 40}; {}: with these values; null: the pool stays as it is",
+    )
     max_attempts: Count = Field(1000, description="attempts to generate one candidate before giving up")
 
     @field_validator("formula")

@@ -44,6 +44,7 @@ DOING = {
     "check": "checking forces and stress of the reference",
     "train": "training the ensemble",
     "relax": "relaxations of the pool",
+    "grow": "breeding from what leads",
     "rank": "scoring and clustering",
     "verdict": "looking at the top k",
     "select": "choosing what to label next",

@@ -93,7 +93,7 @@ def generate_pool(
         report(sum(map(len, made.values())), pool.size)
     candidates = [candidate for start in sorted(made) for candidate in made[start]] + seeds
     ids = np.arange(first, first + len(candidates))
-    return Structures.from_atoms([c.atoms for c in candidates], ids), _table(candidates, ids)
+    return Structures.from_atoms([c.atoms for c in candidates], ids), origins(candidates, ids)
 
 
 def generate_candidates(
@@ -215,7 +215,8 @@ def _made_by_source(turn: Turn, constraints: Constraints, rng: np.random.Generat
     return Candidate(atoms, turn.source.kind, atoms.info.get("asked_group"), str(atoms.info.get("note", "")))
 
 
-def _table(candidates: list[Candidate], ids: Ints) -> pd.DataFrame:
+def origins(candidates: list[Candidate], ids: Ints) -> pd.DataFrame:
+    """Where each candidate is from, a row for each, columns as `generate_pool` says."""
     groups = [_space_group(candidate.atoms) for candidate in candidates]
     return pd.DataFrame(
         {

@@ -105,11 +105,20 @@ def relax_candidates(work: Work, folder: Path, cycle: int, progress: Progress, e
     section, limits = work.campaign.relax, relaxation_limits(work.campaign)
     starts = first_cells(work.campaign, progress.pool, cycle)
     relaxed = relax_pool(starts, progress.relaxed, ensemble, section, limits, work.report)
-    if not ensemble.gives.features:
-        if cycle == 0:
-            work.tell(Noted(DESCRIBED))
-        relaxed = with_descriptor(relaxed)
-    layout.RELAXED.write(folder, relaxed)
+    if not ensemble.gives.features and cycle == 0:
+        work.tell(Noted(DESCRIBED))
+    layout.RELAXED.write(folder, _described(relaxed, ensemble))
+
+
+def at_rest(work: Work, starts: Structures, ensemble: Ensemble) -> Relaxed:
+    """These structures at rest, each from where it is, with features."""
+    # nothing remembered of other relaxations, which would change the last bits
+    relaxed = relax(starts, ensemble.fresh(), work.campaign.relax, relaxation_limits(work.campaign))
+    return _described(relaxed, ensemble)
+
+
+def _described(relaxed: Relaxed, ensemble: Ensemble) -> Relaxed:
+    return relaxed if ensemble.gives.features else with_descriptor(relaxed)
 
 
 def rank_candidates(work: Work, folder: Path, cycle: int, relaxed: Relaxed) -> None:
@@ -128,7 +137,8 @@ def judge_cycle(
     leaders = representatives(sought, relaxed.structures, rules.top_k, rules.tolerance)
     top = top_of(relaxed, leaders["id"])
     spent = Spent(cycle + 1, progress.asked, sum(drive.passed.values()) / 3600)
-    said = verdict(top, progress.judged, sought, spent, Rules(rules, campaign.budget, campaign.select.per_cycle))
+    drawn = sought[sought["id"] < progress.generated]  # offspring are no independent draws
+    said = verdict(top, progress.judged, drawn, spent, Rules(rules, campaign.budget, campaign.select.per_cycle))
     layout.VERDICT.write(folder, said)
 
 
@@ -141,7 +151,8 @@ def select_picks(
     chosen = pick(progress.table, relaxed.structures, progress.labelled, per_cycle - exploring)
     origin = relaxed.structures.take(rows_of(relaxed.structures, chosen))
     if exploring and len(chosen):
-        others = progress.pool.take(~np.isin(progress.pool.ids, chosen))
+        drawn = progress.pool.ids < progress.generated
+        others = progress.pool.take(drawn & ~np.isin(progress.pool.ids, chosen))
         origin = concatenate([origin, _explorers(work, cycle, others, exploring, ensemble)])
     perturbed = to_label(work.campaign, origin, cycle, PERTURB)
     layout.PICKS.write(folder, Picks(perturbed, origin))

@@ -164,12 +164,13 @@ def _predicted(progress: Progress, candidate: int) -> tuple[float, float]:
 
 
 def _count_arrivals(progress: Progress, groups: list[list[int]]) -> list[int]:
-    """How many candidates came to rest, by the ensemble, in the crystals of each group of candidates."""
+    """How many candidates that were drawn came to rest, by the ensemble, in the crystals of each group."""
     relaxed = progress.relaxed
     assert relaxed is not None  # crystals were chosen from it
     structures = relaxed.structures.take(rows_of(relaxed.structures, progress.table["id"]))  # in the table's order
     rows = [rows_of(structures, group).tolist() for group in groups]
-    return count_arrivals(rows, progress.table["basin"].to_numpy(), structures)
+    drawn = structures.ids < progress.generated
+    return count_arrivals(rows, progress.table["basin"].to_numpy(), structures, drawn)
 
 
 def _description(winner: Winner) -> dict[str, Any]:

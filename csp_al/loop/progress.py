@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import numpy as np
 import pandas as pd
 
 from csp_al.interfaces import Ensemble, Verdict
@@ -16,13 +17,15 @@ from csp_al.structures import Ints, Labels, Relaxed, Status, Structures, concate
 class Progress:
     """What a campaign knows so far; ``top`` are the leading crystals of the last cycle judged.
 
-    ``searched`` are the ids of the candidates that may lead: all, or those of the search pool. Of the labels, ``asked``
+    ``searched`` are the ids of the candidates that may lead: all, or those of the search pool. The first ``generated``
+    ids are those of candidates that were drawn, the others of offspring. Of the labels, ``asked``
     is how many the campaign asked for itself, ``failed`` how many of these came to nothing, ``given`` how many are from
     elsewhere. ``ensemble`` loads the last one that was trained: of those before it none is needed.
     """
 
     pool: Structures
     searched: Ints
+    generated: int
     labels: list[Labels] = field(default_factory=list)
     origins: list[Structures] = field(default_factory=list)
     asked: int = 0
@@ -33,6 +36,11 @@ class Progress:
     table: pd.DataFrame = field(default_factory=pd.DataFrame)
     top: Top | None = None
     verdict: Verdict | None = None
+
+    def take_in(self, offspring: Structures) -> None:
+        """Let offspring join the pool."""
+        self.pool = concatenate([self.pool, offspring])
+        self.searched = np.concatenate([self.searched, offspring.ids])
 
     @property
     def judged(self) -> Judged | None:

@@ -34,6 +34,7 @@ def search(drive: Drive) -> Verdict:
             progress.learn(verify_imported(drive, given))
         progress.ensemble = stages.train(drive, cycle, progress)
         relaxed = stages.relax(drive, cycle, progress, progress.ensemble)
+        relaxed = stages.grow(drive, cycle, progress, progress.ensemble, relaxed)
         table = stages.rank(drive, cycle, relaxed)
         verdict = stages.judge(drive, cycle, relaxed, table, progress)
         if verdict.stop:

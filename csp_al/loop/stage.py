@@ -44,7 +44,7 @@ from csp_al.store.stages import is_published, partial
 if TYPE_CHECKING:
     import torch
 
-ALONE: Final = ("pool", "train", "relax", "rank", "verdict", "select")
+ALONE: Final = ("pool", "train", "relax", "grow", "rank", "verdict", "select")
 """Stages that need no engine, and nothing from outside but the seeds of a pool."""
 
 REFUSED, MACHINE_FAILED = 2, 75

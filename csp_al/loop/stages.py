@@ -18,20 +18,21 @@ from csp_al.generate import is_searched
 from csp_al.interfaces import Ensemble, Verdict
 from csp_al.loop import bodies
 from csp_al.loop.drive import Drive
+from csp_al.loop.grow import grow_pool
 from csp_al.loop.progress import Progress
 from csp_al.loop.random_streams import DRAW, FIRST_PERTURB, stream, to_label
 from csp_al.select.ranking import stopped_at_once
 from csp_al.select.stopping import top_of
 from csp_al.store import layout
 from csp_al.store.layout import stage_folder
-from csp_al.structures import Labels, Picks, Relaxed
+from csp_al.structures import Labels, Picks, Relaxed, concatenate
 
 
 def generate(drive: Drive) -> Progress:
     """The candidates: all there is to begin with."""
     folder = drive.stage(stage_folder(drive.run, "pool"), lambda folder: bodies.make_candidates(drive, folder))
     structures = layout.CANDIDATES.read(folder)
-    return Progress(structures, structures.ids[is_searched(layout.ORIGINS.read(folder))])
+    return Progress(structures, structures.ids[is_searched(layout.ORIGINS.read(folder))], len(structures))
 
 
 def draw(drive: Drive, progress: Progress) -> Picks:
@@ -67,6 +68,16 @@ def relax(drive: Drive, cycle: int, progress: Progress, ensemble: Callable[[], E
     place = stage_folder(drive.run, "relax", cycle)
     folder = drive.stage(place, lambda folder: bodies.relax_candidates(drive, folder, cycle, progress, ensemble()))
     return layout.RELAXED.read(folder)
+
+
+def grow(drive: Drive, cycle: int, progress: Progress, ensemble: Callable[[], Ensemble], relaxed: Relaxed) -> Relaxed:
+    """All candidates at rest, with offspring of what leads where the pool grows; ``progress`` takes these in."""
+    if drive.campaign.pools[-1].grow is None:
+        return relaxed
+    place = stage_folder(drive.run, "grow", cycle)
+    folder = drive.stage(place, lambda folder: grow_pool(drive, folder, cycle, progress, ensemble(), relaxed))
+    progress.take_in(layout.CANDIDATES.read(folder))
+    return concatenate([relaxed, layout.RELAXED.read(folder)])
 
 
 def rank(drive: Drive, cycle: int, relaxed: Relaxed) -> pd.DataFrame:

@@ -6,12 +6,13 @@ from typing import Final
 
 import pandas as pd
 
-from csp_al.store.records import Columns
+from csp_al.store.records import BRED, Columns
 from csp_al.store.run_directory import STAGES
 
 POOL: Final[Columns] = {
     "id": "int64", "origin": "str", "asked_group": "Int64", "space_group": "str", "space_group_number": "Int64",
     "n_atoms": "int64", "volume_per_atom": "float64", "searched": "bool", "note": "str",
+    **BRED,
 }  # fmt: skip
 LABELS: Final[Columns] = {
     "cycle": "int64", "id": "int64", "task": "str", "status": "str", "reason": "str", "energy_per_atom": "float64",

@@ -57,7 +57,7 @@ def plan(campaign: Campaign, run: Path | None) -> dict[str, Any]:
         "formula": " and ".join(pool.formula for pool in campaign.pools),
         "reference": campaign.reference.kind,
         "candidates": candidates,
-        "stages": ["pool", *STAGES, "winners"],
+        "stages": ["pool", *_stages_of(campaign), "winners"],
         "cycles_at_most": len(labels),
         "labels_at_most": sum(labels) + again,
         "labels_done": measured.labels if measured else 0,
@@ -166,6 +166,11 @@ def mean_cycle(cycles: pd.DataFrame) -> dict[str, float] | None:
     seconds.loc[judged["cycle"] == 0, "seconds_relax"] *= 2
     means = seconds.mean().fillna(0.0)
     return {stage: float(means[f"seconds_{stage}"]) for stage in STAGES}
+
+
+def _stages_of(campaign: Campaign) -> list[str]:
+    """Those of a cycle."""
+    return [stage for stage in STAGES if stage != "grow" or campaign.pools[-1].grow is not None]
 
 
 def _judged(cycles: pd.DataFrame) -> pd.DataFrame:

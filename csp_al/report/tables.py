@@ -73,10 +73,10 @@ class Run:
 
     @property
     def pool(self) -> pd.DataFrame:
-        """The candidates as generated, columns `POOL`; beside a search pool only its own are ``searched``."""
-        folder = self._outside("pool")
-        table = None if folder is None else layout.ORIGINS.read(folder)
-        return typed(None if table is None else table.assign(searched=table.get("searched", True)), POOL)
+        """The candidates as generated or bred, columns `POOL`; beside a search pool only its own are ``searched``."""
+        tables = [layout.ORIGINS.read(folder) for folder in self._pools()]
+        tables = [table.assign(searched=table.get("searched", True)) for table in tables]
+        return typed(pd.concat(tables, ignore_index=True) if tables else None, POOL)
 
     @property
     def labels(self) -> pd.DataFrame:
@@ -135,13 +135,14 @@ class Run:
     def ranking(self, cycle: int = -1) -> pd.DataFrame:
         """All candidates as relaxed in a cycle (-1: the last), trusted ones first, lowest first, columns `RANKING`.
 
-        ``times_reached`` counts the candidates in the same basin. Raises ValueError for a cycle without a ranking.
+        ``times_reached`` counts the candidates in the same basin, without those that were bred. Raises ValueError for a
+        cycle without a ranking.
         """
         folder = self._of_cycle("rank", cycle)
         if folder is None:
             return typed(None, RANKING)
         table = layout.RANKING.read(folder)
-        table["times_reached"] = times_reached(table["basin"].to_numpy())
+        table["times_reached"] = times_reached(table["basin"].to_numpy(), ~table["id"].isin(self._bred()).to_numpy())
         table = table.sort_values(["trusted", "energy_per_atom", "id"], ascending=[False, True, True])
         return typed(table.reset_index(drop=True), RANKING)
 
@@ -220,14 +221,18 @@ class Run:
 
     @property
     def pool_structures(self) -> Structures | None:
-        """The candidates as generated, as arrays; None before there are any."""
-        folder = self._outside("pool")
-        return None if folder is None else layout.CANDIDATES.read(folder)
+        """The candidates as generated or bred, as arrays; None before there are any."""
+        parts = [layout.CANDIDATES.read(folder) for folder in self._pools()]
+        return concatenate(parts) if parts else None
 
     def relaxed(self, cycle: int = -1) -> Relaxed | None:
         """Where all candidates came to rest in a cycle, as arrays; None before the first relaxation."""
         folder = self._of_cycle("relax", cycle)
-        return None if folder is None else layout.RELAXED.read(folder)
+        if folder is None:
+            return None
+        bred = folder.with_name("grow")
+        parts = [folder, self._whole(bred)] if is_published(bred) else [folder]
+        return concatenate([layout.RELAXED.read(part) for part in parts])
 
     def verdict(self, cycle: int = -1) -> Verdict | None:
         """What was decided at the end of a cycle; None before the first decision."""
@@ -296,6 +301,16 @@ class Run:
             row |= {name: getattr(said, name) for name in ("stop", "reason", "stable_cycles", "unseen")}
             row["best_predicted_energy_per_atom"] = min(said.energies, default=None)
         return row
+
+    def _bred(self) -> list[int]:
+        """Ids of the candidates that were bred."""
+        tables = [layout.ORIGINS.read(folder) for folder in self._whole_ones("grow").values()]
+        return [name for table in tables for name in table["id"].tolist()]
+
+    def _pools(self) -> list[Path]:
+        """Folders of the stages that made candidates, in order; none before the first."""
+        folder = self._outside("pool")
+        return [] if folder is None else [folder, *self._whole_ones("grow").values()]
 
     def _outcomes_of(self, folder: Path) -> layout.Outcomes:
         """What is counted of the labels in a folder; read once for each."""

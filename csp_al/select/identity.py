@@ -25,7 +25,7 @@ from ase import Atoms
 from csp_al import objective
 from csp_al.interfaces import trusted
 from csp_al.select.cluster import standardise
-from csp_al.structures import Floats, Ints, Relaxed, Structures
+from csp_al.structures import Bools, Floats, Ints, Relaxed, Structures
 
 if TYPE_CHECKING:
     from pymatgen.analysis.structure_matcher import StructureMatcher
@@ -162,19 +162,28 @@ def basins(relaxed: Relaxed) -> Ints:
     return found
 
 
-def times_reached(basin: Ints) -> Ints:
-    """How many candidates came to rest in the basin of each one, (n,); 0 where that is `UNKNOWN`."""
-    counts = np.bincount(basin[basin != UNKNOWN], minlength=1)
+def times_reached(basin: Ints, drawn: Bools | None = None) -> Ints:
+    """How many candidates came to rest in the basin of each one, (n,); 0 where that is `UNKNOWN`.
+
+    Where ``drawn`` (n,) says which ones are independent draws, and not bred, only those count.
+    """
+    drawn = np.ones(len(basin), dtype=bool) if drawn is None else drawn
+    counts = np.bincount(basin[drawn & (basin != UNKNOWN)], minlength=max(1, int(basin.max(initial=0)) + 1))
     return np.where(basin == UNKNOWN, 0, counts[basin])
 
 
-def count_arrivals(groups: Sequence[Sequence[int]], basin: Ints, structures: Structures) -> list[int]:
+def count_arrivals(
+    groups: Sequence[Sequence[int]], basin: Ints, structures: Structures, drawn: Bools | None = None
+) -> list[int]:
     """How many candidates came to rest in each of these crystals, whose rows in the batch a group holds.
+
+    Where ``drawn`` (n,) says which ones are independent draws, and not bred, only those count.
 
     Those in the basins of its rows. Where crystals of several groups share a basin, as the stackings of close packing
     may, each candidate there counts for the crystal that the matcher calls the same, or for none, so that no candidate
     counts twice.
     """
+    drawn = np.ones(len(basin), dtype=bool) if drawn is None else drawn
     owners: dict[int, list[int]] = {}
     for number, group in enumerate(groups):
         for home in dict.fromkeys(basin[list(group)].tolist()):
@@ -183,11 +192,12 @@ def count_arrivals(groups: Sequence[Sequence[int]], basin: Ints, structures: Str
     for home, rivals in owners.items():
         rows = np.flatnonzero(basin == home) if home != UNKNOWN else np.zeros(0, np.int64)
         if len(rivals) == 1:
-            counts[rivals[0]] += len(rows)
+            counts[rivals[0]] += int(drawn[rows].sum())
             continue
         crystals = dict(zip(rows.tolist(), map(_reduce, structures.take(rows).to_atoms()), strict=True))
         founders = [(number, crystals[row]) for number in rivals for row in groups[number] if row in crystals]
-        for crystal in crystals.values():
+        for row in rows[drawn[rows]].tolist():
+            crystal = crystals[row]
             same = next((number for number, founder in founders if _match(founder, crystal)), None)
             if same is not None:
                 counts[same] += 1

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Outside = Literal["elsewhere", "pool", "check", "winners"]
-InCycle = Literal["label", "train", "relax", "rank", "verdict", "select"]
+InCycle = Literal["label", "train", "relax", "grow", "rank", "verdict", "select"]
 _KNOWN: Final = ("id", "rank", "space_group")
 WIDEST: Final = 1000
 """Bytes of the first line of a table at most: pandas takes minutes for names of columns by the thousand."""
@@ -180,8 +180,8 @@ SOURCES: Final = _table("table.csv", records.SOURCES, {}, keep_default_na=False)
 """Id, source, place, known, status, reason of each label from elsewhere."""
 # pool
 CANDIDATES: Final = _arrays("structures.h5", Structures)
-ORIGINS: Final = _table("table.csv", records.ORIGINS, {"searched": "bool"})
-"""Where each candidate is from, see `csp_al.generate.generate_pool`."""
+ORIGINS: Final = _table("table.csv", records.ORIGINS, records.BRED | {"searched": "bool"})
+"""Where each candidate is from, see `csp_al.generate.generate_pool` and `csp_al.loop.grow`."""
 # check
 CHECK: Final = _json("check.json", records.CHECK)
 """``evaluations`` beside labels, and ``slopes``."""

@@ -140,6 +140,8 @@ ORIGINS: Final[Columns] = {
     "id": "int64", "origin": "str", "asked_group": "Int64", "space_group": "str", "space_group_number": "Int64",
     "n_atoms": "int64", "volume_per_atom": "float64", "note": "str",
 }  # fmt: skip
+BRED: Final[Columns] = {"generation": "Int64", "parents": "str"}
+"""Further columns of those that were bred: in which generation of their cycle, and of which candidates."""
 LABEL_TASKS: Final[Columns] = {
     "candidate": "int64", "task": "str", "status": "str", "reason": "str", "cost_s": "float64",
 }  # fmt: skip

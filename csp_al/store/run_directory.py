@@ -3,7 +3,7 @@
     runs/si8/
       campaign.yaml  resolved.json  provenance.json  LOCK  log.jsonl
       elsewhere/ (if labels come from there)  pool/  check/  winners/
-      cycle-00/label/ train/ relax/ rank/ verdict/ select/  cycle-01/...
+      cycle-00/label/ train/ relax/ grow/ (if the pool grows) rank/ verdict/ select/  cycle-01/...
       tasks/<id>/
 
 Nothing inside knows where the directory is, so it can be moved; where the campaign file was is kept as a hint.
@@ -37,7 +37,7 @@ from csp_al.store.stages import is_published, manifest
 
 SETTINGS = "resolved.json"  # written last, so that a run directory that has it has begun
 PROVENANCE = "provenance.json"
-STAGES = ("label", "train", "relax", "rank", "verdict", "select")
+STAGES = ("label", "train", "relax", "grow", "rank", "verdict", "select")
 STAGES_OF_FORMAT_2 = ("label", "train", "relax", "rank", "verdict", "select")  # where no manifest tells needs
 FIRST, LAST = ("elsewhere", "pool", "check"), "winners"
 PACKAGES = ("csp_al", "ase", "gpaw", "gpaw-data", "matscipy", "numpy", "pymatgen", "pyxtal", "schnetpack",
