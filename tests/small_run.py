@@ -9,13 +9,14 @@ import torch
 from csp_al.campaign import read_campaign
 from csp_al.campaign.machine import Machine
 from csp_al.engine.engines import start_engine
+from csp_al.events import Listener
 from csp_al.loop.drive import Drive
 from csp_al.loop.search import search
 from csp_al.store.lock import locked
 from csp_al.store.run_directory import log, prepare
 
 
-def run_to_its_end(folder: Path, text: str) -> Path:
+def run_to_its_end(folder: Path, text: str, tell: Listener = lambda _: None) -> Path:
     """The run directory of the campaign of this text, whose file is left in the folder as NAME.yaml."""
     name = text.split("name: ", 1)[1].splitlines()[0]
     source, run = folder / f"{name}.yaml", folder / "runs" / name
@@ -27,7 +28,7 @@ def run_to_its_end(folder: Path, text: str) -> Path:
         log(run, "started")
         engine = start_engine(run / "tasks", Machine(slots=2))
         try:
-            verdict = search(Drive(campaign, run, folder, torch.device("cpu"), lambda *_, **__: None, engine))
+            verdict = search(Drive(campaign, run, folder, torch.device("cpu"), tell, engine))
         finally:
             engine.close()
         log(run, "finished", reason=verdict.reason)
