@@ -33,6 +33,7 @@ OURS: Final[Mapping[str, Mapping[str, str]]] = {
     SOURCES: {
         "random": "csp_al.generate.random_cells.KIND",
         "symmetric": "csp_al.generate.symmetric_cells.KIND",
+        "repeated": "csp_al.generate.repeated_cells.KIND",
     },
     POTENTIALS: {
         "schnet": "csp_al.potential.schnet.KIND",

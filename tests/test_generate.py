@@ -21,10 +21,11 @@ from hypothesis import strategies as st
 
 from csp_al import claim
 from csp_al.campaign import Constraints, Pool, conflicts, resolve
-from csp_al.generate import generate_candidates, generate_pool
+from csp_al.generate import generate_candidates, generate_pool, repeated_cells
 from csp_al.generate import pool as pool_module
 from csp_al.generate.pool import is_symmetric
 from csp_al.generate.random_cells import random_cell
+from csp_al.generate.repeated_cells import repeated_cell
 from csp_al.generate.space_groups import compatible_settings
 from csp_al.generate.symmetric_cells import symmetric_cell
 from csp_al.geometry import lattice_translations, shortest_distances, too_close
@@ -347,3 +348,44 @@ def test_default_distances_are_set_for_every_pair_of_the_formula():
         constraints = resolve(Pool(formula=formula))
         assert len(constraints.min_distance) == len(list(combinations_with_replacement(constraints.species, 2)))
         assert not conflicts(Pool(formula=formula))
+
+
+# --- repeated cells
+
+
+def test_repeated_cell_has_a_smaller_primitive_cell_before_it_is_shaken(monkeypatch):
+    monkeypatch.setattr(repeated_cells, "SHAKES", (0.0,))
+    constraints = resolve(Pool(formula="Na4Cl4"))
+    for index in range(12):
+        atoms = repeated_cell(constraints, np.random.default_rng([3, index]))
+        assert atoms.get_chemical_symbols() == ["Na"] * 4 + ["Cl"] * 4
+        times = int(atoms.info["note"].split()[0])
+        assert times in (2, 4)
+        primitive = spglib.find_primitive((atoms.cell.array, atoms.get_scaled_positions(), atoms.numbers), 1e-3)
+        assert 8 % (len(primitive[2]) * times) == 0
+
+
+def test_repeated_cells_are_shaken_keep_the_bounds_and_follow_from_the_seed():
+    pool = Pool(formula="Si8", size=20, symmetric_fraction=0, sources=[{"kind": "repeated", "share": 1.0}])
+    structures, table = generate_pool(pool, seed=4)
+    again, _ = generate_pool(pool, seed=4)
+    np.testing.assert_array_equal(structures.positions, again.positions)
+    assert set(table["origin"]) == {"repeated"}
+    assert table["note"].str.fullmatch(r"[248] times Si[421]?").all()
+    assert (table["space_group"] == "P1").mean() > 0.5
+    for atoms in structures.to_atoms():
+        assert too_close(atoms, resolve(pool).min_distance) == ""
+        assert resolve(pool).volume_per_atom[0] <= atoms.cell.volume / 8 <= resolve(pool).volume_per_atom[1]
+
+
+def test_every_superlattice_is_one_way_to_repeat_a_cell():
+    """As many as there are subgroups of this index in three dimensions (OEIS A001001)."""
+    for times, count in ((1, 1), (2, 7), (3, 13), (4, 35), (6, 91)):
+        ways = list(repeated_cells._superlattices(times))
+        assert len(ways) == count
+        assert all(round(np.linalg.det(way)) == times for way in ways)
+
+
+def test_formula_without_a_smaller_cell_cannot_be_repeated():
+    with pytest.raises(UnplaceableError, match="one formula unit"):
+        repeated_cell(resolve(Pool(formula="NaCl")), np.random.default_rng(0))

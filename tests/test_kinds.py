@@ -421,7 +421,7 @@ def test_reference_whose_forces_are_not_derivatives_breaks_the_contract(tmp_path
         check_reference({"kind": "ase", "calculator": "wrong_sign.Wrong"}, bulk("Al", a=3.7), tmp_path)
 
 
-@pytest.mark.parametrize("kind", ["strained", "random", "symmetric"])
+@pytest.mark.parametrize("kind", ["strained", "random", "symmetric", "repeated"])
 def test_sources_keep_their_contract(example, kind):
     check_source({"kind": kind, "share": 0.5}, {"formula": "Al4", "volume_per_atom": (14, 22)})
 

@@ -61,7 +61,7 @@ def offspring(parents: Sequence[Atoms], constraints: Constraints, rng: np.random
         atoms = operator.make([parents[number] for number in chosen], rng)
         wrong = "an operator had nothing to change" if atoms is None else _why_not(atoms, allowed)
         if atoms is not None and not wrong:
-            return Child(_ordered(atoms, constraints), tuple(chosen), operator.name)
+            return Child(ordered(atoms, constraints), tuple(chosen), operator.name)
     raise UnplaceableError(f"no offspring in {ATTEMPTS} attempts: {wrong}")
 
 
@@ -179,7 +179,7 @@ def _why_not(atoms: Atoms, constraints: Constraints) -> str:
     return why_unsound(atoms, constraints)
 
 
-def _ordered(atoms: Atoms, constraints: Constraints) -> Atoms:
+def ordered(atoms: Atoms, constraints: Constraints) -> Atoms:
     """The atoms in the order of the formula, in a cell with short vectors."""
     rank = {symbol: place for place, symbol in enumerate(constraints.species)}
     atoms = atoms[np.argsort([rank[symbol] for symbol in atoms.symbols], kind="stable")]
