@@ -123,7 +123,7 @@ def _result(
         "format": VERSIONS["benchmark"],
         "name": campaign.name,
         "formula": sought.formula,
-        "candidates": int(runs[0].pool["searched"].sum()),
+        "candidates": int((runs[0].pool["searched"] & runs[0].pool["generation"].isna()).sum()),
         "candidates_of_control": len(controls[0]),
         "symmetric_fraction": sought.symmetric_fraction,
         "seeds": list(benchmark.seeds),

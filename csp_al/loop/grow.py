@@ -43,7 +43,10 @@ def grow_pool(work: Work, folder: Path, cycle: int, progress: Progress, ensemble
             break
         born |= {name: (child, generation + 1, parents.ids) for name, child in children.items()}
         starts = Structures.from_atoms([child.atoms for child in children.values()], list(children))
-        family = concatenate([family, at_rest(work, starts, ensemble)])
+        rested = at_rest(work, starts, ensemble)
+        if not np.isfinite(rested.prediction.energy).any():  # then nothing is described either
+            break
+        family = concatenate([family, rested])
     joining = take(family, _joining(family, progress.pool, section.parents), family.structures)
     _write(folder, [born[name] for name in joining.structures.ids.tolist()], joining)
 

@@ -98,6 +98,8 @@ def do_stage(run: Path, name: str, device: torch.device, tell: Listener, *, trus
     if foreign and not trust:
         msg = f"{run} asks for {foreign[0]}, code of its author; if you know what made this directory, add --trust"
         raise RefusedError(msg)
+    if folder.name == "grow" and campaign.pools[-1].grow is None:
+        raise RefusedError(f"{name} of {run} is none: its pool does not grow")
     aside = partial(folder)
     if is_published(folder):
         raise RefusedError(f"{name} of {run} is published already; there is nothing to do")
