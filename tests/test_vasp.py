@@ -13,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 
+import ase
 import numpy as np
 import pytest
 from ase.build import bulk
@@ -25,9 +26,12 @@ from csp_al.campaign.machine import Machine
 from csp_al.cli.checks import checked_campaign
 from csp_al.engine import worker
 from csp_al.engine.tasks import create_task, label_task, read_result, task_id
+from csp_al.interfaces import ReferenceFailedError
 from csp_al.reference.evaluate import single_point
 from csp_al.reference.references import build_reference
 from csp_al.reference.vasp import VaspReference
+from csp_al.reference.vasp_output import results_of
+from csp_al.reference.vasp_program import VERSION
 
 POTCAR = """\
   PAW_{lexch} {setup} 04Jan2001
@@ -159,6 +163,7 @@ def test_vasp_that_hangs_is_ended_in_time(tmp_path, root, machine, monkeypatch):
     result = label(root, machine, time_limit=3)
     assert result.reason.words == "one evaluation took longer than 3 s (reference.time_limit)"
     assert [pid for pid in noted(tmp_path) if claim.start_time(pid) is not None] == []
+    assert not [path for path in root.rglob("*") if path.name in ("POTCAR", "WAVECAR")]
 
 
 def noted(tmp_path):
@@ -291,6 +296,7 @@ def csp_al(tmp_path, machine, *words):
     )
 
 
+@pytest.mark.long
 def test_campaign_that_is_killed_goes_on_whatever_becomes_of_single_labels(tmp_path, machine, monkeypatch):
     monkeypatch.setenv("FAKE_VASP", "by turns")
     campaign_file(tmp_path)
@@ -312,3 +318,21 @@ def test_campaign_that_is_killed_goes_on_whatever_becomes_of_single_labels(tmp_p
     assert not [path for path in run.rglob("*") if path.name in ("POTCAR", "WAVECAR")]
     assert re.search(r'"vasp_std": "6\.4\.2"', (run / "provenance.json").read_text())
     assert "_tcod_software_package_version   6.4.2" in next(run.glob("winners/*.cif")).read_text()
+
+
+REAL = Path(ase.__file__).parent / "test" / "testdata" / "vasp"
+"""Outputs of VASP 5.3 and 6, which come with ASE."""
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="this ASE came without its test data")
+def test_outputs_of_real_vasp_are_read_as_ase_reads_them(tmp_path):
+    shutil.copy(REAL / "vasprun_dfpt.xml", tmp_path / "vasprun.xml")
+    shutil.copy(REAL / "OUTCAR_example_1", tmp_path / "OUTCAR")
+    found, atoms = results_of(tmp_path, 0, "", ""), read(REAL / "vasprun_dfpt.xml")
+    assert found["energy"] == pytest.approx(atoms.get_potential_energy(force_consistent=True))
+    np.testing.assert_allclose(found["forces"], atoms.get_forces())
+    np.testing.assert_allclose(found["stress"], atoms.get_stress())
+    assert VERSION.search((REAL / "OUTCAR_example_1").read_text())[1] == "5.3.3"
+    (tmp_path / "OUTCAR").write_text((REAL / "OUTCAR_example_1").read_text()[:100_000])
+    with pytest.raises(ReferenceFailedError, match="output ends early: exit status 0"):
+        results_of(tmp_path, 0, "", "")

@@ -32,6 +32,7 @@ SIGNS: Final[Signs] = (
 """What is looked for in all that was written, before a program's own errors, which may only follow from it."""
 
 LAUNCHER: Final = re.compile(r".*(?:not enough slots|mpi_init.* failed|MPI_ABORT was invoked|ORTE was unable).*")
+SCRATCH: Final = "scratch"  # below the attempt's folder; it does not outlive the attempt
 PATIENCE: Final = 30.0  # s in which a program has said its version
 
 

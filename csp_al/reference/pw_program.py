@@ -15,7 +15,7 @@ from ase.units import Ry
 
 from csp_al.interfaces import Failure, ReferenceFailedError
 from csp_al.reference.namelists import elements_in
-from csp_al.reference.programs import ask, is_another, run
+from csp_al.reference.programs import SCRATCH, ask, is_another, run
 from csp_al.reference.pw_output import results_in, version_in, why_no_result
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from csp_al.reference.pseudopotentials import Pseudopotential
 
 PROGRAM: Final = "pw.x"
-SCRATCH: Final = "scratch"  # below the attempt's folder
 
 DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "control": {"disk_io": "none"},

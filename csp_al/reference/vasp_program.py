@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ase.calculators.vasp import Vasp as AseVasp
 from ase.calculators.vasp.create_input import count_symbols
 
-from csp_al.reference.programs import ask, is_another, run
+from csp_al.reference.programs import SCRATCH, ask, is_another, run
 from csp_al.reference.vasp_output import results_of
 from csp_al.structure_files import read_text
 
@@ -27,11 +28,8 @@ OUTPUT, ERRORS = "vasp.out", "vasp.err"
 VERSION: Final = re.compile(r"\bvasp\.(\d[\w.]*)")
 WORDS: Final = re.compile(r"INCAR|POSCAR|\bVASP\b|running on\s+\d+")
 """Of those that VASP says without input, one stands there."""
-LEFTOVERS: Final = (
-    "WAVECAR", "CHGCAR", "CHG", "vaspwave.h5", "vaspout.h5", "PROCAR", "DOSCAR", "EIGENVAL", "PCDAT", "XDATCAR",
-    "REPORT", "IBZKPT", "CONTCAR", "POTCAR",
-)  # fmt: skip
-"""Files that are large, or, as the POTCAR, not to be handed on with a run directory; INCAR tells what was asked."""
+KEPT: Final = ("INCAR", "KPOINTS", "POSCAR", "OUTCAR", "OSZICAR", "vasprun.xml")
+"""Of what it leaves. The rest is large, or, as the POTCAR, not to be handed on with a run directory."""
 
 DEFAULTS: Final[Mapping[str, Any]] = {
     "prec": "Accurate", "algo": "Normal", "ismear": 0, "ediff": 1e-6, "nelm": 100, "lreal": False, "lasph": True,
@@ -53,7 +51,7 @@ class VaspProgram(AseVasp):
 
     def __init__(self, command: Sequence[str], found: Mapping[str, Potcar], directory: Path, **settings: Any) -> None:
         self.argv, self.found = list(command), found
-        super().__init__(directory=str(directory), command=shlex.join(command), txt=None, **settings)
+        super().__init__(directory=str(directory / SCRATCH), command=shlex.join(command), txt=None, **settings)
 
     def _build_pp_list(self, atoms: Atoms, setups: Any = None, special_setups: Sequence[int] = ()) -> list[str]:  # noqa: ARG002 - ASE's
         """The dataset of each species, in the order of the POSCAR."""
@@ -67,14 +65,17 @@ class VaspProgram(AseVasp):
 
     def _run(self, command: str | None = None, out: Any = None, directory: str | None = None) -> tuple[int, str]:  # noqa: ARG002 - ASE's
         """Run VASP and read what it left. Raises ReferenceFailedError with the reason where that is no result."""
-        folder = Path(directory or self.directory)
+        scratch = Path(directory or self.directory)
+        folder = scratch.parent
         try:
-            status = run(self.argv, folder, OUTPUT, ERRORS)
+            status = run(self.argv, scratch, f"../{OUTPUT}", f"../{ERRORS}")
             said, cried = (read_text(folder / name) for name in (OUTPUT, ERRORS))
-            self.read = results_of(folder, status, said, cried)
+            self.read = results_of(scratch, status, said, cried)
         finally:
-            for name in LEFTOVERS:
-                (folder / name).unlink(missing_ok=True)
+            for path in (scratch / name for name in KEPT):
+                if path.is_file():
+                    path.replace(folder / path.name)
+            shutil.rmtree(scratch, ignore_errors=True)
         return 0, ""
 
     def read_results(self) -> None:
