@@ -35,7 +35,7 @@ class SpaceGroup(NamedTuple):
 
 def space_group(atoms: Atoms) -> SpaceGroup:
     """The space group of atoms made symmetric within `SYMPREC`: that of their `conventional` cell."""
-    return _found(conventional(atoms))
+    return strict_group(conventional(atoms))
 
 
 def conventional(atoms: Atoms) -> Atoms:
@@ -70,7 +70,8 @@ def write_cif(path: Path, atoms: Atoms, name: str, items: Mapping[str, object], 
     path.write_text(f"# written by csp_al\n{block}\n", encoding="utf-8")
 
 
-def _found(atoms: Atoms) -> SpaceGroup:
+def strict_group(atoms: Atoms) -> SpaceGroup:
+    """The space group of atoms as they are, within `STRICT`."""
     import spglib
 
     found = spglib.get_symmetry_dataset((atoms.cell.array, atoms.get_scaled_positions(), atoms.numbers), STRICT)
@@ -82,7 +83,7 @@ def tolerances(atoms: Atoms) -> dict[str, object]:
     return {
         "_csp_al_symmetry_tolerance_angstrom": SYMPREC,
         "_csp_al_strict_tolerance_angstrom": STRICT,
-        "_csp_al_strict_space_group_number": _found(atoms).number,
+        "_csp_al_strict_space_group_number": strict_group(atoms).number,
     }
 
 

@@ -136,6 +136,8 @@ def test_readme_of_an_export_tells_method_settings_and_how_to_cite(run, finished
     ):
         assert words in text
     assert f"ase {version('ase')}" in text
+    for row in run.result_rows:
+        assert f"| {Path(row['cif']).stem} | {row['energy_per_atom']:.4f} |" in text
 
 
 @pytest.mark.parametrize("form", ["png", "PDF"])

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from io import StringIO
+from pathlib import Path
 from typing import Any, Final
 
-from csp_al.cif import STRICT, SYMPREC
+from csp_al.cif import STRICT, SYMPREC, strict_group
 from csp_al.printing import printable_lines
 from csp_al.report.tables import Run
 from csp_al.store.method import method_of
@@ -34,7 +35,7 @@ Written by csp_al {version} from the run directory `{directory}`.
 
 ## How they were found
 {search}
-
+{winners}
 ## How they were computed
 Reference method: {programs}. Its settings, as in the campaign file:
 
@@ -71,6 +72,7 @@ def readme(run: Run, files: Sequence[str]) -> str:
             directory=run.path.resolve().name,
             files="\n".join(f"| `{top}` | {WHAT[top.partition('-')[0].partition('.')[0]]} |" for top in tops),
             search=_search(run),
+            winners=_winners(run),
             programs=", ".join(f"{name} {version}" for name, version in method.programs.items()),
             settings=_yaml(method.settings),
             symprec=SYMPREC,
@@ -88,6 +90,21 @@ def _search(run: Run) -> str:
     ended = run.summary["stop"] if run.summary else "not ended yet"
     counts = f"{len(cycles)} cycles, {cycles['labels_done'].iloc[-1]} labels"
     return f"{began}; {counts}, {run.reference_evaluations} reference evaluations. Why the search stopped: {ended}."
+
+
+def _winners(run: Run) -> str:
+    """A table of the ranked crystals, with both tolerances; empty before there are any."""
+    rows, crystals = run.result_rows, {atoms.info["id"]: atoms for atoms in run.winners}
+    if not rows or any(row["id"] not in crystals for row in rows):
+        return ""
+    head = f"\n| crystal | eV/atom | above, meV/atom | group within {SYMPREC} Å | within {STRICT} Å | converged |"
+    lines = [
+        f"| {Path(row['cif']).stem} | {row['energy_per_atom']:.4f} | {1000 * row['energy_above_best']:.1f} "
+        f"| {row['space_group']['symbol']} | {strict_group(crystals[row['id']]).symbol} "
+        f"| {'yes' if row['converged'] else 'no'} |"
+        for row in rows
+    ]
+    return "\n".join([head, "|---|---|---|---|---|---|", *lines, ""])
 
 
 def _yaml(settings: Any) -> str:
