@@ -89,6 +89,14 @@ def test_relaxed_candidates_are_distinct_and_their_energies_are_called_predictio
     assert len(more) > 2 * len(read)
 
 
+def test_relaxed_candidates_are_those_of_the_last_ranking(finished_run, tmp_path):
+    running = shutil.copytree(finished_run, tmp_path / "running")
+    shutil.rmtree(running / "cycle-02" / "rank")  # relaxed, not yet ranked
+    export(running, ["extxyz"], "relaxed", tmp_path / "out")
+    read = ase.io.read(tmp_path / "out" / "relaxed.extxyz", index=":")
+    assert {atoms.info["cycle"] for atoms in read} == {1}
+
+
 def test_exports_of_two_runs_never_mix(finished_run, tmp_path, monkeypatch):
     other = shutil.copytree(finished_run, tmp_path / "other")
     monkeypatch.chdir(tmp_path)

@@ -104,14 +104,16 @@ def _winners(run: Run) -> list[Exported]:
 
 def _relaxed(run: Run, within: float = np.inf) -> list[Exported]:
     """The distinct minima of the last ranking within so many meV/atom of the lowest, lowest first."""
-    table, relaxed = run.ranking(), run.relaxed()
-    if relaxed is None or table.empty:
+    last = max(run.published("rank"), default=None)  # the next cycle may have relaxed already
+    relaxed = None if last is None else run.relaxed(last)
+    if relaxed is None or last is None:
         return []
+    table = run.ranking(last)
     searched = run.pool.loc[run.pool["searched"], "id"]
     table = table[table["trusted"] & table["id"].isin(searched)]
     table = table[table["energy_per_atom"] <= table["energy_per_atom"].min() + within / 1000]
     chosen = representatives(table, relaxed.structures, len(table), run.campaign.stop.tolerance)
-    crystals = run.structures(chosen["id"].to_numpy(), -1)
+    crystals = run.structures(chosen["id"].to_numpy(), last)
     method = method_of(run.path, run.campaign)
     found = []
     for rank, (atoms, row) in enumerate(zip(crystals, chosen.to_dict("records"), strict=True), start=1):
