@@ -32,6 +32,7 @@ from csp_al.reference.references import build_reference
 from csp_al.reference.vasp import VaspReference
 from csp_al.reference.vasp_output import results_of
 from csp_al.reference.vasp_program import VERSION
+from csp_al.store.method import method_of
 
 POTCAR = """\
   PAW_{lexch} {setup} 04Jan2001
@@ -336,3 +337,12 @@ def test_outputs_of_real_vasp_are_read_as_ase_reads_them(tmp_path):
     (tmp_path / "OUTCAR").write_text((REAL / "OUTCAR_example_1").read_text()[:100_000])
     with pytest.raises(ReferenceFailedError, match="output ends early: exit status 0"):
         results_of(tmp_path, 0, "", "")
+
+
+def test_method_in_files_for_a_paper_tells_datasets_and_no_place(tmp_path, machine):
+    section = build_reference(VaspReference(kind="vasp", pseudo_dir="potcars"), ["Al"], machine, tmp_path).pinned()
+    campaign = open_campaign(campaign_file(tmp_path)).campaign.model_copy(update={"reference": section})
+    settings = method_of(tmp_path, campaign).settings
+    assert settings["checksums"] == section.checksums
+    assert settings["encut"] == pytest.approx(1.3 * 240.3)
+    assert "pseudo_dir" not in settings

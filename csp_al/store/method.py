@@ -12,7 +12,7 @@ from csp_al.campaign.models import Campaign
 from csp_al.printing import printable
 from csp_al.store.run_directory import packages_of, programs_of
 
-IRRELEVANT = ("time_limit", "max_force", "max_stress", "max_fail_fraction", "remedies")
+IRRELEVANT = ("pseudo_dir", "time_limit", "max_force", "max_stress", "max_fail_fraction", "remedies")
 """Keys of a reference section on which no energy depends."""
 
 
