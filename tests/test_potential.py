@@ -335,6 +335,39 @@ def test_the_compiled_convolution_and_its_derivatives_equal_plain_operations(mem
         )
 
 
+def messages_inputs(*shape: int, rank: int, features: int) -> tuple[list[torch.Tensor], Pairs]:
+    """What atoms give, table, distances and angles, leaves; pairs as in `convolution_inputs`."""
+    (_, _, distance), pairs = convolution_inputs(*shape)
+    generator = torch.Generator().manual_seed(2)
+    sizes = ((7, 4 + rank, features), (11, 2, 2 + rank, features), (9, 8))
+    x, table, angles = (torch.rand(*shape, *size, generator=generator, dtype=torch.float64) for size in sizes)
+    return [tensor.detach().requires_grad_() for tensor in (x, table, distance, angles)], pairs
+
+
+def derivatives_of_messages(messages, tensors: list[torch.Tensor], pairs: Pairs) -> list[torch.Tensor]:
+    """As `first_and_second_derivatives`, of compiled or plain messages, of one member or of several."""
+
+    def one(x, table, *geometry):
+        given = x.split([1, 3, x.shape[1] - 4], dim=1) if messages is gather else x
+        received = messages(given, table, 0.2, Geometry(*geometry), pairs)
+        return torch.cat(received, dim=1) if messages is gather else received
+
+    y = (torch.vmap(one) if tensors[0].ndim == 4 else one)(*tensors)
+    slopes = torch.autograd.grad((y**2).sum(), [tensors[0], *tensors[2:]], create_graph=True)
+    loss = y.sin().sum() + sum((slope**3).sum() for slope in slopes)
+    return [y, *slopes, *torch.autograd.grad(loss, tensors[:2])]
+
+
+@pytest.mark.parametrize("members", [(), (3,)])
+@pytest.mark.parametrize(("rank", "features"), [(1, 6), (2, 20)])
+def test_compiled_messages_and_their_derivatives_equal_plain_operations(members, rank, features):
+    tensors, pairs = messages_inputs(*members, rank=rank, features=features)
+    results = [derivatives_of_messages(messages, tensors, pairs) for messages in (gather, plain_gather)]
+    for ours, expected in zip(*results, strict=True):
+        assert ours.abs().sum() > 0
+        torch.testing.assert_close(ours, expected, rtol=1e-7, atol=1e-9)
+
+
 def bytes_of_derivatives() -> str:
     tensors, pairs = convolution_inputs(3, features=64)
 
@@ -342,10 +375,11 @@ def bytes_of_derivatives() -> str:
         return convolve(x, table, 0.2, distance, pairs)
 
     results = first_and_second_derivatives(torch.vmap(one), tensors)
+    results += derivatives_of_messages(gather, *messages_inputs(3, rank=2, features=64))
     return "".join(result.detach().numpy().tobytes().hex() for result in results)
 
 
-def test_the_compiled_convolution_gives_the_same_bits_on_two_threads():
+def test_compiled_convolutions_and_messages_give_the_same_bits_on_two_threads():
     ran = subprocess.run(
         [sys.executable, "-c", "import test_potential; print(test_potential.bytes_of_derivatives())"],
         cwd=Path(__file__).parent,
@@ -384,37 +418,6 @@ def test_predictions_are_those_of_the_pass_that_training_sees():
     prediction = ensemble.predict(structures)
     np.testing.assert_allclose(prediction.energy, energy.mean(axis=0), rtol=1e-12)
     np.testing.assert_allclose(prediction.forces, forces.mean(axis=0), atol=1e-12)
-
-
-def messages_inputs(*shape: int, rank: int, features: int, dtype: torch.dtype) -> tuple[list[torch.Tensor], Pairs]:
-    """What atoms give, table, distances and angles, leaves; pairs as in `convolution_inputs`."""
-    (_, _, distance), pairs = convolution_inputs(*shape, dtype=dtype)
-    generator = torch.Generator().manual_seed(2)
-    sizes = ((7, 4 + rank, features), (11, 2, 2 + rank, features), (9, 8))
-    x, table, angles = (torch.rand(*shape, *size, generator=generator, dtype=dtype) for size in sizes)
-    return [tensor.detach().requires_grad_() for tensor in (x, table, distance, angles)], pairs
-
-
-@pytest.mark.parametrize("members", [(), (3,)])
-@pytest.mark.parametrize(("rank", "features", "dtype"), [(1, 6, torch.float64), (2, 20, torch.float64)])
-def test_compiled_messages_and_their_derivatives_equal_plain_operations(members, rank, features, dtype):
-    tensors, pairs = messages_inputs(*members, rank=rank, features=features, dtype=dtype)
-
-    def compiled(x, table, distance, angles):
-        return torch.cat(gather(x.split([1, 3, rank], dim=1), table, 0.2, Geometry(distance, angles), pairs), dim=1)
-
-    def plain(x, table, distance, angles):
-        return plain_gather(x, table, 0.2, Geometry(distance, angles), pairs)
-
-    results = []
-    for messages in (compiled, plain):
-        y = (torch.vmap(messages) if members else messages)(*tensors)
-        slopes = torch.autograd.grad((y**2).sum(), [tensors[0], *tensors[2:]], create_graph=True)
-        loss = y.sin().sum() + sum((slope**3).sum() for slope in slopes)
-        results.append([y, *slopes, *torch.autograd.grad(loss, tensors[:2])])
-    for ours, expected in zip(*results, strict=True):
-        assert ours.abs().sum() > 0
-        torch.testing.assert_close(ours, expected, rtol=1e-7, atol=1e-9)
 
 
 @EVERY_KIND
@@ -591,8 +594,9 @@ def test_other_errors_of_a_pass_are_not_taken_for_a_lack_of_memory(monkeypatch):
         untrained().predict(structures)
 
 
-def test_isolated_atoms_and_empty_batches_are_predicted():
-    ensemble = untrained()
+@pytest.mark.parametrize("kind", ["schnet", "leignn"])
+def test_isolated_atoms_and_empty_batches_are_predicted(kind):
+    ensemble = untrained(kind=kind)
     lonely = predicted(ensemble, Atoms("Al", cell=[9, 9, 9], pbc=True))
     assert np.isfinite(lonely.energy).all()
     assert not lonely.forces.any()
