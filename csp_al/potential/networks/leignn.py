@@ -134,11 +134,11 @@ class Interaction(nn.Module):
         # with a bias, energies would jump at the cutoff
         self.filters = _linear(section.radial, kinds * features, bias=False)
         self.measured = _linear(features, features, bias=False)
+        if not last:
+            self.turned = _linear(features, features, bias=False)
         if section.rank == 2:
             self.measured_tensors = _linear(features, features, bias=False)
         self.update = _map((1 + section.rank) * features, features, (2 if last else 3) * features)
-        if not last:
-            self.turned = _linear(features, features, bias=False)
         if section.global_node and not last:
             self.from_scalars = nn.Sequential(_map(2 * features, features, features), nn.SiLU())
             self.from_vectors = _linear(features, features, bias=False)
@@ -167,13 +167,13 @@ class Interaction(nn.Module):
             scalars, vectors = (each[crystals.system] for each in shared)
             x = x + self.to_scalars(torch.cat([x, scalars], dim=1))
             v = v + self.to_vectors(v + vectors)
-        scalar, carried, *directed = self.given(x).unflatten(1, (-1, x.shape[1])).unbind(1)
-        given = scalar[:, None], carried[:, None] * v, torch.stack(directed, dim=1)
+        scalar, carried, directed = self.given(x).unflatten(1, (-1, x.shape[1])).split([1, 1, self.rank], dim=1)
+        given = scalar, carried * v, directed
         scalar, vector, *tensor = gather(given, table, spacing, geometry, pairs)
-        x, v = (x + scalar[:, 0]) / sqrt(2), v + vector
+        x, v = (x + scalar.squeeze(1)) / sqrt(2), v + vector
         lengths = [_norm(self.measured(v))]
         lengths += [_norm(self.measured_tensors(each)) for each in tensor]
-        added, kept, *gate = self.update(torch.cat([x, *lengths], dim=1)).unflatten(1, (-1, x.shape[1])).unbind(1)
+        added, kept, *gate = self.update(torch.cat([x, *lengths], dim=1)).split(x.shape[1], dim=1)
         x = x + added / sqrt(2) + torch.tanh(kept) * x
         if self.last:
             return x, v, None
