@@ -22,7 +22,7 @@ SPECIES: Final = 119
 """Atomic numbers, with that of no element, 0."""
 
 VERSIONS: Final[dict[Kind, int]] = {
-    "settings": 3,  # resolved.json
+    "settings": 4,  # resolved.json
     "provenance": 2,  # provenance.json
     "manifest": 3,  # manifest.json of a stage
     "filled": 1,  # filled.json of a stage that is not yet published
@@ -80,8 +80,16 @@ def _with_volumes(pool: dict[str, Any] | None) -> dict[str, Any] | None:
     return pool | {"volume_per_atom": [round(loose * 4 / 3 * pi * radius**3, 3) for loose in (1.2, 4.5)]}
 
 
+def _name_no_challenge(settings: dict[str, Any]) -> dict[str, Any]:
+    """The search stopped as soon as its leaders were unchanged for so long."""
+    campaign = settings["campaign"]
+    stop = {"challenge": False, "max_error": None, "max_unseen": 1.0} | campaign["stop"]
+    return settings | {"campaign": campaign | {"stop": stop}}
+
+
 UPGRADES: Final[dict[tuple[Kind, int], Callable[[Any], Any]]] = {
     ("settings", 2): _name_old_defaults,
+    ("settings", 3): _name_no_challenge,
     ("manifest", 2): _name_no_needs,
     ("weights", 3): _no_zero_of_species,
     ("weights", 4): _name_all_steps,

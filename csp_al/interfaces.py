@@ -226,6 +226,8 @@ class Verdict:
     """Their energies, eV/atom."""
     unseen: float
     """Good-Turing estimate of the chance that one more candidate would reach a minimum not seen yet."""
+    settled: bool | None = None
+    """Whether the search stops sure of its leaders; None where it goes on, and in runs of versions that did not ask."""
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ from csp_al.store.stages import manifest
 from csp_al.structures import Labels
 
 DATA = Path(__file__).parent / "data"
-FORMATS = ("run-format-2", "run-format-3", "run-format-4", "run-format-5")
+FORMATS = ("run-format-2", "run-format-3", "run-format-4", "run-format-5", "run-format-6")
 SECTIONS = (Pool, SchnetPotential, Relax, Select, Stop, Finish, Budget, AseReference, Campaign)
 REFERENCES = (
     {"kind": "gpaw"},
@@ -132,6 +132,7 @@ def assert_stands(run: Path) -> None:
         ("run-format-3", [-0.004306209283313045, 0.0022923204671188024], ["I4/mmm", "Im-3m"]),
         ("run-format-4", [-0.004306209283313045, 0.0022923204671188024], ["I4/mmm", "Im-3m"]),
         ("run-format-5", [-0.004306209283313045, 0.0022923204671188024], ["I4/mmm", "Im-3m"]),
+        ("run-format-6", [-0.004306209283313045, 0.0022923204671188024], ["I4/mmm", "Im-3m"]),
     ],
 )
 def test_run_directory_of_every_format_is_read_as_it_was_written(name, energies, groups, tmp_path):

@@ -38,6 +38,7 @@ from csp_al.select import (
     verdict,
     walk_forward,
 )
+from csp_al.select.challenge import challengers
 from csp_al.select.identity import count_arrivals, pairs_of_same
 from csp_al.select.pick import same_geometry
 from csp_al.structures import Labels, Prediction, Relaxed, Structures
@@ -635,10 +636,13 @@ def counts_table(counts, reason=why.CONVERGED):
     return pd.DataFrame({"basin": basin, "reason": reason, "trusted": True})
 
 
-def judge(now, then, stable=0, cycle=3, labels=100, hours=0.0, rules=RULES, budget=BUDGET, per_cycle=50):
+def judge(
+    now, then, stable=0, cycle=3, labels=100, hours=0.0, rules=RULES, budget=BUDGET, per_cycle=50, error=None,
+    counts=(3, 1),
+):  # fmt: skip
     before = None if then is None else Judged(then, stable)
     spent = Spent(cycle + 1, labels, hours)
-    return verdict(now, before, counts_table([3, 1]), spent, Rules(rules, budget, per_cycle))
+    return verdict(now, before, counts_table(counts), spent, Rules(rules, budget, per_cycle), error)
 
 
 THREE = (diamond, lonsdaleite, simple_cubic)
@@ -650,13 +654,18 @@ def test_the_same_crystals_with_the_same_energies_stop_the_search_after_patience
     now = top([disguised(make(), rng) for make in THREE], [-4.618, -4.615, -4.005], ids=[9, 8, 7])
     once = judge(now, then, stable=0)
     assert (once.stop, once.stable_cycles) == (False, 1)
-    assert once.reason == "continues: unchanged for 1 cycle; stop.patience asks for 2 in a row"
+    assert once.reason == (
+        "continues: unchanged for 1 cycle; stop.patience asks for 2 in a row, the next after a challenge of other "
+        "kinds of candidates"
+    )
     twice = judge(now, then, stable=1)
     assert (twice.stop, twice.stable_cycles) == (True, 2)
     assert twice.reason == (
-        "the lowest 3 crystals stayed the same for 2 cycles; their energies, after subtracting the shift common to "
-        "all, changed by no more than 10 meV/atom or the spread of the ensemble"
+        "settled: the lowest 3 crystals stayed the same for 2 cycles, after a challenge of other kinds of candidates; "
+        "their energies, after subtracting the shift common to all, changed by no more than 10 meV/atom or the spread "
+        "of the ensemble"
     )
+    assert (once.settled, twice.settled) == (None, True)
     assert twice.top == [9, 8, 7]
     assert twice.energies == [-4.618, -4.615, -4.005]
     assert twice.unseen == 0.25
@@ -772,8 +781,57 @@ def test_there_is_nothing_to_compare_with_in_the_first_cycle_or_without_crystals
 )
 def test_a_campaign_ends_when_it_has_used_what_it_may(spent, reason):
     result = judge(top([diamond()], [-4.62]), None, **spent)
-    assert result.stop
-    assert result.reason == reason
+    assert (result.stop, result.settled) == (True, False)
+    assert result.reason == f"not settled: {reason}"
+
+
+def unchanged(stable=1, **keywords):
+    leaders = top([make() for make in THREE], [-4.62, -4.61, -4.0])
+    return judge(leaders, leaders, stable, **keywords)
+
+
+def test_the_search_goes_on_while_the_newest_labels_were_off_by_too_much():
+    far = unchanged(error=0.047)
+    assert (far.stop, far.stable_cycles, far.settled) == (False, 2, None)
+    assert far.reason == (
+        "continues: unchanged, but the newest labels were off by 47 meV/atom; stop.max_error allows 30 meV/atom"
+    )
+    near = unchanged(error=0.004)
+    assert (near.stop, near.settled) == (True, True)
+    assert near.reason.endswith("; the newest labels were off by 4 meV/atom")
+    assert unchanged(error=0.047, rules=RULES.model_copy(update={"max_error": None})).stop
+
+
+def test_one_cycle_is_no_patience_for_a_challenge():
+    impatient = RULES.model_copy(update={"patience": 1})
+    assert unchanged(0, rules=impatient).reason == (
+        "continues: unchanged for 1 cycle; a challenge of other kinds of candidates comes first"
+    )
+    assert unchanged(1, rules=impatient).stop
+    assert unchanged(0, rules=impatient.model_copy(update={"challenge": False})).stop
+
+
+def test_what_stops_with_many_minima_reached_once_is_not_called_settled():
+    said = unchanged(counts=(2, 1, 1, 1))
+    assert (said.stop, said.settled, said.unseen) == (True, False, 0.6)
+    assert said.reason.startswith("not settled (chance of unseen minima 60%; enlarge the pool): the lowest 3 crystals")
+
+
+# challenge
+
+
+def test_challengers_are_the_lower_half_of_the_kinds_with_the_fewest_labels():
+    known, new = [diamond(), diamond(), lonsdaleite()], [bc8(), CRYSTALS["fcc"](), simple_cubic(), bc8()]
+    candidates = batch([*known, *new], [-4.6, -4.6, -4.5, -4.3, -3.0, -4.0, -4.4])
+    labelled = Structures.from_atoms(known)
+    assert challengers(candidates, labelled, 1).tolist() == [3]  # the second of a kind comes after the first of others
+    assert challengers(candidates, labelled, 2).tolist() == [2, 3]
+    assert challengers(candidates, labelled, 9).tolist() == [0, 1, 2, 6, 3, 5, 4]
+
+
+def test_what_is_not_to_be_trusted_challenges_nobody():
+    ghosts = batch([diamond(), simple_cubic()], [-40.0, -4.0], reason=why.TOO_CLOSE)
+    assert challengers(ghosts, Structures.from_atoms([]), 2).tolist() == []
 
 
 @pytest.mark.parametrize("spent", [{"cycle": 13}, {"labels": 950}, {"hours": 1.9, "budget": Budget(hours=2)}])

@@ -151,6 +151,20 @@ class Stop(Section):
         0.01, description="eV/atom. Smaller changes, after subtracting the shift common to all leaders, are ignored"
     )
     patience: Count = Field(2, description="number of consecutive cycles without a change after which the search stops")
+    challenge: Annotated[bool, Field(strict=True)] = Field(
+        True,
+        description="once the leaders were unchanged, label candidates of kinds that have few labels, whatever their "
+        "scores; the search stops only if the leaders stay the same after that",
+    )
+    max_error: Positive | None = Field(
+        0.03,
+        description="eV/atom. The search goes on while the newest labels were off by more, in the median, after "
+        "subtracting the shift common to all; null: however much",
+    )
+    max_unseen: Fraction = Field(
+        0.5,
+        description="a larger chance that one more candidate finds a new minimum, and what stops is not called settled",
+    )
     max_cycles: Count = Field(80, description="maximum number of cycles")
 
 

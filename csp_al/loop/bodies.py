@@ -23,6 +23,7 @@ from csp_al.loop.drive import Drive, Work
 from csp_al.loop.opening import label_and_open
 from csp_al.loop.progress import Progress
 from csp_al.loop.random_streams import (
+    CHALLENGE,
     CLUSTER,
     EXPLORE,
     PERTURB,
@@ -36,18 +37,22 @@ from csp_al.loop.random_streams import (
 from csp_al.loop.tasks import labels_of, refuse_many_failures
 from csp_al.relax.limits import Limits
 from csp_al.relax.relaxation import relax, relax_pool
+from csp_al.select.challenge import challengers
 from csp_al.select.cluster import k_means
 from csp_al.select.descriptor import with_descriptor
 from csp_al.select.pick import pick
 from csp_al.select.ranking import rank, representatives, rows_of
 from csp_al.select.score import score
-from csp_al.select.stopping import Rules, Spent, top_of, verdict
+from csp_al.select.stopping import Rules, Spent, is_challenged, top_of, verdict
 from csp_al.select.walk_forward import walk_forward
 from csp_al.store import layout
 from csp_al.structures import Picks, Relaxed, Structures, concatenate
 
 EXPLORED = 5
 """Of so many labels asked for in a cycle one goes to an explorer, see `_explorers`; of fewer none."""
+
+DRAWN = 10
+"""Candidates that are drawn for each label of a challenge, see `_challengers`."""
 
 RELAXED_VOLUME = 2.0
 """A relaxation may leave the range of volumes that candidates are generated with by this factor."""
@@ -104,7 +109,9 @@ def relax_candidates(work: Work, folder: Path, cycle: int, progress: Progress, e
     """Every candidate at rest on the ensemble's mean energy, see `relax_pool`; features tell crystals apart."""
     section, limits = work.campaign.relax, relaxation_limits(work.campaign)
     starts = first_cells(work.campaign, progress.pool, cycle)
-    relaxed = relax_pool(starts, progress.relaxed, ensemble, section, limits, work.report)
+    # what challenged may have proved lower than its candidate's end
+    newest = progress.origins[-1] if is_challenged(work.campaign.stop, progress.verdict) else None
+    relaxed = relax_pool(starts, progress.relaxed, ensemble, section, limits, work.report, newest)
     if not ensemble.gives.features and cycle == 0:
         work.tell(Noted(DESCRIBED))
     layout.RELAXED.write(folder, _described(relaxed, ensemble))
@@ -138,14 +145,38 @@ def judge_cycle(
     top = top_of(relaxed, leaders["id"])
     spent = Spent(cycle + 1, progress.asked, sum(drive.passed.values()) / 3600)
     drawn = sought[sought["id"] < progress.generated]  # offspring are no independent draws
-    said = verdict(top, progress.judged, drawn, spent, Rules(rules, campaign.budget, campaign.select.per_cycle))
+    error = _error_of_newest(layout.stage_folder(drive.run, "label", cycle))
+    said = verdict(top, progress.judged, drawn, spent, Rules(rules, campaign.budget, campaign.select.per_cycle), error)
     layout.VERDICT.write(folder, said)
+
+
+def _error_of_newest(folder: Path) -> float | None:
+    """By how much the labels of a cycle were off in the median, eV/atom; None where nothing was predicted of them."""
+    figures = layout.WALK_FORWARD.read(folder) if layout.WALK_FORWARD.is_in(folder) else {}
+    apart = figures.get("energy_apart_mev_per_atom")
+    return None if apart is None else apart / 1000
 
 
 def select_picks(
     work: Work, folder: Path, cycle: int, progress: Progress, ensemble: Ensemble, relaxed: Relaxed
 ) -> None:
-    """The best-scored candidates of different clusters, a few `_explorers`, all perturbed, with their predictions."""
+    """What is labelled next, perturbed, with its prediction.
+
+    The best-scored candidates of different clusters and a few `_explorers`; where the leading crystals were unchanged,
+    `_challengers` instead.
+    """
+    origin = progress.pool.take([])
+    if is_challenged(work.campaign.stop, progress.verdict):
+        origin = _challengers(work, cycle, progress, ensemble)
+    if not len(origin):
+        origin = _promising(work, cycle, progress, ensemble, relaxed)
+    perturbed = to_label(work.campaign, origin, cycle, PERTURB)
+    layout.PICKS.write(folder, Picks(perturbed, origin))
+    # as read back: neighbour lists remembered from the relaxation would change the last bits
+    layout.PREDICTED.write(folder, ensemble.fresh().predict(perturbed))
+
+
+def _promising(work: Work, cycle: int, progress: Progress, ensemble: Ensemble, relaxed: Relaxed) -> Structures:
     per_cycle = work.campaign.select.per_cycle
     exploring = per_cycle // EXPLORED
     chosen = pick(progress.table, relaxed.structures, progress.labelled, per_cycle - exploring)
@@ -154,10 +185,19 @@ def select_picks(
         drawn = progress.pool.ids < progress.generated
         others = progress.pool.take(drawn & ~np.isin(progress.pool.ids, chosen))
         origin = concatenate([origin, _explorers(work, cycle, others, exploring, ensemble)])
-    perturbed = to_label(work.campaign, origin, cycle, PERTURB)
-    layout.PICKS.write(folder, Picks(perturbed, origin))
-    # as read back: neighbour lists remembered from the relaxation would change the last bits
-    layout.PREDICTED.write(folder, ensemble.fresh().predict(perturbed))
+    return origin
+
+
+def _challengers(work: Work, cycle: int, progress: Progress, ensemble: Ensemble) -> Structures:
+    """Of candidates drawn at random, each where the ensemble takes it from its cell as generated, see `challengers`."""
+    per_cycle = work.campaign.select.per_cycle
+    rng = stream(work.campaign, cycle, CHALLENGE)
+    ids = progress.pool.ids
+    searched = progress.pool.take(np.isin(ids, progress.searched) & (ids < progress.generated))
+    drawn = searched.take(rng.permutation(len(searched))[: DRAWN * per_cycle])
+    # as read back, see `select_picks`
+    rested = relax(drawn, ensemble.fresh(), work.campaign.relax, relaxation_limits(work.campaign))
+    return rested.structures.take(challengers(rested, progress.labelled, per_cycle))
 
 
 def _explorers(work: Work, cycle: int, others: Structures, count: int, ensemble: Ensemble) -> Structures:

@@ -77,6 +77,7 @@ def _relax_winners(drive: Drive, folder: Path, progress: Progress) -> None:
     relaxations = sum(result.evaluations for result in results.values())
     summary = {
         "stop": progress.verdict.reason if progress.verdict else None,
+        "settled": progress.verdict.settled if progress.verdict else None,
         "evaluations": {
             "check": checks,
             "labels": labels,

@@ -11,7 +11,7 @@ from csp_al.campaign import Campaign, resolve
 from csp_al.select.perturb import decay_amplitude, perturb
 from csp_al.structures import Structures
 
-DRAW, TRAIN, CLUSTER, PERTURB, FIRST_PERTURB, RESTART, EXPLORE, GROW = range(1, 9)
+DRAW, TRAIN, CLUSTER, PERTURB, FIRST_PERTURB, RESTART, EXPLORE, GROW, CHALLENGE = range(1, 10)
 """Random streams of a cycle; 0 is the pool's."""
 
 RELAXED_CLOSEST = 0.8

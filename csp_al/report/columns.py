@@ -21,7 +21,8 @@ LABELS: Final[Columns] = {
 }  # fmt: skip
 OUTCOMES: Final[Columns] = {"cycle": "int64", "id": "int64", "status": "str", "evaluations": "int64"}
 PREDICTION_ERRORS: Final = (
-    "energy_mae_mev_per_atom", "energy_rmse_mev_per_atom", "energy_within_1_sigma", "energy_within_2_sigma",
+    "energy_mae_mev_per_atom", "energy_rmse_mev_per_atom", "energy_apart_mev_per_atom",
+    "energy_within_1_sigma", "energy_within_2_sigma",
     "forces_mae_ev_per_angstrom", "forces_rmse_ev_per_angstrom", "stress_mae_gpa", "stress_rmse_gpa",
 )  # fmt: skip
 """Errors of `csp_al.select.walk_forward` that the table of cycles shows."""
@@ -30,7 +31,7 @@ CYCLES: Final[Columns] = {
     "reference_evaluations": "int64",
     "best_predicted_energy_per_atom": "float64", "best_labelled_energy_per_atom": "float64",
     **dict.fromkeys(PREDICTION_ERRORS, "float64"),
-    "stable_cycles": "Int64", "stop": "boolean", "reason": "str", "unseen": "float64",
+    "stable_cycles": "Int64", "stop": "boolean", "settled": "boolean", "reason": "str", "unseen": "float64",
     **{f"seconds_{stage}": "float64" for stage in STAGES},
 }  # fmt: skip
 EFFORT: Final[Columns] = {

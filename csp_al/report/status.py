@@ -66,9 +66,10 @@ class Leaders:
 
 @dataclass(frozen=True)
 class Stop:
-    """Why the search is over, in words; None while it is not."""
+    """Why the search is over, in words, and whether it is sure of its leaders; None while it is not over."""
 
     reason: str | None
+    settled: bool | None
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ def status(run: Path) -> RunStatus:
         top_k=_leaders(verdict, campaign),
         relaxations=stopped_at_once(opened.ranking()) or None,
         walk_forward=opened.walk_forward(),
-        stop=Stop(_why_over(verdict, state, events)),
+        stop=Stop(_why_over(verdict, state, events), verdict.settled if verdict else None),
         elapsed_s=opened.seconds + under_way,
         eta_s=_eta(opened, verdict, state, place, under_way, len(results), pending),
         check=opened.check_findings,
@@ -286,7 +287,10 @@ def _prediction_errors(figures: dict[str, Any]) -> str:
     if not figures["compared"]:
         return "nothing to compare: none of the latest labels has both a result and a prediction"
     within = figures["energy_within_1_sigma"]
-    covered = f" ({100 * within:.0f}% within 1 sigma)" if within is not None else ""
+    apart = figures.get("energy_apart_mev_per_atom")
+    words = [f"median {apart:.0f} but for a common shift"] if apart is not None else []
+    words += [f"{100 * within:.0f}% within 1 sigma"] if within is not None else []
+    covered = f" ({'; '.join(words)})" if words else ""
     energy, forces, stress = (
         "-" if (error := figures[name]) is None else f"{error:{digits}}"
         for name, digits in (

@@ -187,9 +187,14 @@ class Run:
 
     @property
     def doubts(self) -> list[str]:
-        """What speaks against the results: findings of the check, relaxations that did not take place; a line each."""
-        stopped = stopped_at_once(self.ranking())
-        return [*(f"Mind the reference. {finding}" for finding in self.check_findings), *([stopped] if stopped else [])]
+        """What speaks against the results, a line each.
+
+        Findings of the check, relaxations that did not take place, a search that ended before it was settled.
+        """
+        stopped, verdict = stopped_at_once(self.ranking()), self.verdict()
+        unsure = verdict.reason if verdict and verdict.settled is False else ""
+        lines = [*(f"Mind the reference. {finding}" for finding in self.check_findings), stopped, unsure]
+        return [line for line in lines if line]
 
     @property
     def learning_curves(self) -> pd.DataFrame:
@@ -298,7 +303,7 @@ class Run:
         if self._is_there("verdict", cycle):
             said = self.verdict(cycle)
             assert said is not None  # it is published
-            row |= {name: getattr(said, name) for name in ("stop", "reason", "stable_cycles", "unseen")}
+            row |= {name: getattr(said, name) for name in ("stop", "settled", "reason", "stable_cycles", "unseen")}
             row["best_predicted_energy_per_atom"] = min(said.energies, default=None)
         return row
 

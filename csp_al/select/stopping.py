@@ -66,24 +66,39 @@ class Rules:
     per_cycle: int
 
 
-def verdict(top: Top, before: Judged | None, table: pd.DataFrame, spent: Spent, rules: Rules) -> Verdict:
+def verdict(
+    top: Top, before: Judged | None, table: pd.DataFrame, spent: Spent, rules: Rules, error: float | None = None
+) -> Verdict:
     """Whether the campaign goes on after this cycle, and why, in words.
 
-    It stops when the top k were unchanged (`changes`) for ``stop.patience`` cycles in a row, after
-    ``stop.max_cycles`` cycles, when the next ``per_cycle`` labels do not fit into the budget, or when its hours are
-    over. ``before`` is the previous cycle, None in the first; ``table`` is that of `csp_al.select.ranking.rank`.
+    It stops when the top k were unchanged (`changes`) for ``stop.patience`` cycles in a row, the last of which learned
+    from a challenge (`is_challenged`) whose labels had been predicted well enough; after ``stop.max_cycles`` cycles,
+    when the next ``per_cycle`` labels do not fit into the budget, or when its hours are over. Only what stops for the
+    first reason can be settled. ``before`` is the previous cycle, None in the first; ``table`` is that of
+    `csp_al.select.ranking.rank`; ``error`` (eV/atom) is that of the newest labels, None where it is not known.
     """
     changed = changes(top, None if before is None else before.top, rules.stop)
     stable = 0 if changed or before is None else before.stable_cycles + 1
-    reason = _reason_to_stop(stable, len(top.energies), spent, rules)
+    unseen = unseen_share(table)
+    asked = changed or _not_yet(stable, error, rules.stop)
+    why = "" if asked else _why_nothing_changes(stable, len(top.energies), error, unseen, rules.stop)
+    spent_in_words = _what_is_spent(spent, rules)
+    settled = not asked and unseen <= rules.stop.max_unseen
+    stop = bool(why or spent_in_words)
     return Verdict(
-        stop=bool(reason),
-        reason=reason or _reason_to_continue(changed, stable, rules.stop),
+        stop=stop,
+        reason=why or (f"not settled: {spent_in_words}" if stop else f"continues: {'; '.join(asked)}"),
         stable_cycles=stable,
         top=top.structures.ids.tolist(),
         energies=top.energies.tolist(),
-        unseen=unseen_share(table),
+        unseen=unseen,
+        settled=settled if stop else None,
     )
+
+
+def is_challenged(rules: Stop, said: Verdict | None) -> bool:
+    """Whether a cycle of this verdict chooses `csp_al.select.challenge.challengers`: its leaders were unchanged."""
+    return rules.challenge and said is not None and said.stable_cycles > 0
 
 
 def changes(top: Top, before: Top | None, rules: Stop) -> list[str]:
@@ -161,14 +176,35 @@ def _count_changes(crystals: Top, places: Ints, other: Top, rules: Stop) -> int:
     return int((other.energies[-1] - crystals.energies > np.where(last, spread, rules.tolerance)).sum())
 
 
-def _reason_to_stop(stable: int, crystals: int, spent: Spent, rules: Rules) -> str:
+def _not_yet(stable: int, error: float | None, rules: Stop) -> list[str]:
+    """What is still asked for where the leaders did not change, in words."""
+    if stable < rules.patience:
+        more = ", the next after a challenge of other kinds of candidates" if rules.challenge else ""
+        return [f"unchanged for {_plural(stable, 'cycle')}; stop.patience asks for {rules.patience} in a row{more}"]
+    if rules.challenge and stable == 1:
+        return ["unchanged for 1 cycle; a challenge of other kinds of candidates comes first"]
+    if rules.max_error is not None and error is not None and error > rules.max_error:
+        off, most = objective.show_difference(error, ".0f"), objective.show_difference(rules.max_error)
+        return [f"unchanged, but the newest labels were off by {off}; stop.max_error allows {most}"]
+    return []
+
+
+def _why_nothing_changes(stable: int, crystals: int, error: float | None, unseen: float, rules: Stop) -> str:
+    sure = "settled"
+    if unseen > rules.max_unseen:
+        sure = f"not settled (chance of unseen minima {100 * unseen:.0f}%; enlarge the pool)"
+    asked = ", after a challenge of other kinds of candidates" if rules.challenge else ""
+    off = "" if error is None else f"; the newest labels were off by {objective.show_difference(error, '.0f')}"
+    return (
+        f"{sure}: the lowest {_plural(crystals, 'crystal')} stayed the same for {_plural(stable, 'cycle')}{asked}; "
+        f"their {objective.NAMES}, after subtracting the shift common to all, changed by no more than "
+        f"{objective.show_difference(rules.tolerance)} or the spread of the ensemble{off}"
+    )
+
+
+def _what_is_spent(spent: Spent, rules: Rules) -> str:
+    """Why there is nothing left to spend; empty where there is."""
     stop, budget = rules.stop, rules.budget
-    if stable >= stop.patience:
-        return (
-            f"the lowest {_plural(crystals, 'crystal')} stayed the same for {_plural(stable, 'cycle')}; their "
-            f"{objective.NAMES}, after subtracting the shift common to all, changed by no more than "
-            f"{objective.show_difference(stop.tolerance)} or the spread of the ensemble"
-        )
     if spent.cycles >= stop.max_cycles:
         return f"{_plural(spent.cycles, 'cycle')} done, the most that stop.max_cycles allows"
     if spent.labels + rules.per_cycle > budget.labels:
@@ -176,12 +212,6 @@ def _reason_to_stop(stable: int, crystals: int, spent: Spent, rules: Rules) -> s
     if budget.hours is not None and spent.hours >= budget.hours:
         return f"{spent.hours:.2g} h used; budget.hours allows {budget.hours:g} h"
     return ""
-
-
-def _reason_to_continue(changed: list[str], stable: int, rules: Stop) -> str:
-    if changed:
-        return "continues: " + "; ".join(changed)
-    return f"continues: unchanged for {_plural(stable, 'cycle')}; stop.patience asks for {rules.patience} in a row"
 
 
 def _plural(count: int, noun: str) -> str:

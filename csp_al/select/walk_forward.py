@@ -20,8 +20,9 @@ UPPER = np.triu_indices(3)
 def walk_forward(predicted: Prediction, labels: Labels) -> Figures:
     """Errors of a prediction for the very structures of the labels, row by row.
 
-    Keys: "labels" (how many are done), "compared" (for how many of these the predicted energy is finite), and for
-    each quantity "<quantity>_mae_<unit>", "<quantity>_rmse_<unit>", "<quantity>_within_1_sigma" and
+    Keys: "labels" (how many are done), "compared" (for how many of these the predicted energy is finite),
+    "energy_apart_mev_per_atom" (the median error once the median shift is subtracted: what may rank two crystals
+    wrongly), and for each quantity "<quantity>_mae_<unit>", "<quantity>_rmse_<unit>", "<quantity>_within_1_sigma" and
     "<quantity>_within_2_sigma": energy_..._mev_per_atom, forces_..._ev_per_angstrom (by components) and
     stress_..._gpa (by its six components). The shares compare the energy of a structure, the norm of the error of an
     atom's force and that of the error of a stress with their sigmas; a Gaussian ensemble that knows its own errors
@@ -38,6 +39,7 @@ def walk_forward(predicted: Prediction, labels: Labels) -> Figures:
         "labels": len(done),
         "compared": int(np.isfinite(energy).sum()),
         **_errors("energy", "mev_per_atom", 1000 * energy / truth.structures.counts),
+        "energy_apart_mev_per_atom": _apart(1000 * energy / truth.structures.counts),
         **_shares("energy", np.abs(energy), guess.energy_sigma),
         **_errors("forces", "ev_per_angstrom", forces),
         **_shares("forces", np.linalg.norm(forces, axis=1), guess.forces_sigma),
@@ -58,6 +60,11 @@ def _shares(quantity: str, errors: Floats, sigmas: Floats) -> Figures:
     finite = np.isfinite(errors) & np.isfinite(sigmas)
     errors, sigmas = errors[finite], sigmas[finite]
     return {f"{quantity}_within_{times}_sigma": _mean(errors <= times * sigmas) for times in (1, 2)}
+
+
+def _apart(errors: Floats) -> float | None:
+    finite = errors[np.isfinite(errors)]
+    return float(np.median(np.abs(finite - np.median(finite)))) if finite.size else None
 
 
 def _mean(values: Floats | NDArray[np.bool_]) -> float | None:

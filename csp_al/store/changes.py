@@ -37,7 +37,9 @@ from csp_al.structures import Status
 SUPERSEDED: Final = "superseded"
 """Folder of the run directory for what another campaign file decided otherwise."""
 
-STOPPING: Final = ("stop.max_cycles", "stop.patience", "budget.labels", "budget.hours")
+STOPPING: Final = (
+    "stop.max_cycles", "stop.patience", "stop.max_error", "stop.max_unseen", "budget.labels", "budget.hours",
+)  # fmt: skip
 """Keys that say when to stop: the last verdict may change with them."""
 
 FINISHING: Final = ("finish.crystals", "finish.fmax", "finish.max_steps")

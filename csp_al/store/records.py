@@ -81,9 +81,13 @@ class LabelCounts(TypedDict):
 
 
 class Summary(TypedDict):
-    """Why the search stopped, what it took, what failed, and which candidates came to be the same crystal."""
+    """Why the search stopped, whether sure, what it took and failed, and which candidates came to be the same crystal.
+
+    Whether it was sure (`csp_al.interfaces.Verdict`) is not in older runs.
+    """
 
     stop: str | None
+    settled: NotRequired[bool | None]
     evaluations: Evaluations
     labels: LabelCounts
     failed: Rows[Failed]
@@ -108,12 +112,13 @@ class Check(TypedDict):
 
 
 class WalkForward(TypedDict):
-    """Figures of `csp_al.select.walk_forward`; None where there is nothing to compare."""
+    """Figures of `csp_al.select.walk_forward`; None where there is nothing to compare. Older runs lack one."""
 
     labels: Whole
     compared: Whole
     energy_mae_mev_per_atom: float | None
     energy_rmse_mev_per_atom: float | None
+    energy_apart_mev_per_atom: NotRequired[float | None]
     energy_within_1_sigma: float | None
     energy_within_2_sigma: float | None
     forces_mae_ev_per_angstrom: float | None
