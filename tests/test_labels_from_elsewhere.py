@@ -161,7 +161,7 @@ def test_budget_counts_the_labels_that_the_campaign_asks_for(warm):
     own = opened.labels[opened.labels["id"] >= 0]
     assert len(own) == 6  # of 7, in threes
     assert set(own["cycle"]) == {1, 2}
-    assert opened.summary["stop"] == "6 labels requested; 3 more would exceed budget.labels, 7"
+    assert opened.summary["stop"] == "not settled: 6 labels requested; 3 more would exceed budget.labels, 7"
     given = len(opened.labels) - 6
     assert opened.summary["labels"] == {"asked_for": 6, "from_elsewhere": given}
     evaluations = opened.summary["evaluations"]
@@ -370,11 +370,18 @@ def test_forces_and_stress_are_compared_too(here, change, said):
 
 
 def test_a_label_that_cannot_be_computed_again_is_not_trusted(here):
-    frames = crystals(12, "Si2", LennardJones)  # EMT has no silicon
-    code, said = run(campaign_file(here, written(here / "old.extxyz", frames), formula="Si2"))
+    (here / "broken.py").write_text(
+        "from ase.calculators.emt import EMT\n"
+        "class Broken(EMT):\n"
+        "    def calculate(self, *args, **kwargs):\n"
+        "        raise RuntimeError('not converged')\n"
+    )
+    path = campaign_file(here, written(here / "old.extxyz", crystals(12)))
+    path.write_text(path.read_text().replace("ase.calculators.emt.EMT", "broken.Broken"))
+    code, said = run(path)
     assert code == 1
     assert "old.extxyz, frame " in said
-    assert "it cannot be computed again (NotImplementedError: No EMT-potential for Si)" in said
+    assert "it cannot be computed again (RuntimeError: not converged)" in said
 
 
 def test_a_run_of_other_settings_is_refused_with_the_difference(here, finished_run):

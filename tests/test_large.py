@@ -45,7 +45,7 @@ def lengthened(finished: Path, run: Path, cycles: int) -> Path:
     shutil.copytree(finished, run, ignore=shutil.ignore_patterns("winners", "cycle-02"))
     after = cycle_folder(run, 1) / STAGES[-1]
     for cycle in range(2, cycles):
-        for name in STAGES:
+        for name in (name for name in STAGES if name != "grow"):
             place = cycle_folder(run, cycle) / name
             kept = shutil.ignore_patterns(MANIFEST)
             shutil.copytree(cycle_folder(finished, 1) / name, partial(place), ignore=kept)

@@ -379,11 +379,11 @@ def bytes_of_derivatives() -> str:
     return "".join(result.detach().numpy().tobytes().hex() for result in results)
 
 
-def test_compiled_convolutions_and_messages_give_the_same_bits_on_two_threads():
+def test_compiled_convolutions_and_messages_give_the_same_bits_on_two_threads_and_when_just_compiled(tmp_path):
     ran = subprocess.run(
         [sys.executable, "-c", "import test_potential; print(test_potential.bytes_of_derivatives())"],
         cwd=Path(__file__).parent,
-        env=os.environ | dict.fromkeys(THREADS, "2"),
+        env=os.environ | dict.fromkeys(THREADS, "2") | {"NUMBA_CACHE_DIR": str(tmp_path)},
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert ran.stdout.strip() == bytes_of_derivatives()

@@ -17,16 +17,36 @@ the second atom and the components of l = 2; ``first``, ``second`` and ``pointer
 
 from __future__ import annotations
 
-from typing import Final
+from functools import partial
+from typing import Any, Final
 
 import numpy as np
-from numba import prange
+from numba import njit, prange
 
-from csp_al.potential.networks.kernels import CHUNKS, compiled, inlined, weigh
+from csp_al.potential.networks.kernels import CHUNKS, REORDERED, compiled, inlined, weigh
 
 WIDTH: Final = 16
 V, W, T = WIDTH, 4 * WIDTH, 5 * WIDTH
 """Where the rows of the vector, the directed scalar and the tensor begin; the components received begin at W."""
+
+strict: Any = partial(compiled, liberties={"nsz"})
+"""No sum in another order and no fused multiplication but in `_add_sums`. Loops that write several arrays are compiled
+twice, for arrays that may overlap and for others; which of both runs depends on where in memory they are, and the last
+bits would with it: a kernel just compiled gave others than the same kernel read from the cache."""
+
+
+@njit(fastmath=REORDERED, error_model="numpy")
+def _add_sums(by, slope, by_filters, turns):
+    """To the derivatives by distance and angles (9,) of a pair, those of all features."""
+    total = by.dtype.type(0)
+    for f in range(len(slope)):
+        total += slope[f] * by_filters[f]
+    by[0] += total
+    for c in range(8):
+        total = by.dtype.type(0)
+        for f in range(WIDTH):
+            total += turns[c, f]
+        by[1 + c] += total
 
 
 @inlined
@@ -46,7 +66,7 @@ def _add(by_low, by_high, by_filters, a, b, c, d):
         by_high[1, f] += d * by_filters[f]
 
 
-@compiled
+@strict
 def gather(x, table, spacing, first, second, distance, angles, pointer):
     """What each atom receives from its neighbours: y."""
     members, structures, blocks = len(x), len(pointer) - 1, x.shape[2]
@@ -80,7 +100,7 @@ def gather(x, table, spacing, first, second, distance, angles, pointer):
     return y
 
 
-@compiled
+@strict
 def slopes(x, table, spacing, first, second, distance, angles, pointer, g, learn):
     """Derivatives of sum(g y) by x, by distance and angles (m, P, 9), and where it is to be learnt, by the table."""
     members, structures, blocks, width = len(x), len(pointer) - 1, x.shape[2], table.shape[4]
@@ -91,7 +111,7 @@ def slopes(x, table, spacing, first, second, distance, angles, pointer, g, learn
         m, chunk = task // chunks, task % chunks
         begin, end = pointer[structures * chunk // chunks], pointer[structures * (chunk + 1) // chunks]
         weights, w, v = np.empty(8, x.dtype), np.empty(width, x.dtype), np.empty(width, x.dtype)
-        by_w = np.empty(width, x.dtype)
+        by_w, turns = np.empty(width, x.dtype), np.empty((8, WIDTH), x.dtype)
         for b in range(blocks):
             for p in range(begin, end):
                 k = weigh(weights, distance[m, p], spacing, table.shape[2])
@@ -101,19 +121,16 @@ def slopes(x, table, spacing, first, second, distance, angles, pointer, g, learn
                 _read(w, low, high, weights[0], weights[1], weights[2], weights[3])
                 _read(v, low, high, weights[4], weights[5], weights[6], weights[7])
                 n, by = angles[m, p], by_geometry[m, p]
-                for f in range(width):
-                    by_w[f] = 0
+                by_w[:] = 0
+                turns[:] = 0
                 for way in range(2):
                     sign = x.dtype.type(1 - 2 * way)
                     of, to = (second[p], first[p]) if way else (first[p], second[p])
                     x_j, g_i, by_j = x[m, of, b], g[m, to, b], by_x[m, of, b]
-                    _slopes_of_vectors(x_j, g_i, by_j, w, by_w, n, by, sign)
+                    _slopes_of_vectors(x_j, g_i, by_j, w, by_w, n, turns, sign)
                     if tensors:
-                        _slopes_of_tensors(x_j, g_i, by_j, w, by_w, n, by)
-                slope = x.dtype.type(0)
-                for f in range(width):
-                    slope += v[f] * by_w[f]
-                by[0] += slope
+                        _slopes_of_tensors(x_j, g_i, by_j, w, by_w, n, turns)
+                _add_sums(by, v, by_w, turns)
                 if learn:
                     by_low, by_high = by_table[chunk, m, b, k], by_table[chunk, m, b, k + 1]
                     _add(by_low, by_high, by_w, weights[0], weights[1], weights[2], weights[3])
@@ -121,8 +138,7 @@ def slopes(x, table, spacing, first, second, distance, angles, pointer, g, learn
 
 
 @inlined
-def _slopes_of_vectors(x_j, g_i, by_j, w, by_w, n, by, sign):
-    by0 = by1 = by2 = n.dtype.type(0)
+def _slopes_of_vectors(x_j, g_i, by_j, w, by_w, n, turns, sign):
     n0, n1, n2 = sign * n[0], sign * n[1], sign * n[2]
     for f in range(WIDTH):
         g0, g1, g2 = g_i[V + f], g_i[V + WIDTH + f], g_i[V + 2 * WIDTH + f]
@@ -130,41 +146,33 @@ def _slopes_of_vectors(x_j, g_i, by_j, w, by_w, n, by, sign):
         by_w[f] += x_j[f] * g_i[f]
         by_w[V + f] += x_j[V + f] * g0 + x_j[V + WIDTH + f] * g1 + x_j[V + 2 * WIDTH + f] * g2
         by_w[2 * WIDTH + f] += x_j[W + f] * along
-        by0 += directed * g0
-        by1 += directed * g1
-        by2 += directed * g2
+        turned = sign * directed
+        turns[0, f] += turned * g0
+        turns[1, f] += turned * g1
+        turns[2, f] += turned * g2
         by_j[f] += w[f] * g_i[f]
         by_j[V + f] += w[V + f] * g0
         by_j[V + WIDTH + f] += w[V + f] * g1
         by_j[V + 2 * WIDTH + f] += w[V + f] * g2
         by_j[W + f] += w[2 * WIDTH + f] * along
-    by[1] += sign * by0
-    by[2] += sign * by1
-    by[3] += sign * by2
 
 
 @inlined
-def _slopes_of_tensors(x_j, g_i, by_j, w, by_w, n, by):
-    by3 = by4 = by5 = by6 = by7 = n.dtype.type(0)
+def _slopes_of_tensors(x_j, g_i, by_j, w, by_w, n, turns):
     for f in range(WIDTH):
         g3, g4, g5 = g_i[W + f], g_i[W + WIDTH + f], g_i[W + 2 * WIDTH + f]
         g6, g7 = g_i[W + 3 * WIDTH + f], g_i[W + 4 * WIDTH + f]
         along, directed = n[3] * g3 + n[4] * g4 + n[5] * g5 + n[6] * g6 + n[7] * g7, w[3 * WIDTH + f] * x_j[T + f]
         by_w[3 * WIDTH + f] += x_j[T + f] * along
-        by3 += directed * g3
-        by4 += directed * g4
-        by5 += directed * g5
-        by6 += directed * g6
-        by7 += directed * g7
+        turns[3, f] += directed * g3
+        turns[4, f] += directed * g4
+        turns[5, f] += directed * g5
+        turns[6, f] += directed * g6
+        turns[7, f] += directed * g7
         by_j[T + f] += w[3 * WIDTH + f] * along
-    by[4] += by3
-    by[5] += by4
-    by[6] += by5
-    by[7] += by6
-    by[8] += by7
 
 
-@compiled
+@strict
 def curvatures(x, table, spacing, first, second, distance, angles, pointer, g, u, v_distance, v_angles):
     """Derivatives by x, the table and g of what `slopes` returns, times u (as x), v_distance and v_angles."""
     members, structures, blocks, width = len(x), len(pointer) - 1, x.shape[2], table.shape[4]

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 import numpy as np
@@ -29,9 +30,9 @@ REORDERED = {"reassoc", "contract", "arcp", "nsz"}
 inlined: Any = njit(fastmath=REORDERED, inline="always", error_model="numpy")
 
 
-def compiled(function: Callable[..., Any]) -> Any:
+def compiled(function: Callable[..., Any], liberties: AbstractSet[str] = REORDERED) -> Any:
     """Compile at the first call, and keep the result for the next process; where nothing can be written, say so."""
-    options: dict[str, Any] = {"parallel": True, "fastmath": REORDERED, "nogil": True, "error_model": "numpy"}
+    options: dict[str, Any] = {"parallel": True, "fastmath": liberties, "nogil": True, "error_model": "numpy"}
     try:
         return njit(cache=True, **options)(function)
     except RuntimeError:
