@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import torch
@@ -10,10 +11,11 @@ from csp_al.campaign import read_campaign
 from csp_al.campaign.machine import Machine
 from csp_al.engine.engines import start_engine
 from csp_al.events import Listener
+from csp_al.interfaces import Verdict
 from csp_al.loop.drive import Drive
 from csp_al.loop.search import search
 from csp_al.store.lock import locked
-from csp_al.store.run_directory import log, prepare
+from csp_al.store.run_directory import log, places, prepare, read_campaign_of
 
 
 def run_to_its_end(folder: Path, text: str, tell: Listener = lambda _: None) -> Path:
@@ -33,3 +35,24 @@ def run_to_its_end(folder: Path, text: str, tell: Listener = lambda _: None) -> 
             engine.close()
         log(run, "finished", reason=verdict.reason)
     return run
+
+
+def cut_after(run: Path, folder: Path, keep: str) -> Path:
+    """A copy of the run directory with the results of all tasks, and the stages up to this one alone; "": none."""
+    copy = folder / run.name
+    shutil.copytree(run, copy)
+    following = keep == ""
+    for _, _, place in places(copy):
+        if following:
+            shutil.rmtree(place, ignore_errors=True)
+        following = following or place.relative_to(copy).as_posix() == keep
+    return copy
+
+
+def go_on(run: Path) -> Verdict:
+    """Go on with a campaign, all of whose tasks have their results."""
+    engine = start_engine(run / "tasks", Machine(slots=1))
+    try:
+        return search(Drive(read_campaign_of(run), run, run.parent, torch.device("cpu"), lambda _: None, engine))
+    finally:
+        engine.close()

@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import shutil
-
 import numpy as np
 import pytest
 import torch
 from ase import Atoms
 from ase.build import bulk, make_supercell
 from outcomes import outcome
-from small_run import run_to_its_end
+from small_run import cut_after, go_on, run_to_its_end
 
 from csp_al import open_run
 from csp_al.campaign import Pool, read_campaign, resolve
 from csp_al.campaign.errors import CampaignError
-from csp_al.campaign.machine import Machine
-from csp_al.engine.engines import start_engine
 from csp_al.events import Warned
 from csp_al.generate.offspring import OPERATORS, cut_and_splice, offspring, strain, symmetrise
 from csp_al.generate.sources import why_unsound
 from csp_al.interfaces import UnplaceableError
 from csp_al.loop import grow
-from csp_al.loop.drive import Drive
-from csp_al.loop.search import search
 from csp_al.loop.stage import do_stage
-from csp_al.store.run_directory import places, read_campaign_of
 from csp_al.store.stages import manifest
 
 CAMPAIGN = """\
@@ -181,11 +174,7 @@ def test_offspring_are_not_counted_as_independent_draws(run):
 
 def test_growing_campaign_that_is_continued_ends_the_same(run, tmp_path):
     continued = cut_after(run.path, tmp_path, "cycle-00/relax")
-    engine = start_engine(continued / "tasks", Machine(slots=1))
-    try:
-        search(Drive(read_campaign_of(continued), continued, tmp_path, torch.device("cpu"), quiet, engine))
-    finally:
-        engine.close()
+    go_on(continued)
     assert outcome(continued) == outcome(run.path)
 
 
@@ -228,18 +217,6 @@ def test_search_pool_grows_by_its_own_offspring(tmp_path):
     bred = run.pool[run.pool["generation"].notna()]
     assert (bred["n_atoms"] == 4).all()
     assert bred["searched"].all()
-
-
-def cut_after(run, folder, keep):
-    """A copy of the run directory with the results of all tasks, and the stages up to this one alone."""
-    copy = folder / "growing"
-    shutil.copytree(run, copy)
-    following = False
-    for _, _, place in places(copy):
-        if following:
-            shutil.rmtree(place, ignore_errors=True)
-        following = following or place.relative_to(copy).as_posix() == keep
-    return copy
 
 
 def quiet(*_, **__):

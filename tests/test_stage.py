@@ -9,17 +9,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from small_run import cut_after, go_on
 
-from csp_al.campaign.machine import Machine
-from csp_al.engine.engines import start_engine
 from csp_al.files import read_sealed, write_sealed
 from csp_al.loop import bodies, stage
-from csp_al.loop.drive import Drive
 from csp_al.loop.search import search
 from csp_al.loop.stage import ALONE, REFUSED, do_stage
 from csp_al.store.filled import fill, take_filled
 from csp_al.store.lock import InUseError, locked
-from csp_al.store.run_directory import SETTINGS, STAGES, places, read_campaign_of
+from csp_al.store.run_directory import SETTINGS, STAGES
 from csp_al.store.stages import is_published, manifest, partial
 
 CPU = torch.device("cpu")
@@ -30,30 +28,6 @@ BODIES = (
 
 class NotHereError(Exception):
     """A stage that is to be done elsewhere would be done here."""
-
-
-def copied(finished_run, folder, keep):
-    """The run directory with the results of all tasks, and with the stages of these names and before alone."""
-    run = folder / "al4"
-    shutil.copytree(finished_run, run)
-    following = False
-    for _, _, place in places(run):
-        if following:
-            shutil.rmtree(place, ignore_errors=True)
-        following = following or place.relative_to(run).as_posix() == keep
-    if keep == "":
-        for _, _, place in places(run):
-            shutil.rmtree(place, ignore_errors=True)
-    return run
-
-
-def drive(run):
-    """Go on with a campaign, all of whose tasks have their results."""
-    engine = start_engine(run / "tasks", Machine(slots=1))
-    try:
-        return search(Drive(read_campaign_of(run), run, run.parent, CPU, quiet, engine))
-    finally:
-        engine.close()
 
 
 def quiet(*_, **__):
@@ -86,14 +60,14 @@ def test_stages_done_in_another_process_are_those_of_the_driver(
 
     for body in BODIES:
         monkeypatch.setattr(bodies, body, refuse)
-    run = copied(finished_run, tmp_path, keep)
+    run = cut_after(finished_run, tmp_path, keep)
     for name in names:
         before = files(run)
         assert elsewhere.submit(stage.main, [str(run), name, "--device", "cpu"]).result() == 0
         aside = partial(run / name)
         assert {path: content for path, content in files(run).items() if aside not in path.parents} == before
         with pytest.raises(NotHereError):  # at the next one
-            drive(run)
+            go_on(run)
         assert manifest(run / name)["files"] == manifest(finished_run / name)["files"]
         for later in run.rglob("*.partial"):
             later.rmdir()
@@ -118,7 +92,7 @@ def test_every_stage_that_needs_no_engine_can_be_done_by_itself():
     ],
 )
 def test_a_stage_that_cannot_be_done_by_itself_is_refused_in_a_line(finished_run, tmp_path, capsys, name, said):
-    run = copied(finished_run, tmp_path, keep="cycle-01/label")
+    run = cut_after(finished_run, tmp_path, keep="cycle-01/label")
     before = files(run)
     assert stage.main([str(run), name, "--device", "cpu"]) == REFUSED
     assert capsys.readouterr().err.startswith(said.replace("RUN", str(run)))
@@ -138,7 +112,7 @@ def test_a_stage_after_the_end_of_the_search_is_none(finished_run, tmp_path, cap
 def test_what_was_done_elsewhere_is_published_only_as_it_was_written_and_with_the_settings_of_now(
     finished_run, tmp_path
 ):
-    run = copied(finished_run, tmp_path, keep="cycle-01/relax")
+    run = cut_after(finished_run, tmp_path, keep="cycle-01/relax")
     folder = run / "cycle-01" / "rank"
 
     def is_taken():
@@ -160,12 +134,12 @@ def test_what_was_done_elsewhere_is_published_only_as_it_was_written_and_with_th
 
 
 def test_a_stage_that_another_process_is_at_is_left_to_it(finished_run, tmp_path):
-    run = copied(finished_run, tmp_path, keep="cycle-01/relax")
+    run = cut_after(finished_run, tmp_path, keep="cycle-01/relax")
     aside = partial(run / "cycle-01" / "rank")
     aside.mkdir()
     with locked(aside):
         with pytest.raises(InUseError, match="rank is being done by process"):
-            drive(run)
+            go_on(run)
         with pytest.raises(InUseError, match=r"rank of .* is being done by process"):
             do_stage(run, "cycle-01/rank", CPU, quiet)
     with locked(run), pytest.raises(InUseError, match="by process"):  # a driver is at it
@@ -175,7 +149,7 @@ def test_a_stage_that_another_process_is_at_is_left_to_it(finished_run, tmp_path
 
 
 def test_a_stage_that_a_driver_has_come_to_meanwhile_is_left_to_it(finished_run, tmp_path, monkeypatch):
-    run = copied(finished_run, tmp_path, keep="cycle-01/relax")
+    run = cut_after(finished_run, tmp_path, keep="cycle-01/relax")
     aside = partial(run / "cycle-01" / "rank")
 
     def come(*words):
@@ -190,7 +164,7 @@ def test_a_stage_that_a_driver_has_come_to_meanwhile_is_left_to_it(finished_run,
 
 
 def test_a_folder_that_another_process_fills_is_not_emptied(finished_run, tmp_path):
-    run = copied(finished_run, tmp_path, keep="cycle-01/relax")
+    run = cut_after(finished_run, tmp_path, keep="cycle-01/relax")
     folder, after = run / "cycle-01" / "rank", run / "cycle-01" / "relax"
     aside = partial(folder)
 
@@ -211,7 +185,7 @@ def test_a_folder_that_another_process_fills_is_not_emptied(finished_run, tmp_pa
 
 
 def test_claims_of_a_process_that_was_killed_are_not_published(finished_run, tmp_path):
-    run = copied(finished_run, tmp_path, keep="cycle-01/relax")
+    run = cut_after(finished_run, tmp_path, keep="cycle-01/relax")
     aside = do_stage(run, "cycle-01/rank", CPU, quiet)
     for name in ("LOCK", "LOCK.1"):
         (aside / name).write_text("{}")
@@ -220,7 +194,7 @@ def test_claims_of_a_process_that_was_killed_are_not_published(finished_run, tmp
 
 
 def test_code_that_the_author_of_a_run_directory_chose_is_not_run_unasked(finished_run, tmp_path, monkeypatch, capsys):
-    run = copied(finished_run, tmp_path, keep="cycle-01/relax")
+    run = cut_after(finished_run, tmp_path, keep="cycle-01/relax")
     (tmp_path / "intruder.py").write_text("from pathlib import Path\nPath(__file__).with_name('ran').touch()\n")
     monkeypatch.syspath_prepend(tmp_path)
     settings = read_sealed(run / SETTINGS, "settings")
@@ -236,7 +210,7 @@ def test_code_that_the_author_of_a_run_directory_chose_is_not_run_unasked(finish
 
 
 def test_a_stage_is_not_written_out_of_the_run_directory(finished_run, tmp_path, capsys):
-    run = copied(finished_run, tmp_path, keep="cycle-01/relax")
+    run = cut_after(finished_run, tmp_path, keep="cycle-01/relax")
     shutil.move(run / "cycle-01", tmp_path / "elsewhere")
     (run / "cycle-01").symlink_to(tmp_path / "elsewhere")
     assert stage.main([str(run), "cycle-01/rank", "--device", "cpu"]) == REFUSED

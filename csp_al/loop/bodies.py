@@ -114,17 +114,17 @@ def relax_candidates(work: Work, folder: Path, cycle: int, progress: Progress, e
     relaxed = relax_pool(starts, progress.relaxed, ensemble, section, limits, work.report, newest)
     if not ensemble.gives.features and cycle == 0:
         work.tell(Noted(DESCRIBED))
-    layout.RELAXED.write(folder, _described(relaxed, ensemble))
+    layout.RELAXED.write(folder, described(relaxed, ensemble))
 
 
 def at_rest(work: Work, starts: Structures, ensemble: Ensemble) -> Relaxed:
-    """These structures at rest, each from where it is, with features."""
-    # nothing remembered of other relaxations, which would change the last bits
-    relaxed = relax(starts, ensemble.fresh(), work.campaign.relax, relaxation_limits(work.campaign))
-    return _described(relaxed, ensemble)
+    """These structures at rest, each from where it is."""
+    # as read back: what is remembered of other relaxations would change the last bits
+    return relax(starts, ensemble.fresh(), work.campaign.relax, relaxation_limits(work.campaign))
 
 
-def _described(relaxed: Relaxed, ensemble: Ensemble) -> Relaxed:
+def described(relaxed: Relaxed, ensemble: Ensemble) -> Relaxed:
+    """The same, with features where the potential gives none."""
     return relaxed if ensemble.gives.features else with_descriptor(relaxed)
 
 
@@ -195,8 +195,7 @@ def _challengers(work: Work, cycle: int, progress: Progress, ensemble: Ensemble)
     ids = progress.pool.ids
     searched = progress.pool.take(np.isin(ids, progress.searched) & (ids < progress.generated))
     drawn = searched.take(rng.permutation(len(searched))[: DRAWN * per_cycle])
-    # as read back, see `select_picks`
-    rested = relax(drawn, ensemble.fresh(), work.campaign.relax, relaxation_limits(work.campaign))
+    rested = at_rest(work, drawn, ensemble)
     return rested.structures.take(challengers(rested, progress.labelled, per_cycle))
 
 
@@ -208,9 +207,7 @@ def _explorers(work: Work, cycle: int, others: Structures, count: int, ensemble:
     """
     rng = stream(work.campaign, cycle, EXPLORE)
     drawn = others.take(np.sort(rng.choice(len(others), size=min(count, len(others)), replace=False)))
-    starts = first_cells(work.campaign, drawn, cycle)
-    # as read back, see `select_picks`
-    return relax(starts, ensemble.fresh(), work.campaign.relax, relaxation_limits(work.campaign)).structures
+    return at_rest(work, first_cells(work.campaign, drawn, cycle), ensemble).structures
 
 
 def relaxation_limits(campaign: Campaign) -> Limits:

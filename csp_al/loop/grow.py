@@ -17,7 +17,7 @@ from csp_al.events import Warned
 from csp_al.generate.offspring import Child, offspring
 from csp_al.generate.pool import Candidate, origins
 from csp_al.interfaces import Ensemble, UnplaceableError
-from csp_al.loop.bodies import at_rest
+from csp_al.loop.bodies import at_rest, described
 from csp_al.loop.drive import Work
 from csp_al.loop.progress import Progress
 from csp_al.loop.random_streams import GROW, stream
@@ -37,13 +37,13 @@ def grow_pool(work: Work, folder: Path, cycle: int, progress: Progress, ensemble
     born: dict[int, tuple[Child, int, Ints]] = {}
     for generation in range(section.generations):
         work.report(generation, section.generations)
-        parents = family.structures.take(_leading(family, section.parents))
+        parents = family.structures.take(_leading(family, basins(family), section.parents))
         children = _bred(work, progress, cycle, generation, parents)
         if not children:
             break
         born |= {name: (child, generation + 1, parents.ids) for name, child in children.items()}
         starts = Structures.from_atoms([child.atoms for child in children.values()], list(children))
-        rested = at_rest(work, starts, ensemble)
+        rested = described(at_rest(work, starts, ensemble), ensemble)
         if not np.isfinite(rested.prediction.energy).any():  # then nothing is described either
             break
         family = concatenate([family, rested])
@@ -71,9 +71,8 @@ def _bred(work: Work, progress: Progress, cycle: int, generation: int, parents: 
     return children
 
 
-def _leading(family: Relaxed, most: int) -> Ints:
+def _leading(family: Relaxed, basin: Ints, most: int) -> Ints:
     """Rows of the lowest of each of the lowest basins, in the order of the basins."""
-    basin = basins(family)
     energies = objective.values(family.prediction.energy, family.structures)
     order = np.lexsort((family.structures.ids, energies, basin))
     order = order[basin[order] != UNKNOWN]
@@ -86,7 +85,7 @@ def _joining(family: Relaxed, pool: Structures, most: int) -> Ints:
     """Rows, in the order of the ids, of the lowest of each of the lowest basins that no candidate of the pool is in."""
     basin = basins(family)
     known = basin[np.isin(family.structures.ids, pool.ids)]
-    leading = _leading(family, most)
+    leading = _leading(family, basin, most)
     return np.sort(leading[~np.isin(basin[leading], known)])
 
 
