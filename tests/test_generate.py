@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from csp_al import claim
-from csp_al.campaign import Constraints, Pool, conflicts, resolve
+from csp_al.campaign import CampaignError, Constraints, Pool, conflicts, read_campaign, resolve
 from csp_al.generate import generate_candidates, generate_pool, repeated_cells
 from csp_al.generate import pool as pool_module
 from csp_al.generate.pool import is_symmetric
@@ -389,3 +389,14 @@ def test_every_superlattice_is_one_way_to_repeat_a_cell():
 def test_formula_without_a_smaller_cell_cannot_be_repeated():
     with pytest.raises(UnplaceableError, match="one formula unit"):
         repeated_cell(resolve(Pool(formula="NaCl")), np.random.default_rng(0))
+
+
+def test_source_that_can_make_nothing_of_a_formula_is_found_before_anything_is_spent(tmp_path):
+    file = tmp_path / "salt.yaml"
+    file.write_text(
+        "name: salt\n"
+        "pool: {formula: NaCl, sources: [{kind: repeated, share: 0.5}]}\n"
+        "reference: {kind: ase, calculator: ase.calculators.emt.EMT}\n"
+    )
+    with pytest.raises(CampaignError, match=r"salt.yaml:2:40: pool.sources\[0\].kind: the formula is one formula unit"):
+        read_campaign(file)

@@ -22,6 +22,7 @@ from csp_al.campaign.potentials import PotentialSection, potential_kind
 from csp_al.campaign.references import ReferenceSection
 from csp_al.campaign.section import Section
 from csp_al.campaign.size import too_far, too_heavy, too_long, too_many_atoms
+from csp_al.campaign.sources import SourceSection
 from csp_al.interfaces import Gives
 
 DESCRIPTOR = "dscribe"
@@ -62,6 +63,10 @@ def _pool(pool: Pool, folder: Path) -> Iterator[Finding]:
     if not (pool.size or pool.seeds):
         yield Finding(("pool", "size"), "no candidates; it must be above 0 where there are no seeds")
     yield from _seeds(pool, folder)
+    for row, source in enumerate(pool.sources):
+        if isinstance(source, SourceSection):
+            wrong = source.senseless(species_counts(pool.formula))
+            yield from (replace(found, key=("pool", "sources", row, *found.key)) for found in wrong)
 
 
 def _of_search_pool(found: Finding) -> Finding:

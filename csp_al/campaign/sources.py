@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Annotated
 
 from pydantic import Field
 
+from csp_al.campaign.errors import Finding
 from csp_al.campaign.open_section import OfKind
 from csp_al.campaign.section import Number, Section
 from csp_al.kinds import SOURCES
@@ -16,6 +18,10 @@ class SourceSection(Section):
 
     kind: str
     share: Annotated[Number, Field(gt=0, le=1)] = Field(description="fraction of pool.size that comes from this source")
+
+    def senseless(self, counts: Mapping[str, int]) -> Iterator[Finding]:  # noqa: ARG002
+        """What cannot be where a cell has so many atoms of each species, by key of the section; nothing by default."""
+        yield from ()
 
 
 AnySource = Annotated[SourceSection, OfKind(SOURCES)]

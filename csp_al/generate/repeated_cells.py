@@ -7,7 +7,7 @@ of random cells of Si16 one in a thousand relaxes to diamond, of cells of Si4 th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from math import cbrt, gcd
 from typing import Final, Literal
@@ -18,6 +18,7 @@ from ase.build import make_supercell
 from ase.geometry import minkowski_reduce
 
 from csp_al.campaign.constraints import Constraints
+from csp_al.campaign.errors import Finding
 from csp_al.campaign.sources import SourceSection
 from csp_al.generate.offspring import ordered
 from csp_al.generate.random_cells import random_cell
@@ -30,6 +31,7 @@ SYMMETRIC: Final = 0.5
 """Share of small cells with a space group."""
 SHAKES: Final = (0.1, 0.05, 0.02, 0.0)
 """Å, standard deviations of a displacement in each direction, tried one after the other until atoms are apart."""
+ONE_UNIT: Final = "the formula is one formula unit, and so has no smaller cell to repeat; take this source out"
 COMPACT: Final = 1.5
 """How many times as long, at most, the longest vector of a repeated cell may be as that of the most compact one."""
 
@@ -39,18 +41,21 @@ class RepeatedSource(SourceSection):
 
     kind: Literal["repeated"]
 
+    def senseless(self, counts: Mapping[str, int]) -> Iterator[Finding]:
+        """A formula that no smaller cell has."""
+        if not divisors(counts):
+            yield Finding(("kind",), ONE_UNIT)
+
 
 def repeated_cell(constraints: Constraints, rng: np.random.Generator) -> Atoms:
     """A candidate of smaller cells; how many is in ``info["note"]``.
 
     Raises `UnplaceableError` for a formula that no smaller cell has, and where the small cell cannot be made.
     """
-    units = gcd(*constraints.counts.values())
-    divisors = [number for number in range(2, units + 1) if units % number == 0]
-    if not divisors:
-        msg = "the formula is one formula unit, and so has no smaller cell to repeat; take this source out"
-        raise UnplaceableError(msg)
-    times = int(rng.choice(divisors))
+    ways = divisors(constraints.counts)
+    if not ways:
+        raise UnplaceableError(ONE_UNIT)
+    times = int(rng.choice(ways))
     make = symmetric_cell if rng.random() < SYMMETRIC else random_cell
     small = make(_of_small_cells(constraints, times), rng)
     whole = ordered(make_supercell(small, _compact_shape(small, times, rng)), constraints)
@@ -61,6 +66,12 @@ def repeated_cell(constraints: Constraints, rng: np.random.Generator) -> Atoms:
             break
     atoms.info["note"] = f"{times} times {small.symbols.formula}"
     return atoms
+
+
+def divisors(counts: Mapping[str, int]) -> list[int]:
+    """How many smaller cells of the same composition, at least two, so many atoms of each species can be."""
+    units = gcd(*counts.values())
+    return [number for number in range(2, units + 1) if units % number == 0]
 
 
 def _of_small_cells(constraints: Constraints, times: int) -> Constraints:
