@@ -88,10 +88,7 @@ def _read(group: h5g.GroupID, kind: type[T], most: int) -> T:
     hints = _hints(kind)  # type: ignore[arg-type]
     parts: dict[str, Any] = {}
     for field in fields(kind):  # type: ignore[arg-type]
-        name = field.name.encode()
-        if not group.links.exists(name) or group.links.get_info(name).type != h5l.TYPE_HARD:
-            raise _WrongError(f"{field.name} is missing, or a link")
-        item = h5o.open(group, name)
+        item = _open(group, field.name.encode())
         nested = is_dataclass(hints[field.name])
         if nested != isinstance(item, h5g.GroupID):
             raise _WrongError(f"{field.name} is not what was written")
@@ -99,11 +96,21 @@ def _read(group: h5g.GroupID, kind: type[T], most: int) -> T:
     return kind(**parts)
 
 
+def _open(group: h5g.GroupID, name: bytes) -> Any:
+    """What stands in a group itself under a name. Raises _WrongError."""
+    try:
+        kind = group.links.get_info(name).type
+    except KeyError as error:
+        raise _WrongError(f"{name.decode()} is missing") from error
+    if kind != h5l.TYPE_HARD:
+        raise _WrongError(f"{name.decode()} is a link")
+    return h5o.open(group, name)
+
+
 def _array(item: h5d.DatasetID, hint: Any, most: int) -> Any:
     """The values of a dataset that holds them itself, as they are: a few bytes could stand for a terabyte."""
-    made, shape, dtype = item.get_create_plist(), item.shape, item.dtype
-    holds = made.get_layout() in (h5d.CONTIGUOUS, h5d.COMPACT) and not made.get_external_count()
-    if not holds or prod(shape) * dtype.itemsize > most:
+    shape, dtype = item.shape, item.dtype
+    if not _holds_its_own(item) or prod(shape) * dtype.itemsize > most:
         raise _WrongError(f"{_name(item)} does not hold its own values")
     is_text = hint == Strings and dtype.kind == "S"
     wanted = np.dtype(np.int64 if hint == Ints else np.float64)
@@ -113,6 +120,13 @@ def _array(item: h5d.DatasetID, hint: Any, most: int) -> Any:
     if values.size:
         item.read(h5s.ALL, h5s.ALL, values)
     return np.char.decode(values, "utf-8") if is_text else values
+
+
+def _holds_its_own(item: h5d.DatasetID) -> bool:
+    if item.get_offset() is not None:  # in one piece, in this file
+        return True
+    made = item.get_create_plist()
+    return made.get_layout() in (h5d.CONTIGUOUS, h5d.COMPACT) and not made.get_external_count()
 
 
 def _name(item: h5d.DatasetID) -> str:

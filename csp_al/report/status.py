@@ -22,7 +22,7 @@ from csp_al.results import Result
 from csp_al.select.ranking import stopped_at_once
 from csp_al.store.layout import TASKS
 from csp_al.store.lock import holder
-from csp_al.store.run_directory import STAGES, Place, places
+from csp_al.store.run_directory import STAGES, Place, cycles, published_stages, under_way
 from csp_al.store.stages import is_published, partial
 from csp_al.structures import Status
 
@@ -107,16 +107,15 @@ def status(run: Path) -> RunStatus:
     """How far the run directory is. Raises NoRunError if there is none."""
     opened = open_run(run)
     campaign, verdict, events = opened.campaign, opened.verdict(), _events(opened.path)
-    stages = places(opened.path)
-    place = next((one for one in stages if partial(one[2]).is_dir() and not is_published(one[2])), None)  # under way
+    place = under_way(opened.path)
     results = [result for task in _tasks(place) if (result := read_result(opened.path / "tasks", task))]
     pending = len(_tasks(place)) - len(results)
     # the first cycle of a campaign with labels from elsewhere checks some of them, and labels nothing
     checking = bool(campaign.labels) and place is not None and place[0] == 0
     in_cycles = place is not None and place[1] == "label" and not checking
     state = _state(opened.path, events)
-    under_way = _seconds_under_way(events) if state is State.RUNNING and place else 0.0
-    cycle, stage = _where(stages, place)
+    so_far = _seconds_under_way(events) if state is State.RUNNING and place else 0.0
+    cycle, stage = _where(opened.path, place)
     return RunStatus(
         name=campaign.name,
         state=state,
@@ -129,8 +128,8 @@ def status(run: Path) -> RunStatus:
         relaxations=stopped_at_once(opened.ranking()) or None,
         walk_forward=opened.walk_forward(),
         stop=Stop(_why_over(verdict, state, events), verdict.settled if verdict else None),
-        elapsed_s=opened.seconds + under_way,
-        eta_s=_eta(opened, verdict, state, place, under_way, len(results), pending),
+        elapsed_s=opened.seconds + so_far,
+        eta_s=_eta(opened, verdict, state, place, so_far, len(results), pending),
         check=opened.check_findings,
     )
 
@@ -214,10 +213,9 @@ def _events(run: Path) -> list[dict[str, Any]]:
     return events
 
 
-def _where(stages: Sequence[Place], place: Place | None) -> tuple[int | None, str | None]:
+def _where(run: Path, place: Place | None) -> tuple[int | None, str | None]:
     """The last cycle begun, and the stage under way or else the last one published."""
-    begun = [cycle for cycle, _, _ in stages if cycle is not None]
-    last = place or next((one for one in reversed(stages) if is_published(one[2])), None)
+    begun, last = cycles(run), place or next(reversed(published_stages(run)), None)
     return begun[-1] if begun else None, last[1] if last else None
 
 
@@ -261,12 +259,12 @@ def _why_over(verdict: Verdict | None, state: State, events: list[dict[str, Any]
 
 
 def _eta(
-    run: Run, verdict: Verdict | None, state: State, place: Place | None, under_way: float, done: int, pending: int
+    run: Run, verdict: Verdict | None, state: State, place: Place | None, so_far: float, done: int, pending: int
 ) -> float | None:
     if state in (State.FINISHED, State.FAILED, State.NEW):
         return None
     if place is not None and place[1] == "winners":
-        return under_way / done * pending if done and under_way else None
+        return so_far / done * pending if done and so_far else None
     if verdict is None or verdict.stop:
         return None
     table, campaign = run.effort, run.campaign
@@ -279,7 +277,7 @@ def _eta(
     left = len(schedule(campaign, len(run.pool), int(judged.sum()), asked))
     if campaign.budget.hours is not None:
         left = min(left, max(1, math.ceil((3600 * campaign.budget.hours - float(seconds[judged].sum())) / mean)))
-    return max(0.0, left * mean - float(seconds[~judged].sum()) - under_way)
+    return max(0.0, left * mean - float(seconds[~judged].sum()) - so_far)
 
 
 def _prediction_errors(figures: dict[str, Any]) -> str:

@@ -17,6 +17,7 @@ import platform
 import re
 import socket
 import sys
+from collections.abc import Iterator
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -33,7 +34,7 @@ from csp_al.campaign.section import Trust
 from csp_al.files import DamagedError, read_sealed, validated, write_atomically, write_sealed
 from csp_al.importing import beside
 from csp_al.store.lock import LOCK
-from csp_al.store.stages import is_published, manifest
+from csp_al.store.stages import PARTIAL, manifest
 
 SETTINGS = "resolved.json"  # written last, so that a run directory that has it has begun
 PROVENANCE = "provenance.json"
@@ -157,25 +158,48 @@ def cycle_folder(run: Path, cycle: int) -> Path:
 
 def cycles(run: Path) -> list[int]:
     """The cycles that have begun, in order."""
-    if not run.is_dir():
-        return []
-    with os.scandir(run) as entries:
-        found = [re.fullmatch(r"cycle-(\d{2,})", entry.name) for entry in entries if entry.is_dir()]
+    found = [re.fullmatch(r"cycle-(\d{2,})", name) for name in _folders(run)]
     return sorted(int(name[1]) for name in found if name)
 
 
 def published_stages(run: Path) -> list[Place]:
     """Every published stage, in the order of the loop."""
-    return [place for place in places(run) if is_published(place[2])]
+    return [(cycle, name, folder / name) for cycle, name, folder, there in _stages(run) if name in there]
+
+
+def under_way(run: Path) -> Place | None:
+    """The first stage that was begun and is not published; None if there is none."""
+    begun = (
+        (cycle, name, folder / name)
+        for cycle, name, folder, there in _stages(run)
+        if name not in there and name + PARTIAL in there
+    )
+    return next(begun, None)
 
 
 def places(run: Path) -> list[Place]:
     """Every stage that was begun, or may be next, in the order of the loop."""
-    found: list[Place] = [(None, name, run / name) for name in FIRST]
+    return [(cycle, name, folder / name) for cycle, name, folder, _ in _stages(run)]
+
+
+def _stages(run: Path) -> Iterator[tuple[int | None, str, Path, set[str]]]:
+    """Of each of `places`: its cycle and name, the folder that it belongs in, and what folders are there."""
+    outside = _folders(run)
+    yield from ((None, name, run, outside) for name in FIRST)
     for cycle in cycles(run):
         folder = cycle_folder(run, cycle)
-        found += [(cycle, name, folder / name) for name in STAGES]
-    return [*found, (None, LAST, run / LAST)]
+        there = _folders(folder)
+        yield from ((cycle, name, folder, there) for name in STAGES)
+    yield None, LAST, run, outside
+
+
+def _folders(folder: Path) -> set[str]:
+    """Names of the folders in a folder; none where it is not there."""
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name for entry in entries if entry.is_dir()}
+    except (FileNotFoundError, NotADirectoryError):
+        return set()
 
 
 def stages_needed(run: Path, folder: Path) -> list[Path]:

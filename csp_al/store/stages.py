@@ -31,7 +31,7 @@ from csp_al.files import (
     write_sealed,
 )  # fmt: skip
 
-MANIFEST = "manifest.json"
+MANIFEST, PARTIAL = "manifest.json", ".partial"
 
 
 class _Manifest(TypedDict):
@@ -92,7 +92,7 @@ def is_published(folder: Path) -> bool:
 
 def partial(folder: Path) -> Path:
     """Where a stage is written before it is published."""
-    return folder.parent / f"{folder.name}.partial"
+    return folder.parent / (folder.name + PARTIAL)
 
 
 def manifest(folder: Path) -> dict[str, Any]:
