@@ -138,3 +138,14 @@ def test_threads_that_a_users_module_asks_torch_for_do_not_count():
         "print(torch.get_num_threads())"
     )
     assert run_python(words) == "1\n"
+
+
+def test_a_pass_takes_the_threads_that_pay_for_its_size_and_gives_the_others_back():
+    words = (
+        "import torch; from csp_al.potential.devices import WORTH_A_THREAD, threads_for, use_cores\n"
+        "use_cores(4)\n"
+        "for size in (0, 2 * WORTH_A_THREAD - 1, 2 * WORTH_A_THREAD, 100 * WORTH_A_THREAD):\n"
+        "    with threads_for(size): print(torch.get_num_threads(), end=' ')\n"
+        "print(torch.get_num_threads())"
+    )
+    assert run_python(words) == "1 1 2 4 4\n"

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
+
+WORTH_A_THREAD = 50_000_000
+"""Bytes of intermediate results that each thread of a pass must have for its start to pay, on a CPU.
+
+On two cores two threads took 1.0 to 1.7 times as long as one below this size, and 0.6 to 0.95 times above twice the
+size (`analysis/benchmarks/threads.py`).
+"""
 
 
 def resolve_device(name: str) -> torch.device:
@@ -33,6 +43,17 @@ def available_devices() -> list[str]:
 def use_cores(cores: int) -> None:
     """Compute on so many cores, whatever a user's module has told torch when it was imported."""
     torch.set_num_threads(cores)
+
+
+@contextmanager
+def threads_for(size: int) -> Iterator[None]:
+    """Compute on as many of `use_cores` as pay where a pass has so many bytes of intermediate results."""
+    most = torch.get_num_threads()
+    torch.set_num_threads(max(1, min(most, size // WORTH_A_THREAD)))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(most)
 
 
 def describe_device(device: torch.device) -> str:

@@ -27,6 +27,7 @@ from torch.func import functional_call, stack_module_state, vmap
 from csp_al.campaign.potentials import potential_kind
 from csp_al.files import DamagedError, read_as_written, read_plain, upgraded, write_sealed
 from csp_al.interfaces import Gives, Trained
+from csp_al.potential.devices import threads_for
 from csp_al.potential.energy_zero import zero_of
 from csp_al.potential.graphs import Edges, NeighbourLists, batches_by_edges, build_graph
 from csp_al.potential.kind import NetworkPotential
@@ -86,7 +87,8 @@ class Ensemble:
 
     def _predict(self, structures: Structures, edges: Edges, rows: Ints) -> Prediction:
         graph = build_graph(structures, edges, rows, self.device, self.state["energy_scale"].dtype)
-        energy, *others = evaluate(self.skeleton, self._fixed, graph)
+        with threads_for(len(graph.source) * bytes_per_edge(self.section, self.device)):
+            energy, *others = evaluate(self.skeleton, self._fixed, graph)
         energy = energy.double() + zero_of(self.state, graph.numbers, graph.system, graph.counts)
         return _statistics(graph, energy, *others)
 
@@ -202,8 +204,13 @@ def edges_at_once(section: NetworkPotential, device: torch.device) -> int:
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         room = (torch.cuda.mem_get_info(device)[0] + unused) // 2
+    return room // bytes_per_edge(section, device)
+
+
+def bytes_per_edge(section: NetworkPotential, device: torch.device) -> int:
+    """What a pass of all members takes for each edge."""
     each = network_of(section).bytes_per_edge(device)
-    return room // (section.members * section.features * section.interactions * each)
+    return section.members * section.features * section.interactions * each
 
 
 def _is_out_of_memory(error: Exception) -> bool:

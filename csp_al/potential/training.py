@@ -19,8 +19,9 @@ from torch import Tensor
 
 from csp_al.formats import SPECIES
 from csp_al.interfaces import Trained
+from csp_al.potential.devices import threads_for
 from csp_al.potential.energy_zero import fit_zero, without_zero
-from csp_al.potential.ensemble import Ensemble, State, evaluate, repulsion_of
+from csp_al.potential.ensemble import Ensemble, State, bytes_per_edge, evaluate, repulsion_of
 from csp_al.potential.graphs import Edges, build_graph, find_edges
 from csp_al.potential.kind import NetworkPotential
 from csp_al.potential.networks.member import OUTPUT_LAYER, Graph
@@ -179,6 +180,11 @@ class _Targets:
         learnt = (energy - of_pairs, forces - pushes, stress - pressure)
         return cls(labels.structures, edges, *learnt, counted, section, device)
 
+    @property
+    def size(self) -> int:
+        """Bytes of intermediate results of a pass over all of them."""
+        return len(self.edges.source) * bytes_per_edge(self.section, self.device)
+
     def losses(self, ensemble: Ensemble, state: State, rows: Ints) -> Tensor:
         """Loss of each structure in these rows for each member, (members, len(rows))."""
         graph = build_graph(self.structures, self.edges, rows, self.device)
@@ -232,7 +238,8 @@ def _optimise(
     since = torch.zeros(section.members)
     curve = []
     for epoch in range(1, epochs + 1):
-        training, validation = _epoch(ensemble, state, targets, optimiser, schedule, rng)
+        with threads_for(targets.size // per_epoch):
+            training, validation = _epoch(ensemble, state, targets, optimiser, schedule, rng)
         better = validation < lowest
         if better.any():
             for name, tensor in state.items():

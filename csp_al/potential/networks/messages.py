@@ -17,7 +17,7 @@ from torch.nn.functional import pad
 
 from csp_al.potential.networks import angular_kernels as kernels
 from csp_al.potential.networks.angular_kernels import WIDTH
-from csp_al.potential.networks.schnet import WORTH_A_THREAD, Pairs
+from csp_al.potential.networks.schnet import Pairs
 
 
 class Geometry(NamedTuple):
@@ -173,9 +173,8 @@ def _run(
     pairs: Pairs,
     *others: Tensor | bool,
 ) -> Any:
-    """Call a kernel with arrays of one precision, on as many threads as torch uses, or as pay."""
-    worth = x.numel() // x.shape[1] * len(pairs.first) // WORTH_A_THREAD
-    set_num_threads(max(1, min(worth, torch.get_num_threads(), NUMBA_NUM_THREADS)))
+    """Call a kernel with arrays of one precision, on as many threads as torch uses."""
+    set_num_threads(min(torch.get_num_threads(), NUMBA_NUM_THREADS))
     tensors = (x, table, distance, angles, *others)
     arrays: list[Any] = [
         each if isinstance(each, bool) else each.detach().to(x.dtype).contiguous().numpy() for each in tensors

@@ -29,9 +29,6 @@ KNOTS_PER_WIDTH = 8
 KEPT, KEPT_COMPILED = 80, 10
 """Bytes that a pass takes, see `Network`; with compiled kernels, which keep one byte, of what belongs to atoms."""
 
-WORTH_A_THREAD = 1_000_000
-"""Products of a neighbour and a filter, of all members, that a thread must have to do for its start to pay."""
-
 
 class Pairs(NamedTuple):
     """The atoms of each pair (P,), each pair once, and where those of each structure begin (n+1,)."""
@@ -179,9 +176,8 @@ def _unknown(tensor: Tensor) -> Tensor:
 
 
 def _run(kernel: Any, x: Tensor, table: Tensor, distance: Tensor, spacing: float, pairs: Pairs, *others: Tensor) -> Any:
-    """Call a kernel with arrays of one precision, on as many threads as torch uses, or as pay."""
-    worth = x.shape[0] * len(pairs.first) * x.shape[-1] // WORTH_A_THREAD
-    set_num_threads(max(1, min(worth, torch.get_num_threads(), NUMBA_NUM_THREADS)))
+    """Call a kernel with arrays of one precision, on as many threads as torch uses."""
+    set_num_threads(min(torch.get_num_threads(), NUMBA_NUM_THREADS))
     tensors = (tensor.detach().to(x.dtype).contiguous().numpy() for tensor in (x, table, distance, *others))
     x_, table_, distance_, *others_ = tensors
     first, second, pointer = (tensor.numpy() for tensor in pairs)
