@@ -237,7 +237,7 @@ def results(
     top: Annotated[int | None, typer.Option(min=1, help="the best so many only")] = None,
 ) -> None:
     """Show the ranked distinct structures."""
-    from csp_al.cli.tables import results_as_csv, results_table, say_what_failed, say_where_it_stands
+    from csp_al.cli.tables import results_as_csv, say_results, say_where_it_stands
     from csp_al.report.tables import open_run
 
     if as_json and as_csv:
@@ -249,9 +249,7 @@ def results(
     elif as_csv:
         say(results_as_csv(rows))
     elif rows:
-        results_table(rows, opened.doubts)
-        if failed := say_what_failed(opened.summary):
-            say(failed)
+        say_results(opened, top)
     else:
         say(say_where_it_stands(directory))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from csp_al.campaign.machine import Machine, cores_of_this_process
 from csp_al.campaign.models import Campaign
 from csp_al.cli.panel import Panel
-from csp_al.cli.tables import results_table, say_what_failed
+from csp_al.cli.tables import say_results
 from csp_al.cli.trust import how_to_continue, refuse_links
 from csp_al.disk_space import is_machine_failure, machine_failure_in_words
 from csp_al.interfaces import State
@@ -75,10 +75,7 @@ def drive(campaign: Campaign, start: Start) -> int:
         say(f"{said}. {how_to_continue(campaign, directory)}", err=True)
         return MACHINE_FAILED
     if status == DONE:
-        run = open_run(directory)
-        results_table(run.result_rows, run.doubts)
-        if failed := say_what_failed(run.summary):
-            say(failed)
+        say_results(open_run(directory))
         say(f"Structures and tables: {directory / 'winners'}")
     return status
 

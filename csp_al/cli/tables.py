@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -14,15 +14,38 @@ from rich.table import Table
 
 from csp_al import objective
 from csp_al.campaign.errors import Problem, dotted
-from csp_al.printing import printable, printable_lines
+from csp_al.printing import printable, say
+from csp_al.select.judgement import Judgement, reasons_in_words
+from csp_al.select.resolution import ranks
+
+if TYPE_CHECKING:
+    from csp_al.report.tables import Run
 
 WIDTH_OF_FILES = 120
 """Columns of what is printed to a file or a pipe, where rich would cut numbers to fit into 80."""
 
 
-def results_table(rows: list[dict[str, Any]], doubts: Sequence[str] = ()) -> None:
-    """Print the ranked structures, the best first, and what speaks against them."""
-    unit = objective.UNIT
+def say_results(run: Run, top: int | None = None) -> None:
+    """Print what the results of a run are worth, the best ``top`` of them, and what could not be ranked."""
+    rows, campaign = run.result_rows, run.campaign
+    if (judgement := run.judgement) is not None:
+        say(judgement_in_words(judgement))
+    told = ranks(rows, campaign.finish.fmax, campaign.stop.tolerance)
+    results_table(rows[:top], told)
+    if failed := say_what_failed(run.summary):
+        say(failed)
+
+
+def judgement_in_words(judgement: Judgement) -> str:
+    """A judgement, the reasons for it and what helps, and the figures."""
+    word, *reasons = reasons_in_words(judgement)
+    lines = [f"Judgement: {word}", *(f"  - {reason}" for reason in reasons), *(f"  {line}" for line in judgement.lines)]
+    return "\n".join(map(printable, lines))
+
+
+def results_table(rows: list[dict[str, Any]], told: Sequence[int] = ()) -> None:
+    """Print the ranked structures, the best first; ``told`` are their ranks as far as energies can be told apart."""
+    unit, told = objective.UNIT, told or [row["rank"] for row in rows]
     table = Table(
         title=f"Distinct structures by reference {objective.NAME} ({unit}, m{unit} above the best, Å^3/atom)",
         title_justify="left",
@@ -33,9 +56,9 @@ def results_table(rows: list[dict[str, Any]], doubts: Sequence[str] = ()) -> Non
     headings = ("#", "id", "space group", "E", "above", "V", "predicted E", "reached", "conv.")
     for heading in headings:
         table.add_column(heading, justify="left" if heading == "space group" else "right", no_wrap=True)
-    for row in rows:
+    for row, rank in zip(rows, told, strict=False):
         table.add_row(
-            str(row["rank"]),
+            f"{rank}=" if told.count(rank) > 1 else str(rank),
             str(row["id"]),
             escape(printable(f"{row['space_group']['symbol']} ({row['space_group']['number']})")),
             f"{row['energy_per_atom']:.4f}",
@@ -50,8 +73,8 @@ def results_table(rows: list[dict[str, Any]], doubts: Sequence[str] = ()) -> Non
         console.width = WIDTH_OF_FILES
     console.print(table)
     console.print("predicted: by the ensemble, ± its spread; reached: candidates of the pool that came to rest there")
-    for doubt in doubts:
-        console.print(printable_lines(doubt), soft_wrap=True, highlight=False, markup=False)
+    if len(set(told)) < len(told):
+        console.print("=: differ in energy by less than final relaxations to this finish.fmax tell apart")
 
 
 def say_what_failed(summary: dict[str, Any] | None) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +19,11 @@ from csp_al.events import Warned
 from csp_al.loop.drive import Drive
 from csp_al.loop.progress import Progress
 from csp_al.loop.tasks import CalculationsFailedError
+from csp_al.reference.derivatives import findings
 from csp_al.results import Result, Values
 from csp_al.select.identity import count_arrivals, distinct
-from csp_al.select.ranking import representatives, rows_of
+from csp_al.select.judgement import figures_of, judge
+from csp_al.select.ranking import representatives, rows_of, stopped_at_once
 from csp_al.store import layout
 from csp_al.store.method import Method, block_name, method_of, result_items
 from csp_al.store.run_directory import cycles
@@ -72,7 +74,8 @@ def _relax_winners(drive: Drive, folder: Path, progress: Progress) -> None:
     rows, groups = _ranked(drive, progress, winners)
     _write(folder, rows, [winners[row["id"]] for row in rows], method_of(drive.run, drive.campaign))
     check = layout.stage_folder(drive.run, "check")
-    checks = int(layout.CHECK.read(check)["evaluations"]) if is_published(check) else 0
+    checked: dict[str, Any] = layout.CHECK.read(check) if is_published(check) else {"evaluations": 0, "slopes": []}
+    checks = int(checked["evaluations"])
     labels = int(progress.all_labels.evaluations.sum())
     relaxations = sum(result.evaluations for result in results.values())
     summary = {
@@ -91,7 +94,19 @@ def _relax_winners(drive: Drive, folder: Path, progress: Progress) -> None:
         ],
         "merged": [group for group in groups if len(group) > 1],
     }
+    summary["judgement"] = _judgement(drive, progress, rows, summary, findings(checked["slopes"]))
     layout.SUMMARY.write(folder, summary)
+
+
+def _judgement(
+    drive: Drive, progress: Progress, rows: list[dict[str, Any]], summary: dict[str, Any], found: list[str]
+) -> dict[str, Any]:
+    """What the results are worth, from what `csp_al.report.tables.Run.judgement` will read."""
+    assert progress.verdict is not None  # a search has ended
+    labels = layout.stage_folder(drive.run, "label", cycles(drive.run)[-1])
+    errors = layout.WALK_FORWARD.read(labels) if layout.WALK_FORWARD.is_in(labels) else {}
+    doubts = found, stopped_at_once(progress.table)
+    return asdict(judge(figures_of(drive.campaign, progress.verdict, errors, rows, summary, doubts)))
 
 
 def _lowest(campaign: Campaign, progress: Progress, count: int) -> Structures:

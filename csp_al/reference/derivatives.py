@@ -8,9 +8,9 @@ at 40 Ry where 88 are suggested. A few GPa of it are told and not refused.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from ase.units import GPa
@@ -73,6 +73,11 @@ class Slope:
     def __str__(self) -> str:
         verdict = "WRONG" if self.wrong else "equal" if self.close else "not equal: is the cutoff high enough?"
         return f"{self.what}: {self.said:.4g} {self.unit} said, {self.found:.4g} by differences of energies, {verdict}"
+
+
+def findings(slopes: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Of slopes as a run directory keeps them: those that are not equal, a line each."""
+    return [str(slope) for slope in (Slope(**kept) for kept in slopes) if not slope.close]
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from csp_al.report.labels import count_opened
 from csp_al.report.plan import duration, mean_cycle, schedule
 from csp_al.report.tables import Run, open_run
 from csp_al.results import Result
+from csp_al.select.judgement import Judgement, reasons_in_words
 from csp_al.select.ranking import stopped_at_once
 from csp_al.store.layout import TASKS
 from csp_al.store.lock import holder
@@ -81,6 +82,7 @@ class RunStatus:
     - best and top_k: None before the first ranking
     - relaxations: in words, where nearly all of the last ranking stopped at once; None elsewhere
     - walk_forward: how well the latest labels were predicted (`csp_al.select.walk_forward`); None in cycle 0
+    - judgement: what the results are worth (`csp_al.select.judgement`); None before there are any
     - check: what the check of the reference found that is not equal, a line each
     - elapsed_s: wall time of the stages, interruptions left out
     - eta_s: what is left at most, from the mean of the cycles so far and the cycles that the campaign file allows;
@@ -98,6 +100,7 @@ class RunStatus:
     relaxations: str | None
     walk_forward: dict[str, Any] | None
     stop: Stop
+    judgement: Judgement | None
     elapsed_s: float
     eta_s: float | None
     check: list[str]
@@ -128,6 +131,7 @@ def status(run: Path) -> RunStatus:
         relaxations=stopped_at_once(opened.ranking()) or None,
         walk_forward=opened.walk_forward(),
         stop=Stop(_why_over(verdict, state, events), verdict.settled if verdict else None),
+        judgement=opened.judgement,
         elapsed_s=opened.seconds + so_far,
         eta_s=_eta(opened, verdict, state, place, so_far, len(results), pending),
         check=opened.check_findings,
@@ -162,6 +166,9 @@ def describe(status: RunStatus) -> str:
         lines.append(f"verdict     {stop}")
     elif top:
         lines.append(f"verdict     {top.verdict}")
+    if status.judgement:
+        word, *reasons = reasons_in_words(status.judgement)
+        lines += [f"judgement   {word}", *(f"            {reason}" for reason in reasons)]
     eta = f"; at most {duration(status.eta_s)} left" if status.eta_s is not None else ""
     lines.append(f"time        {duration(status.elapsed_s)}{eta}")
     return "\n".join(lines)

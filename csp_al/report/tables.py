@@ -21,7 +21,7 @@ import pandas as pd
 
 from csp_al.campaign.models import Campaign
 from csp_al.interfaces import Verdict
-from csp_al.reference.derivatives import Slope
+from csp_al.reference.derivatives import findings
 from csp_al.report.columns import (
     CYCLES,
     LEARNING_CURVES,
@@ -35,7 +35,9 @@ from csp_al.report.columns import (
 from csp_al.report.labels import count_opened, effort_table, label_table, lowest_labelled, outcome_table
 from csp_al.report.projection import projected
 from csp_al.select.identity import times_reached
+from csp_al.select.judgement import Judgement, figures_of, judge
 from csp_al.select.ranking import rows_of, stopped_at_once
+from csp_al.select.walk_forward import apart
 from csp_al.store import layout
 from csp_al.store.run_directory import cycle_folder, published_stages, read_campaign_of
 from csp_al.store.run_directory import cycles as cycles_of
@@ -182,19 +184,16 @@ class Run:
     def check_findings(self) -> list[str]:
         """Where forces and stress of the reference were not quite the differences of its energies, a line each."""
         folder = self._outside("check")
-        kept = [] if folder is None else [Slope(**one) for one in layout.CHECK.read(folder)["slopes"]]
-        return [str(slope) for slope in kept if not slope.close]
+        return [] if folder is None else findings(layout.CHECK.read(folder)["slopes"])
 
     @property
-    def doubts(self) -> list[str]:
-        """What speaks against the results, a line each.
-
-        Findings of the check, relaxations that did not take place, a search that ended before it was settled.
-        """
-        stopped, verdict = stopped_at_once(self.ranking()), self.verdict()
-        unsure = verdict.reason if verdict and verdict.settled is False else ""
-        lines = [*(f"Mind the reference. {finding}" for finding in self.check_findings), stopped, unsure]
-        return [line for line in lines if line]
+    def judgement(self) -> Judgement | None:
+        """What the results are worth, by the rules of today (`csp_al.select.judgement`); None before there are any."""
+        rows, summary, said = self.result_rows, self.summary, self.verdict()
+        if not rows or summary is None or said is None:
+            return None
+        doubts = self.check_findings, stopped_at_once(self.ranking())
+        return judge(figures_of(self.campaign, said, self._newest_errors(), rows, summary, doubts), str(self.path))
 
     @property
     def learning_curves(self) -> pd.DataFrame:
@@ -306,6 +305,16 @@ class Run:
             row |= {name: getattr(said, name) for name in ("stop", "settled", "reason", "stable_cycles", "unseen")}
             row["best_predicted_energy_per_atom"] = min(said.energies, default=None)
         return row
+
+    def _newest_errors(self) -> dict[str, Any]:
+        """Errors of the last labels; the one that older runs do not keep is found from the labels."""
+        errors = self.walk_forward() or {}
+        if errors and "energy_apart_mev_per_atom" not in errors:
+            last, folder = list(self.published("label").items())[-1]
+            labels = self._labels({last: folder})
+            wrong = 1000 * (labels["predicted_energy_per_atom"] - labels["energy_per_atom"])
+            errors |= {"energy_apart_mev_per_atom": apart(wrong.to_numpy())}
+        return errors
 
     def _bred(self) -> list[int]:
         """Ids of the candidates that were bred."""

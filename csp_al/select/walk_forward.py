@@ -39,7 +39,7 @@ def walk_forward(predicted: Prediction, labels: Labels) -> Figures:
         "labels": len(done),
         "compared": int(np.isfinite(energy).sum()),
         **_errors("energy", "mev_per_atom", 1000 * energy / truth.structures.counts),
-        "energy_apart_mev_per_atom": _apart(1000 * energy / truth.structures.counts),
+        "energy_apart_mev_per_atom": apart(1000 * energy / truth.structures.counts),
         **_shares("energy", np.abs(energy), guess.energy_sigma),
         **_errors("forces", "ev_per_angstrom", forces),
         **_shares("forces", np.linalg.norm(forces, axis=1), guess.forces_sigma),
@@ -62,7 +62,8 @@ def _shares(quantity: str, errors: Floats, sigmas: Floats) -> Figures:
     return {f"{quantity}_within_{times}_sigma": _mean(errors <= times * sigmas) for times in (1, 2)}
 
 
-def _apart(errors: Floats) -> float | None:
+def apart(errors: Floats) -> float | None:
+    """The median error (n,) once the median shift is subtracted, in their unit; None where none is finite."""
     finite = errors[np.isfinite(errors)]
     return float(np.median(np.abs(finite - np.median(finite)))) if finite.size else None
 

@@ -80,10 +80,25 @@ class LabelCounts(TypedDict):
     from_elsewhere: Whole
 
 
+class Reason(TypedDict):
+    """Of a judgement."""
+
+    what: str
+    helps: str
+
+
+class Judgement(TypedDict):
+    """A `csp_al.select.judgement.Judgement`, by the rules of the version that finished the campaign."""
+
+    word: str
+    reasons: Rows[Reason]
+    lines: Rows[str]
+
+
 class Summary(TypedDict):
     """Why the search stopped, whether sure, what it took and failed, and which candidates came to be the same crystal.
 
-    Whether it was sure (`csp_al.interfaces.Verdict`) is not in older runs.
+    Whether it was sure (`csp_al.interfaces.Verdict`), and what the results are worth, are not in older runs.
     """
 
     stop: str | None
@@ -92,6 +107,7 @@ class Summary(TypedDict):
     labels: LabelCounts
     failed: Rows[Failed]
     merged: Rows[Rows[Whole]]
+    judgement: NotRequired[Judgement]
 
 
 class SlopeRow(TypedDict):
