@@ -19,7 +19,8 @@ import os
 
 import csp_al
 from csp_al.report import figures
-from csp_al.report.status import describe, status
+from csp_al.report.status import status
+from csp_al.report.status_in_words import describe
 
 path = os.environ.get("CSP_AL_RUN", "runs/si4")
 run = csp_al.open_run(path)
@@ -42,6 +43,8 @@ figures.convergence(run.cycles, run.results, run.reference_evaluations)
 #
 # Every point was predicted before its label was known. From cycle to cycle the points should come closer to the grey
 # line. Bars are 1 sigma, the spread of the ensemble: if they often miss the line, the potential is too sure of itself.
+# Below, `..._within_1_sigma` should be near 0.68 for energies and somewhat less for forces and stress;
+# `..._spread_factor` is what the spread would have to be multiplied by for that.
 
 # %%
 figures.parity(run.labels)
@@ -54,6 +57,11 @@ run.cycles[
         "labels_failed",
         "energy_mae_mev_per_atom",
         "energy_within_1_sigma",
+        "forces_within_1_sigma",
+        "stress_within_1_sigma",
+        "energy_spread_factor",
+        "forces_spread_factor",
+        "stress_spread_factor",
         "stable_cycles",
         "unseen",
     ]
@@ -89,6 +97,12 @@ figures.learning_curves(run.learning_curves)
 
 # %%
 run.results
+
+# %% [markdown]
+# What that is worth: settled, extend, or not to be trusted, and why; nothing before the end.
+
+# %%
+run.judgement
 
 # %% [markdown]
 # The pool as the potential ranks it, for crystals that did not make it into the results.

@@ -47,13 +47,18 @@ class Warned:
 
 @dataclass(frozen=True)
 class CycleJudged:
-    """A cycle has ended; energies in eV/atom, their error in meV/atom, that of forces in eV/Å, None where unknown."""
+    """A cycle has ended; energies in eV/atom, their error in meV/atom, that of forces in eV/Å, None where unknown.
+
+    ``predicted`` is the lowest energy by the word of the ensemble, with its spread; ``labelled`` the lowest label.
+    """
 
     cycle: int
     from_elsewhere: int
     labels: int
     failed: int
-    best: float | None
+    predicted: float | None
+    predicted_sigma: float | None
+    labelled: float | None
     energy_error: float | None
     force_error: float | None
     stable: int

@@ -79,7 +79,7 @@ def test_lines_of_a_pipe_have_the_time(capsys, tmp_path):
 
 
 def test_cycles_fit_into_eighty_columns_with_units_and_numbers_whole(capsys):
-    row = ["12", "480", "12", "-310.1234", "1963.4", "0.1234", "2", "0.01"]
+    row = ["12", "480", "12", "-310.123±0.012", "-310.1234", "1963.4", "0.1234", "2", "0.01"]
     Console(width=80).print(_cycle_table("al4", [row]))
     drawn = capsys.readouterr().out
     for word in (*row, "(eV/atom)", "(meV/atom)", "(eV/Å)"):

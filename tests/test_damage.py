@@ -27,7 +27,8 @@ from csp_al.events import Event
 from csp_al.files import DamagedError, OtherVersionError, open_plain, read_sealed, sha256, write_sealed
 from csp_al.loop.drive import Drive
 from csp_al.loop.search import search
-from csp_al.report.status import describe, status
+from csp_al.report.status import status
+from csp_al.report.status_in_words import describe
 from csp_al.report.tables import open_run
 from csp_al.results import as_json
 from csp_al.store.changes import ChangedError

@@ -34,7 +34,8 @@ from csp_al.loop.search import search
 from csp_al.report import figures
 from csp_al.report.export import export
 from csp_al.report.plan import describe_plan, plan, schedule
-from csp_al.report.status import LabelCounts, describe, status
+from csp_al.report.status import LabelCounts, status
+from csp_al.report.status_in_words import describe
 from csp_al.report.tables import open_run
 from csp_al.store.run_directory import prepare, published_stages
 from csp_al.store.stages import manifest

@@ -138,7 +138,7 @@ def test_a_panel_draws_the_last_cycles_and_all_of_them_in_the_end(monkeypatch, t
     panel.console._force_terminal = True
     with panel:
         for cycle in range(ROWS + 30):
-            panel.tell(CycleJudged(cycle, 0, 1000 + cycle, 0, None, None, None, 0, None, ""))
+            panel.tell(CycleJudged(cycle, 0, 1000 + cycle, 0, *[None] * 5, 0, None, ""))
         panel.live.refresh()
         running = out.getvalue()
     assert "1000" not in running.rpartition("stable cycles")[2]

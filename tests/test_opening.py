@@ -22,7 +22,8 @@ from csp_al.loop.opening import ROUNDS, STRETCH
 from csp_al.loop.search import search
 from csp_al.loop.tasks import TooManyFailedError, refuse_many_failures
 from csp_al.reasons import Failure, Reason
-from csp_al.report.status import describe, status
+from csp_al.report.status import status
+from csp_al.report.status_in_words import describe
 from csp_al.report.tables import open_run
 from csp_al.results import Result
 from csp_al.store.lock import locked

@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import h5py
@@ -39,7 +39,8 @@ from csp_al.reference.gpaw import GpawReference
 from csp_al.report import columns, doctor, figures
 from csp_al.report.plan import describe_plan, plan, schedule
 from csp_al.report.projection import principal_components
-from csp_al.report.status import Best, LabelCounts, describe, status
+from csp_al.report.status import Best, LabelCounts, status
+from csp_al.report.status_in_words import describe
 from csp_al.report.tables import open_run
 from csp_al.select.walk_forward import walk_forward
 from csp_al.store.lock import locked
@@ -318,8 +319,8 @@ def test_principal_components_of_less_than_a_plane(features):
 
 CHECK = 4  # evaluations that tell whether forces and stress are derivatives
 FIELDS = [
-    "name", "state", "cycle", "stage", "labels", "reference_evaluations", "best", "top_k", "relaxations",
-    "walk_forward", "stop", "judgement", "elapsed_s", "eta_s", "check",
+    "name", "state", "cycle", "stage", "labels", "reference_evaluations", "best", "lowest_label", "top_k",
+    "relaxations", "walk_forward", "stop", "judgement", "elapsed_s", "eta_s", "check",
 ]  # fmt: skip
 
 
@@ -354,6 +355,18 @@ def test_status_of_a_finished_run(finished_run, run, labels):
         assert part in describe(now)
 
 
+def test_status_tells_where_the_spread_is_too_small_and_what_of(finished_run):
+    now = status(finished_run)
+    figures = now.walk_forward | {"energy_spread_factor": 1.2, "forces_spread_factor": 3.0, "stress_spread_factor": 5.5}
+    told = describe(replace(now, walk_forward=figures))
+    assert "larger by a factor of: forces 3, stress 5.5" in told
+    assert "up to 3 times the doubt that relax.uncertainty allows" in told
+    shares = [figures[f"{quantity}_within_1_sigma"] for quantity in ("energy", "forces", "stress")]
+    assert all(f"{share:.0%} and" in told for share in shares)
+    older = {name: value for name, value in figures.items() if not name.endswith("factor")}
+    assert "too small" not in describe(replace(now, walk_forward=older))
+
+
 def test_status_of_a_run_interrupted_while_labelling(labelling, labels):
     folder, fresh = labelling
     now = status(folder)
@@ -364,6 +377,9 @@ def test_status_of_a_run_interrupted_while_labelling(labelling, labels):
     assert asdict(now.labels).items() >= labelled.items()
     assert now.reference_evaluations == CHECK + old.evaluations.sum() + sum(r.evaluations for r in fresh)
     assert now.best.by == "potential"
+    assert now.lowest_label == pytest.approx(labels.energy[labels.status == "done"].min() / 4)
+    assert f"{now.best.energy_per_atom:.4f} ± {now.best.sigma:.4f} eV/atom predicted" in describe(now)
+    assert f"lowest label {now.lowest_label:.4f} eV/atom" in describe(now)
     assert now.stop.reason is None
     assert now.top_k.verdict.startswith("continues: ")
     assert "3 pending" in describe(now)

@@ -911,6 +911,17 @@ def test_errors_that_follow_their_sigmas_lie_within_them_as_often_as_gaussians_d
     for times in (1, 2):
         assert figures[f"energy_within_{times}_sigma"] == pytest.approx(chi2.cdf(times**2, 1), abs=0.03)
         assert figures[f"forces_within_{times}_sigma"] == pytest.approx(chi2.cdf(3 * times**2, 3), abs=0.03)
+    assert figures["energy_spread_factor"] == pytest.approx(1.0, abs=0.05)
+    assert figures["forces_spread_factor"] == pytest.approx(np.sqrt(chi2.ppf(0.68, 3) / 3), abs=0.03)
+
+
+def test_a_spread_that_is_too_small_is_told_with_its_factor():
+    predicted, labels = labels_and_prediction(np.random.default_rng(0), n=2000)
+    figures = walk_forward(replace(predicted, energy_sigma=predicted.energy_sigma / 4), labels)
+    assert figures["energy_spread_factor"] == pytest.approx(4.0, abs=0.2)
+    without = walk_forward(replace(predicted, energy_sigma=np.zeros(2000)), labels)
+    assert without["energy_spread_factor"] is None
+    assert without["energy_within_1_sigma"] == 0
 
 
 def test_failed_labels_and_exploded_predictions_are_left_out():

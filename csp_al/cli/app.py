@@ -217,8 +217,8 @@ def status(
     from dataclasses import asdict
 
     from csp_al.interfaces import State
-    from csp_al.report.status import describe
     from csp_al.report.status import status as status_of
+    from csp_al.report.status_in_words import describe
 
     while True:
         now = status_of(directory)

@@ -46,7 +46,7 @@ DOING = {
     "relax": "relaxations of the pool",
     "grow": "breeding from what leads",
     "rank": "scoring and clustering",
-    "verdict": "looking at the top k",
+    "verdict": "comparing the leaders with those of the cycle before",
     "select": "choosing what to label next",
     "winners": "relaxing the winners by the reference",
 }
@@ -161,7 +161,7 @@ class Panel:
             case Warned(text):
                 self.note(f"Warning: {text}")
             case CycleJudged():
-                shown = {title: _shown(value(event)) for title, value in _COLUMNS.items()}
+                shown = {title: value(event) for title, value in _COLUMNS.items()}
                 self.cycles.append(list(shown.values()))
                 if self.live is None:
                     self.note(", ".join(f"{title} {said}" for title, said in shown.items()))
@@ -175,29 +175,29 @@ class Panel:
         self.console.print(f"{time}{printable_lines(text)}", soft_wrap=True, highlight=False, markup=False)
 
 
-_COLUMNS: Final[dict[str, Callable[[CycleJudged], float | None]]] = {
-    "cycle": lambda judged: judged.cycle,
-    "labels": lambda judged: judged.labels,
-    "failed": lambda judged: judged.failed,
-    f"best E ({objective.UNIT})": lambda judged: judged.best,
-    "E error (meV/atom)": lambda judged: judged.energy_error,
-    "F error (eV/Å)": lambda judged: judged.force_error,
-    "stable cycles": lambda judged: judged.stable,
-    "unseen minima": lambda judged: judged.unseen,
+_COLUMNS: Final[dict[str, Callable[[CycleJudged], str]]] = {
+    "cycle": lambda judged: str(judged.cycle),
+    "labels": lambda judged: str(judged.labels),
+    "failed": lambda judged: str(judged.failed),
+    f"lowest predicted ({objective.UNIT})": lambda judged: (
+        f"{_shown(judged.predicted, '.3f')}±{_shown(judged.predicted_sigma, '.3f')}"
+    ),
+    f"lowest label ({objective.UNIT})": lambda judged: _shown(judged.labelled, ".4f"),
+    "E error (meV/atom)": lambda judged: _shown(judged.energy_error),
+    "F error (eV/Å)": lambda judged: _shown(judged.force_error),
+    "stable cycles": lambda judged: str(judged.stable),
+    "unseen minima": lambda judged: _shown(judged.unseen),
 }
 
 
 def _cycle_table(title: str, rows: list[list[str]]) -> Table:
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
-    for name in _COLUMNS:  # units in a line of their own: rich cuts what does not fit into 80 columns
-        heading = name.replace(" (", "\n(") if "(" in name else name.replace(" ", "\n")
-        table.add_column(heading, justify="right", no_wrap=True)
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=0, pad_edge=False)
+    for name in _COLUMNS:  # a line for each word: rich cuts what does not fit into 80 columns
+        table.add_column(name.replace(" ", "\n"), justify="right", no_wrap=True)
     for row in rows:
         table.add_row(*row)
     return table
 
 
-def _shown(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def _shown(value: float | None, form: str = ".4g") -> str:
+    return "-" if value is None else f"{value:{form}}"

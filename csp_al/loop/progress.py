@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
+from csp_al import objective
 from csp_al.interfaces import Ensemble, Verdict
 from csp_al.select.stopping import Judged, Top
 from csp_al.structures import Ints, Labels, Relaxed, Status, Structures, concatenate
@@ -59,6 +60,13 @@ class Progress:
     def all_labels(self) -> Labels:
         """Every label so far, failed ones and those from elsewhere included."""
         return concatenate(self.labels)
+
+    @property
+    def lowest_label(self) -> float | None:
+        """The lowest energy that a label has that the campaign asked for itself, eV/atom; None before there is one."""
+        labels = self.all_labels
+        usable = (labels.status == Status.DONE) & (labels.structures.ids >= 0)
+        return float(objective.values(labels.energy, labels.structures)[usable].min()) if usable.any() else None
 
     @property
     def labelled(self) -> Structures:

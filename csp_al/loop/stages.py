@@ -114,13 +114,15 @@ def _tell_of_cycle(drive: Drive, cycle: int, progress: Progress) -> None:
     """One line on the cycle, for the panel and the log."""
     folder = stage_folder(drive.run, "label", cycle)
     errors = layout.WALK_FORWARD.read(folder) if layout.WALK_FORWARD.is_in(folder) else {}
-    said = progress.verdict
+    said, top = progress.verdict, progress.top
     judged = CycleJudged(
         cycle=cycle,
         from_elsewhere=progress.given,
         labels=progress.asked,
         failed=progress.failed,
-        best=said.energies[0] if said and said.energies else None,
+        predicted=said.energies[0] if said and said.energies else None,
+        predicted_sigma=float(top.sigmas[0]) if top is not None and len(top.sigmas) else None,
+        labelled=progress.lowest_label,
         energy_error=errors.get("energy_mae_mev_per_atom"),
         force_error=errors.get("forces_mae_ev_per_angstrom"),
         stable=said.stable_cycles if said else 0,

@@ -22,8 +22,10 @@ LABELS: Final[Columns] = {
 OUTCOMES: Final[Columns] = {"cycle": "int64", "id": "int64", "status": "str", "evaluations": "int64"}
 PREDICTION_ERRORS: Final = (
     "energy_mae_mev_per_atom", "energy_rmse_mev_per_atom", "energy_apart_mev_per_atom",
-    "energy_within_1_sigma", "energy_within_2_sigma",
-    "forces_mae_ev_per_angstrom", "forces_rmse_ev_per_angstrom", "stress_mae_gpa", "stress_rmse_gpa",
+    "energy_within_1_sigma", "energy_within_2_sigma", "energy_spread_factor",
+    "forces_mae_ev_per_angstrom", "forces_rmse_ev_per_angstrom",
+    "forces_within_1_sigma", "forces_within_2_sigma", "forces_spread_factor",
+    "stress_mae_gpa", "stress_rmse_gpa", "stress_within_1_sigma", "stress_within_2_sigma", "stress_spread_factor",
 )  # fmt: skip
 """Errors of `csp_al.select.walk_forward` that the table of cycles shows."""
 CYCLES: Final[Columns] = {

@@ -10,16 +10,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from csp_al import objective
 from csp_al.campaign.models import Campaign
 from csp_al.engine.tasks import is_id, read_result
 from csp_al.files import open_plain
 from csp_al.interfaces import State, Verdict
 from csp_al.report.labels import count_opened
-from csp_al.report.plan import duration, mean_cycle, schedule
+from csp_al.report.plan import mean_cycle, schedule
 from csp_al.report.tables import Run, open_run
 from csp_al.results import Result
-from csp_al.select.judgement import Judgement, reasons_in_words
+from csp_al.select.judgement import Judgement
 from csp_al.select.ranking import stopped_at_once
 from csp_al.store.layout import TASKS
 from csp_al.store.lock import holder
@@ -46,11 +45,12 @@ class LabelCounts:
 
 @dataclass(frozen=True)
 class Best:
-    """The candidate that is lowest so far, energy in eV/atom, by "reference" or "potential"."""
+    """The candidate that is lowest so far, energy in eV/atom, by "reference" or "potential", which has a spread."""
 
     id: int
     energy_per_atom: float
     by: str
+    sigma: float | None = None
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class RunStatus:
 
     - stage: the one under way, or the last one
     - reference_evaluations: calls of the reference method so far, final relaxations included
-    - best and top_k: None before the first ranking
+    - best and top_k: None before the first ranking; lowest_label: eV/atom, of the last cycle judged
     - relaxations: in words, where nearly all of the last ranking stopped at once; None elsewhere
     - walk_forward: how well the latest labels were predicted (`csp_al.select.walk_forward`); None in cycle 0
     - judgement: what the results are worth (`csp_al.select.judgement`); None before there are any
@@ -96,6 +96,7 @@ class RunStatus:
     labels: LabelCounts
     reference_evaluations: int
     best: Best | None
+    lowest_label: float | None
     top_k: Leaders | None
     relaxations: str | None
     walk_forward: dict[str, Any] | None
@@ -127,6 +128,7 @@ def status(run: Path) -> RunStatus:
         labels=_label_counts(opened, results if in_cycles else [], pending if in_cycles else 0),
         reference_evaluations=opened.reference_evaluations + sum(result.evaluations for result in results),
         best=_best(opened, verdict),
+        lowest_label=_lowest_label(events),
         top_k=_leaders(verdict, campaign),
         relaxations=stopped_at_once(opened.ranking()) or None,
         walk_forward=opened.walk_forward(),
@@ -136,42 +138,6 @@ def status(run: Path) -> RunStatus:
         eta_s=_eta(opened, verdict, state, place, so_far, len(results), pending),
         check=opened.check_findings,
     )
-
-
-def describe(status: RunStatus) -> str:
-    """The status in plain lines, for people."""
-    labels, best, top, stop = status.labels, status.best, status.top_k, status.stop.reason
-    where = f", cycle {status.cycle}" if status.cycle is not None else ""
-    lines = [
-        f"{status.name}: {status.state}{where}{', ' + status.stage if status.stage else ''}",
-        f"labels      {labels.done} done, {labels.failed} failed, {labels.pending} pending"
-        + (f"; {labels.opened} of cells that were opened" if labels.opened else "")
-        + (f"; {labels.from_elsewhere} from elsewhere" if labels.from_elsewhere else ""),
-        f"evaluations {status.reference_evaluations} by the reference method",
-    ]
-    lines += [f"reference   {finding}" for finding in status.check]
-    if best:
-        how = "by the reference" if best.by == "reference" else "predicted"
-        lines.append(f"best        {objective.show(best.energy_per_atom)} {how}, candidate {best.id}")
-    if top:
-        lines.append(
-            f"top {len(top.ids):<8}unchanged in {top.stable_cycles} of {top.patience} cycles; "
-            f"chance that one more candidate finds a new minimum: {100 * top.unseen:.0f}%"
-        )
-    if status.relaxations:
-        lines.append(f"relaxations {status.relaxations}")
-    if status.walk_forward:
-        lines.append(f"predicted   {_prediction_errors(status.walk_forward)}")
-    if stop:
-        lines.append(f"verdict     {stop}")
-    elif top:
-        lines.append(f"verdict     {top.verdict}")
-    if status.judgement:
-        word, *reasons = reasons_in_words(status.judgement)
-        lines += [f"judgement   {word}", *(f"            {reason}" for reason in reasons)]
-    eta = f"; at most {duration(status.eta_s)} left" if status.eta_s is not None else ""
-    lines.append(f"time        {duration(status.elapsed_s)}{eta}")
-    return "\n".join(lines)
 
 
 def _label_counts(run: Run, fresh: Sequence[Result], pending: int) -> LabelCounts:
@@ -256,7 +222,14 @@ def _best(run: Run, verdict: Verdict | None) -> Best | None:
         return Best(row["id"], row["energy_per_atom"], "reference")
     if verdict is None or not verdict.top:
         return None
-    return Best(verdict.top[0], verdict.energies[0], "potential")
+    ranking = run.ranking().set_index("id")["sigma_per_atom"]
+    return Best(verdict.top[0], verdict.energies[0], "potential", ranking.get(verdict.top[0]))
+
+
+def _lowest_label(events: list[dict[str, Any]]) -> float | None:
+    """As the log tells it of the last cycle; that of older runs does not."""
+    told = [event.get("labelled") for event in events if event["event"] == "cycle"]
+    return told[-1] if told and isinstance(told[-1], float) else None
 
 
 def _why_over(verdict: Verdict | None, state: State, events: list[dict[str, Any]]) -> str | None:
@@ -285,24 +258,3 @@ def _eta(
     if campaign.budget.hours is not None:
         left = min(left, max(1, math.ceil((3600 * campaign.budget.hours - float(seconds[judged].sum())) / mean)))
     return max(0.0, left * mean - float(seconds[~judged].sum()) - so_far)
-
-
-def _prediction_errors(figures: dict[str, Any]) -> str:
-    """Errors of the predictions of the latest labels, in a line."""
-    if not figures["compared"]:
-        return "nothing to compare: none of the latest labels has both a result and a prediction"
-    within = figures["energy_within_1_sigma"]
-    apart = figures.get("energy_apart_mev_per_atom")
-    words = [f"median {apart:.0f} but for a common shift"] if apart is not None else []
-    words += [f"{100 * within:.0f}% within 1 sigma"] if within is not None else []
-    covered = f" ({'; '.join(words)})" if words else ""
-    energy, forces, stress = (
-        "-" if (error := figures[name]) is None else f"{error:{digits}}"
-        for name, digits in (
-            ("energy_mae_mev_per_atom", ".0f"), ("forces_mae_ev_per_angstrom", ".2g"), ("stress_mae_gpa", ".2g"),
-        )
-    )  # fmt: skip
-    return (
-        f"latest labels, before training on them: energy off by {energy} meV/atom{covered}, "
-        f"forces by {forces} eV/Å, stress by {stress} GPa"
-    )

@@ -128,7 +128,7 @@ class Check(TypedDict):
 
 
 class WalkForward(TypedDict):
-    """Figures of `csp_al.select.walk_forward`; None where there is nothing to compare. Older runs lack one."""
+    """Figures of `csp_al.select.walk_forward`; None where there is nothing to compare. Older runs lack some."""
 
     labels: Whole
     compared: Whole
@@ -137,14 +137,17 @@ class WalkForward(TypedDict):
     energy_apart_mev_per_atom: NotRequired[float | None]
     energy_within_1_sigma: float | None
     energy_within_2_sigma: float | None
+    energy_spread_factor: NotRequired[float | None]
     forces_mae_ev_per_angstrom: float | None
     forces_rmse_ev_per_angstrom: float | None
     forces_within_1_sigma: float | None
     forces_within_2_sigma: float | None
+    forces_spread_factor: NotRequired[float | None]
     stress_mae_gpa: float | None
     stress_rmse_gpa: float | None
     stress_within_1_sigma: float | None
     stress_within_2_sigma: float | None
+    stress_spread_factor: NotRequired[float | None]
 
 
 RESULTS: Final = TypeAdapter(Rows[ResultRow])

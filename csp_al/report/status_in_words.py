@@ -1,0 +1,99 @@
+"""How far a campaign is, in lines for people."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from csp_al import objective
+from csp_al.report.plan import duration
+from csp_al.report.status import Best, RunStatus
+from csp_al.select.judgement import reasons_in_words
+
+SMALL: Final = 1.5
+"""Factor that the spread would have to be larger by, from which on it is said to be too small."""
+
+
+def describe(status: RunStatus) -> str:
+    """The status in plain lines, for people."""
+    labels, best, top, stop = status.labels, status.best, status.top_k, status.stop.reason
+    where = f", cycle {status.cycle}" if status.cycle is not None else ""
+    lines = [
+        f"{status.name}: {status.state}{where}{', ' + status.stage if status.stage else ''}",
+        f"labels      {labels.done} done, {labels.failed} failed, {labels.pending} pending"
+        + (f"; {labels.opened} of cells that were opened" if labels.opened else "")
+        + (f"; {labels.from_elsewhere} from elsewhere" if labels.from_elsewhere else ""),
+        f"evaluations {status.reference_evaluations} by the reference method",
+    ]
+    lines += [f"reference   {finding}" for finding in status.check]
+    if best:
+        lines.append(f"lowest      {_lowest(best, status.lowest_label)}")
+    if top:
+        lines.append(
+            f"top {len(top.ids):<8}unchanged in {top.stable_cycles} of {top.patience} cycles; "
+            f"chance that one more candidate finds a new minimum: {100 * top.unseen:.0f}%"
+        )
+    if status.relaxations:
+        lines.append(f"relaxations {status.relaxations}")
+    if status.walk_forward:
+        lines += _prediction_errors(status.walk_forward)
+    if stop:
+        lines.append(f"verdict     {stop}")
+    elif top:
+        lines.append(f"verdict     {top.verdict}")
+    if status.judgement:
+        word, *reasons = reasons_in_words(status.judgement)
+        lines += [f"judgement   {word}", *(f"            {reason}" for reason in reasons)]
+    eta = f"; at most {duration(status.eta_s)} left" if status.eta_s is not None else ""
+    lines.append(f"time        {duration(status.elapsed_s)}{eta}")
+    return "\n".join(lines)
+
+
+def _lowest(best: Best, label: float | None) -> str:
+    """What was found, or else what is predicted and what was labelled, in words."""
+    if best.by == "reference":
+        return f"{objective.show(best.energy_per_atom)} by the reference, candidate {best.id}"
+    spread = f" ± {best.sigma:.4f}" if best.sigma is not None else ""
+    labelled = f"; lowest label {objective.show(label)}" if label is not None else ""
+    return f"{best.energy_per_atom:.4f}{spread} {objective.UNIT} predicted, candidate {best.id}{labelled}"
+
+
+def _prediction_errors(figures: dict[str, Any]) -> list[str]:
+    """Errors of the predictions of the latest labels, and how many of them the spread covers, a line each."""
+    if not figures["compared"]:
+        return ["predicted   nothing to compare: none of the latest labels has both a result and a prediction"]
+    apart = figures.get("energy_apart_mev_per_atom")
+    median = f" (median {apart:.0f}, a shift common to all left out)" if apart is not None else ""
+    energy, forces, stress = (
+        "-" if (error := figures[name]) is None else f"{error:{digits}}"
+        for name, digits in (
+            ("energy_mae_mev_per_atom", ".0f"), ("forces_mae_ev_per_angstrom", ".2g"), ("stress_mae_gpa", ".2g"),
+        )
+    )  # fmt: skip
+    line = (
+        f"predicted   latest labels, before training on them: energy off by {energy} meV/atom{median}, "
+        f"forces by {forces} eV/Å, stress by {stress} GPa"
+    )
+    return [line, *(f"spread      {line}" for line in _calibration(figures))]
+
+
+def _calibration(figures: dict[str, Any]) -> list[str]:
+    """How many errors the spread of the ensemble covers, and where it is too small; nothing where that is unknown."""
+    shares = {
+        quantity: [figures[f"{quantity}_within_{times}_sigma"] for times in (1, 2)]
+        for quantity in ("energy", "forces", "stress")
+    }
+    told = [f"{quantity} {one:.0%} and {two:.0%}" for quantity, (one, two) in shares.items() if one is not None]
+    if not told:
+        return []
+    lines = [f"errors within one and two sigma: {', '.join(told)}; a right spread covers 68% and 95% of the energies"]
+    factors = {quantity: figures.get(f"{quantity}_spread_factor") for quantity in shares}
+    small = {quantity: factor for quantity, factor in factors.items() if factor is not None and factor > SMALL}
+    if small:
+        words = ", ".join(f"{quantity} {factor:.2g}" for quantity, factor in small.items())
+        lines.append(f"too small; to cover 68% it would have to be larger by a factor of: {words}")
+    if "forces" in small:
+        lines.append(
+            f"so relaxations go on up to {small['forces']:.2g} times the doubt that relax.uncertainty allows; "
+            "scores do not depend on it"
+        )
+    return lines
