@@ -136,7 +136,7 @@ def test_the_shipped_campaigns_are_those_of_the_readme():
         ("kind: ase", "# none", "6:1: reference.kind: missing; allowed: gpaw, espresso, vasp, ase"),
         ("some.module.Calculator", "EMT", "8:15: reference.calculator: 'EMT' is no import path; write module.name"),
         ("  calculator: some.module.Calculator\n", "", "6:1: reference.calculator: missing (import path"),
-        ('{depth: 2, table: {1: "one"}}', "deep", "9:15: reference.parameters: a section of keys is expected, not "),
+        ('{depth: 2, table: {1: "one"}}', "deep", "9:15: reference.parameters: keys with values are expected, not "),
     ],
 )  # fmt: skip
 def test_each_mistake_is_one_line_with_its_place_and_the_remedy(tmp_path, old, new, said):
@@ -153,8 +153,8 @@ def test_each_mistake_is_one_line_with_its_place_and_the_remedy(tmp_path, old, n
         ("seed: -1", "10:7: seed: it must be at least 0, not -1"),
         ("seed: 1.5", "10:7: seed: a whole number is expected, not 1.5"),
         ('budget: {labels: "900"}', '10:18: budget.labels: a whole number is expected, not "900"'),
-        ("relax:", "10:1: relax: a section of keys is expected, not nothing"),
-        ("relax: [1]", "10:8: relax: a section of keys is expected, not a list"),
+        ("relax:", "10:1: relax: keys with values are expected, not nothing"),
+        ("relax: [1]", "10:8: relax: keys with values are expected, not a list"),
         ("potential: {kind: schne}", "10:19: potential.kind: unknown word schne, did you mean schnet?"),
         ("potential: {kind: mace}", "10:19: potential.kind: unknown word mace; allowed: schnet, painn, so3net, leignn"),
         ("potential: {warm_start: 1}", "10:25: potential.warm_start: true or false is expected, not 1"),

@@ -31,6 +31,29 @@ def test_help_has_a_short_option_everywhere_and_tells_the_exit_statuses():
     assert run("validate", "-h").output == run("validate", "--help").output
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["init", "b.yaml", "--formula", "Si4", "--z", "0"], 'it must be at least 1, not "0"'),
+        (["init", "b.yaml", "--formula", "Si4", "--z", "x"], 'a whole number is expected, not "x"'),
+        (["export", "runs/a", "--format", "cif", "--within", "x"], 'a number is expected, not "x"'),
+        (["export", "runs/a", "--format", "cif", "--what", "foo"], "'--what': 'foo' is not one of 'winners'"),
+    ],
+)
+def test_options_that_cannot_be_are_told_in_our_words(words, said, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    ended = run(*words)
+    assert ended.exit_code == 2
+    assert said in ended.stderr
+    assert not re.search(r"Value error|Input should", ended.stderr)
+
+
+def test_init_says_what_the_calculator_that_it_writes_lacks(tmp_path):
+    told = run("init", str(tmp_path / "bn.yaml"), "--reference", "ase", "--formula", "BN", "--z", "4").stdout
+    assert "Mind reference.calculator: EMT has no B, only Al, Cu" in told
+    assert "Mind" not in run("init", str(tmp_path / "al.yaml"), "--reference", "ase", "--formula", "Al4").stdout
+
+
 @pytest.mark.parametrize("kind", ["gpaw", "espresso", "vasp", "ase"])
 def test_short_file_has_few_lines_and_is_read(tmp_path, monkeypatch, kind):
     monkeypatch.chdir(tmp_path)

@@ -102,8 +102,8 @@ def test_what_opening_cost_is_counted_and_told(opened, told):
     assert run.summary["evaluations"]["labels"] == len(run.labels)
     counts = status(opened).labels
     assert (counts.opened, counts.done + counts.failed) == (more, len(run.labels))
-    assert f"; {more} of cells that were opened" in describe(status(opened))
-    assert sum(int(words.split()[0]) for words in told if "opened by 10% and labelled again: " in words) == more
+    assert f"; {more} of cells that were enlarged" in describe(status(opened))
+    assert sum(int(words.split()[0]) for words in told if "enlarged by 10% and labelled again: " in words) == more
     assert "reference.max_force" in told[0]
     assert (opened / "log.jsonl").read_text().count('"cells opened"') == len(told)
 

@@ -102,7 +102,7 @@ def _as_yaml(value: Any) -> str:
         case bool():
             return str(value).lower()
         case dict():
-            return "a section of keys"
+            return "keys with values"
         case list() | tuple():
             return "a list"
         case int() if abs(value) >= 10**50:  # Python refuses to print integers of thousands of digits

@@ -27,8 +27,8 @@ _EXPECTED = {  # by the beginning of pydantic's name of the error; the field's d
     "string_too_long": "{value} is longer than {max_length} characters",
     "string_pattern_mismatch": "{value} does not fit",
     "tuple_type": "a list in [ ] is expected, not {value}",
-    "dict_type": "a section of keys is expected, not {value}",
-    "model_": "a section of keys is expected, not {value}",
+    "dict_type": "keys with values are expected, not {value}",
+    "model_": "keys with values are expected, not {value}",
     "greater_than_equal": "it must be at least {ge:g}, not {value}",
     "greater_than": "it must be above {gt:g}, not {value}",
     "less_than_equal": "it must be at most {le:g}, not {value}",
@@ -123,9 +123,17 @@ def _finding(  # noqa: PLR0911 - a table, one row for each kind
             allowed = [str(choice) for choice in get_args(place.field.annotation)] if place.field else []
             hint = did_you_mean(value, allowed) if isinstance(value, str) else ""
             return Finding(key, f"unknown word {shown(value)}{hint or '; allowed: ' + ', '.join(allowed)}")
+    return Finding(key, f"{expected(details)}{place.meaning}")
+
+
+def expected(details: ErrorDetails) -> str:
+    """What a value must be that pydantic refused, in plain words."""
+    kind, value, context = details["type"], details["input"], details.get("ctx", {})
+    if kind == "value_error":
+        return str(context["error"])
     plain = next((text for start, text in _EXPECTED.items() if kind.startswith(start)), details["msg"])
     quoted = f'"{shown(value)}"' if isinstance(value, str) else shown(value)
-    return Finding(key, f"{plain.format_map({**context, 'value': quoted})}{place.meaning}")
+    return plain.format_map({**context, "value": quoted})
 
 
 def _unknown_key(key: KeyPath, section: type[BaseModel], root: type[BaseModel]) -> str:

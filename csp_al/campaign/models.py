@@ -163,7 +163,7 @@ class Stop(Section):
     )
     max_unseen: Fraction = Field(
         0.5,
-        description="a larger chance that one more candidate finds a new minimum, and what stops is not called settled",
+        description="largest chance that one more candidate finds a new minimum at which a search is called settled",
     )
     max_cycles: Count = Field(80, description="maximum number of cycles")
 
@@ -172,7 +172,7 @@ class Finish(Section):
     """Relaxation of the winners by the reference method."""
 
     crystals: Count | None = Field(
-        None, description="number of lowest crystals to relax; null, or fewer than stop.top_k: stop.top_k"
+        None, description="number of lowest crystals to relax, at least stop.top_k; null: stop.top_k"
     )
     fmax: Positive = Field(0.05, description="eV/Å, as relax.fmax")
     max_steps: Count = Field(200, description="maximum number of steps of one relaxation")

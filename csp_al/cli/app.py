@@ -16,9 +16,11 @@ from typing import Annotated
 import typer
 
 from csp_al.cli.failures import in_words
+from csp_al.cli.options import Verbs
 from csp_al.printing import replace_unknown_letters, say
 
 app = typer.Typer(
+    cls=Verbs,
     help="Find the most stable crystal structures of a composition with few DFT calculations.",
     epilog="Exit status: 0 done; 1 the campaign ended without a result; 2 bad input; 3 the run directory is in use; "
     "75 the machine failed, such as a full disk; 143 or 130 stopped. After 75, 143 and 130 it can be continued.",
@@ -43,7 +45,7 @@ RunCode = Annotated[
 ]
 Retry = Annotated[
     list[str] | None,
-    typer.Option(metavar="TASK", help="try a calculation again that failed: its id, or 'failed' for all of them"),
+    typer.Option(metavar="TASK", help="try a failed calculation again: its id, or 'failed' for all of them"),
 ]
 Device = Annotated[str, typer.Option(help="where the potentials run: auto, cpu, cuda, cuda:1, mps")]
 
@@ -88,6 +90,7 @@ def init(
 ) -> None:
     """Write a commented campaign file with every default shown."""
     from csp_al.campaign import campaign_template, species_counts
+    from csp_al.reference.ase_calculator import unknown_to_emt
 
     if z > 1:
         formula = "".join(f"{symbol}{z * count}" for symbol, count in species_counts(formula).items())
@@ -100,7 +103,8 @@ def init(
     except FileExistsError:
         msg = f"{path} exists; choose another name, or remove it first"
         raise ValueError(msg) from None
-    say(f"Wrote {path}. Next: csp-al validate {path}")
+    lacks = unknown_to_emt(species_counts(formula)) if reference == "ase" else ""  # EMT is what such a file names
+    say(f"Wrote {path}. {f'Mind reference.calculator: {lacks}. ' * bool(lacks)}Next: csp-al validate {path}")
 
 
 @app.command()
@@ -234,7 +238,7 @@ def results(
     directory: RunDirectory,
     as_json: Json = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="print CSV, for programs")] = False,
-    top: Annotated[int | None, typer.Option(min=1, help="the best so many only")] = None,
+    top: Annotated[int | None, typer.Option(min=1, help="show only so many, the lowest")] = None,
 ) -> None:
     """Show the ranked distinct structures."""
     from csp_al.cli.tables import results_as_csv, say_results, say_where_it_stands
@@ -259,12 +263,15 @@ def results(
 def export(
     directory: RunDirectory,
     formats: Annotated[
-        str, typer.Option("--format", help="of cif, poscar, extxyz, ase-db, png, pdf; several with commas")
+        str, typer.Option("--format", help="cif, poscar, extxyz, ase-db, png or pdf; several separated by commas")
     ],
     what: Annotated[What, typer.Option(help="which structures; relaxed: the minima as predicted")] = What.WINNERS,
     to: Annotated[Path | None, typer.Option(help="folder to write into; default: export/NAME here")] = None,
     within: Annotated[
-        float | None, typer.Option(min=0, help="of relaxed ones, those so near the lowest, meV/atom; default: all")
+        float | None,
+        typer.Option(
+            min=0, help="with --what relaxed: only those at most so many meV/atom above the lowest; default: all"
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -330,12 +337,15 @@ def doctor(
 @in_words
 def benchmark(
     path: File,
-    seeds: Annotated[int, typer.Option(min=2, help="campaigns, each with another seed, from that of the file on")] = 10,
+    seeds: Annotated[
+        int, typer.Option(min=2, help="number of campaigns; their seeds count up from that of the file")
+    ] = 10,
     target: Annotated[
         Path | None, typer.Option(metavar="STRUCTURE", help="file with the crystal to be found; ASE reads it")
     ] = None,
     target_energy: Annotated[
-        float | None, typer.Option(help="energy to be found, eV/atom; default: the lowest that anybody finds")
+        float | None,
+        typer.Option(help="energy to be found, eV/atom; default: the lowest that a campaign or random search finds"),
     ] = None,
     directory: Annotated[Path | None, typer.Option(help="default: benchmarks/NAME here")] = None,
     machine: MachineName = None,

@@ -159,7 +159,8 @@ def _stopping(stopping: dict[str, Any], campaigns: int) -> str:
     share = stopping["late_label_share"]
     late = "" if share is None else f"; {share:.0%} of their labels were asked for after it led"
     lost = f"and was lost again in {stopping['lost_again']}"
-    soonest = f" Stopped where it was soonest, {_number(stopping['early_median'])} evaluations had done, by the median."
+    enough = f"{_number(stopping['early_median'])} evaluations would have been enough (median)"
+    soonest = f" Had each campaign stopped right after the cycle in which the target first led, {enough}."
     led = f"The target led in {stopping['target_led']} of {campaigns} campaigns, {lost}{late}."
     return led + (soonest if stopping["target_led"] else "")
 

@@ -44,7 +44,7 @@ DOING = {
     "check": "checking forces and stress of the reference",
     "train": "training the ensemble",
     "relax": "relaxations of the pool",
-    "grow": "breeding from what leads",
+    "grow": "breeding offspring of the leaders",
     "rank": "scoring and clustering",
     "verdict": "comparing the leaders with those of the cycle before",
     "select": "choosing what to label next",

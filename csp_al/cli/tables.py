@@ -72,7 +72,9 @@ def results_table(rows: list[dict[str, Any]], told: Sequence[int] = ()) -> None:
     if not console.is_terminal:
         console.width = WIDTH_OF_FILES
     console.print(table)
-    console.print("predicted: by the ensemble, ± its spread; reached: candidates of the pool that came to rest there")
+    console.print(
+        "predicted: by the ensemble, ± its spread; reached: how many candidates of the pool relaxed into the crystal"
+    )
     if len(set(told)) < len(told):
         console.print("=: differ in energy by less than final relaxations to this finish.fmax tell apart")
 

@@ -54,7 +54,7 @@ def refuse_links(run: Path) -> None:
         elif path.is_symlink() or path.is_file() or path.is_dir():
             continue
         else:
-            what = "neither a file nor a folder, and would be waited for"
+            what = "neither a file nor a folder, and reading it may never end"
         raise UntrustedError(f"{path} is {what}. Remove it, or, if you made it yourself, add --trust")
 
 

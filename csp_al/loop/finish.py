@@ -230,5 +230,5 @@ def _nothing_left(failed: dict[int, str]) -> str:
     reasons = "\n".join(f"  candidate {candidate}: {reason}" for candidate, reason in failed.items())
     return (
         f"none of the {len(failed)} lowest crystals could be relaxed by the reference method:\n{reasons}\n"
-        "The same command tries those again that lacked something of the machine, with --retry failed all of them."
+        "The same command tries again where the machine lacked something; with --retry failed it tries all of them."
     )

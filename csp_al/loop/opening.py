@@ -66,4 +66,4 @@ def _tell(drive: Drive, asked: Structures, rows: list[int], results: list[Result
     why = told_once([results[row] for row in rows])
     log(drive.run, "cells opened", candidates=asked.ids[rows].tolist(), why=why)
     cells = f"{len(rows)} cell{'s are' if len(rows) > 1 else ' is'}"
-    drive.tell(Noted(f"{cells} opened by {100 * STRETCH - 100:.0f}% and labelled again: {why}"))
+    drive.tell(Noted(f"{cells} enlarged by {100 * STRETCH - 100:.0f}% and labelled again: {why}"))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +55,16 @@ class AseReference(ReferenceSection):
         if len(names) < 2 or not all(name.isidentifier() for name in names):
             message = f"{shown(self.calculator)!r} is no import path; write module.name, e.g. ase.calculators.emt.EMT"
             yield Finding(("calculator",), message)
+
+
+def unknown_to_emt(species: Iterable[str]) -> str:
+    """Which of these elements EMT does not have, in words; empty if none."""
+    from ase.calculators.emt import parameters
+
+    unknown = ", ".join(symbol for symbol in species if symbol not in parameters)
+    if not unknown:
+        return ""
+    return f"EMT has no {unknown}, only {', '.join(parameters)}; name a calculator that has all elements"
 
 
 class WrongValueError(ValueError):
@@ -110,13 +120,8 @@ class AseCalculator:
 
     def _unknown_elements(self) -> list[tuple[str, str]]:
         """Of EMT, with which people begin: what others know is told by their first label alone."""
-        if self.name != EMT:
-            return []
-        from ase.calculators.emt import parameters
-
-        unknown = ", ".join(symbol for symbol in self.species if symbol not in parameters)
-        words = f"EMT has no {unknown}, only {', '.join(parameters)}; name a calculator that has all elements"
-        return [("calculator", words)] if unknown else []
+        words = unknown_to_emt(self.species) if self.name == EMT else ""
+        return [("calculator", words)] if words else []
 
     def warnings(self) -> list[tuple[str, str]]:
         """That the calculator was not made, where nobody asked for that."""

@@ -72,7 +72,10 @@ class Slope:
 
     def __str__(self) -> str:
         verdict = "WRONG" if self.wrong else "equal" if self.close else "not equal: is the cutoff high enough?"
-        return f"{self.what}: {self.said:.4g} {self.unit} said, {self.found:.4g} by differences of energies, {verdict}"
+        return (
+            f"{self.what}: the reference gives {self.said:.4g} {self.unit}, differences of its energies give "
+            f"{self.found:.4g} {self.unit}: {verdict}"
+        )
 
 
 def findings(slopes: Iterable[Mapping[str, Any]]) -> list[str]:

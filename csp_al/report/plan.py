@@ -109,7 +109,7 @@ def describe_plan(planned: dict[str, Any]) -> str:
 def _labels_done(planned: dict[str, Any]) -> str:
     """And that there may be more than planned, as long as nobody knows."""
     unknown = planned["labels_done"] == planned["sources_elsewhere"] == 0
-    more = "; more, within the budget, where first cells must be opened" if unknown else ""
+    more = "; more, within the budget, where first cells must be enlarged" if unknown else ""
     return f"{planned['labels_done']} done{more}"
 
 

@@ -20,7 +20,7 @@ def describe(status: RunStatus) -> str:
     lines = [
         f"{status.name}: {status.state}{where}{', ' + status.stage if status.stage else ''}",
         f"labels      {labels.done} done, {labels.failed} failed, {labels.pending} pending"
-        + (f"; {labels.opened} of cells that were opened" if labels.opened else "")
+        + (f"; {labels.opened} of cells that were enlarged" if labels.opened else "")
         + (f"; {labels.from_elsewhere} from elsewhere" if labels.from_elsewhere else ""),
         f"evaluations {status.reference_evaluations} by the reference method",
     ]

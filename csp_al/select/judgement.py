@@ -188,7 +188,9 @@ def _ended_early(figures: Figures, run: str) -> list[Reason]:
         what = f"one more candidate finds a new minimum with a chance of {figures.unseen:.0%}"
         reasons.append(Reason(f"{what}; stop.max_unseen allows {rules.max_unseen:.0%}", larger))
     elif figures.reached < 2 and not figures.bred:
-        reasons.append(Reason(f"the lowest crystal was reached by {_candidates(figures.reached)}: luck", larger))
+        reasons.append(
+            Reason(f"the lowest crystal was found by luck: {_candidates(figures.reached)} reached it", larger)
+        )
     if not reasons and not figures.settled:
         reasons.append(Reason(f"not settled: {figures.stopped}", _set(run, "a larger stop.patience")))
     return reasons
