@@ -98,7 +98,7 @@ def test_differences_that_are_told_but_not_refused():
     assert not pulay.wrong
     assert not pulay.close
     assert str(pulay) == (
-        "stress: the reference gives -10 GPa, differences of its energies give -14 GPa: not equal: is the cutoff high "
+        "stress: the reference gives -10 GPa, differences of its energies give -14 GPa; not equal: is the cutoff high "
         "enough?"
     )
     assert Slope("stress", 0.3, -0.4, "GPa", (2.0, 15.0)).close
@@ -156,7 +156,7 @@ def test_check_costs_four_evaluations_and_is_told_by_doctor(tmp_path):
     assert run.reference_evaluations == run.summary["evaluations"]["all"]
     told = csp_al(tmp_path, "doctor", "--reference", "al4.yaml")
     assert told.returncode == 0
-    assert told.stdout.count(": equal") == 2
+    assert told.stdout.count("; equal") == 2
 
 
 @pytest.mark.parametrize(

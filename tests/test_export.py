@@ -141,6 +141,7 @@ def test_readme_of_an_export_tells_method_settings_and_how_to_cite(run, finished
         "calculator: ase.calculators.emt.EMT",
         "arXiv:2408.04073",
         run.summary["stop"],
+        f"Judgement: {run.judgement.word} (",
     ):
         assert words in text
     assert f"ase {version('ase')}" in text

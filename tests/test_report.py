@@ -359,8 +359,8 @@ def test_status_tells_where_the_spread_is_too_small_and_what_of(finished_run):
     now = status(finished_run)
     figures = now.walk_forward | {"energy_spread_factor": 1.2, "forces_spread_factor": 3.0, "stress_spread_factor": 5.5}
     told = describe(replace(now, walk_forward=figures))
-    assert "larger by a factor of: forces 3, stress 5.5" in told
-    assert "up to 3 times the doubt that relax.uncertainty allows" in told
+    assert "larger by a factor of: forces 3.0, stress 5.5" in told
+    assert "up to 3.0 times the doubt that relax.uncertainty allows" in told
     shares = [figures[f"{quantity}_within_1_sigma"] for quantity in ("energy", "forces", "stress")]
     assert all(f"{share:.0%} and" in told for share in shares)
     older = {name: value for name, value in figures.items() if not name.endswith("factor")}

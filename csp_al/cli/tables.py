@@ -39,7 +39,7 @@ def say_results(run: Run, top: int | None = None) -> None:
 def judgement_in_words(judgement: Judgement) -> str:
     """A judgement, the reasons for it and what helps, and the figures."""
     word, *reasons = reasons_in_words(judgement)
-    lines = [f"Judgement: {word}", *(f"  - {reason}" for reason in reasons), *(f"  {line}" for line in judgement.lines)]
+    lines = [f"Judgement: {word}", *(f"  {reason}" for reason in reasons), *(f"  {line}" for line in judgement.lines)]
     return "\n".join(map(printable, lines))
 
 

@@ -74,7 +74,7 @@ class Slope:
         verdict = "WRONG" if self.wrong else "equal" if self.close else "not equal: is the cutoff high enough?"
         return (
             f"{self.what}: the reference gives {self.said:.4g} {self.unit}, differences of its energies give "
-            f"{self.found:.4g} {self.unit}: {verdict}"
+            f"{self.found:.4g} {self.unit}; {verdict}"
         )
 
 

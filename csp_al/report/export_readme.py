@@ -89,7 +89,10 @@ def _search(run: Run) -> str:
         return f"{began}; no cycle has ended yet."
     ended = run.summary["stop"] if run.summary else "not ended yet"
     counts = f"{len(cycles)} cycles, {cycles['labels_done'].iloc[-1]} labels"
-    return f"{began}; {counts}, {run.reference_evaluations} reference evaluations. Why the search stopped: {ended}."
+    said = run.judgement
+    judged = f" Judgement: {said.word} ({'; '.join(reason.what for reason in said.reasons)})." if said else ""
+    spent = f"{run.reference_evaluations} reference evaluations"
+    return f"{began}; {counts}, {spent}. Why the search stopped: {ended}.{judged}"
 
 
 def _winners(run: Run) -> str:

@@ -73,7 +73,7 @@ def _prediction_errors(figures: dict[str, Any]) -> list[str]:
         f"predicted   latest labels, before training on them: energy off by {energy} meV/atom{median}, "
         f"forces by {forces} eV/Å, stress by {stress} GPa"
     )
-    return [line, *(f"spread      {line}" for line in _calibration(figures))]
+    return [line, *(f"{'' if row else 'spread':<12}{line}" for row, line in enumerate(_calibration(figures)))]
 
 
 def _calibration(figures: dict[str, Any]) -> list[str]:
@@ -89,11 +89,15 @@ def _calibration(figures: dict[str, Any]) -> list[str]:
     factors = {quantity: figures.get(f"{quantity}_spread_factor") for quantity in shares}
     small = {quantity: factor for quantity, factor in factors.items() if factor is not None and factor > SMALL}
     if small:
-        words = ", ".join(f"{quantity} {factor:.2g}" for quantity, factor in small.items())
+        words = ", ".join(f"{quantity} {_factor(factor)}" for quantity, factor in small.items())
         lines.append(f"too small; to cover 68% it would have to be larger by a factor of: {words}")
     if "forces" in small:
         lines.append(
-            f"so relaxations go on up to {small['forces']:.2g} times the doubt that relax.uncertainty allows; "
+            f"so relaxations go on up to {_factor(small['forces'])} times the doubt that relax.uncertainty allows; "
             "scores do not depend on it"
         )
     return lines
+
+
+def _factor(value: float) -> str:
+    return f"{value:.0f}" if value >= 10 else f"{value:.1f}"

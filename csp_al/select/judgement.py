@@ -99,7 +99,7 @@ def judge(figures: Figures, run: str = "DIR") -> Judgement:
     """The judgement of finished results; ``run`` is the run directory as commands name it."""
     lines = _lines(figures)
     if reasons := _untrusted(figures, run):
-        return Judgement(NOT_TRUSTED, reasons, lines)
+        return Judgement(NOT_TRUSTED, [*reasons, *_ended_early(figures, run)], lines)
     if reasons := _short(figures, run):
         return Judgement(EXTEND, reasons, lines)
     within = objective.show_difference(figures.rules.tolerance)
@@ -146,11 +146,13 @@ def figures_of(
 
 
 def reasons_in_words(judgement: Judgement) -> list[str]:
-    """The word, with the reason where it is settled, else a line for each reason and what helps."""
-    reasons = [f"{reason.what}{f'. What helps: {reason.helps}' * bool(reason.helps)}" for reason in judgement.reasons]
+    """The word, and below it each reason and what helps, a line each; of what is settled the reason beside the word."""
     if judgement.word == SETTLED:
-        return [f"{judgement.word} {judgement.reasons[0].what}", f"surer: {judgement.reasons[0].helps}"]
-    return [judgement.word, *reasons]
+        return [f"{SETTLED} {judgement.reasons[0].what}", f"  surer: {judgement.reasons[0].helps}"]
+    lines = [judgement.word]
+    for reason in judgement.reasons:
+        lines += [f"- {reason.what}", *([f"  what helps: {reason.helps}"] if reason.helps else [])]
+    return lines
 
 
 def _untrusted(figures: Figures, run: str) -> list[Reason]:
