@@ -102,7 +102,7 @@ run.results
 # What that is worth: settled, extend, or not to be trusted, and why; nothing before the end.
 
 # %%
-run.judgement
+print(run.judgement)
 
 # %% [markdown]
 # The pool as the potential ranks it, for crystals that did not make it into the results.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -12,8 +13,9 @@ from typer.testing import CliRunner
 from csp_al.campaign.models import Stop
 from csp_al.cli import app
 from csp_al.report.tables import open_run
-from csp_al.select.judgement import EXTEND, NOT_TRUSTED, SETTLED, Figures, judge
+from csp_al.select.judgement import ENDED_BY, EXTEND, NOT_TRUSTED, SETTLED, Figures, judge
 from csp_al.select.resolution import ranks
+from csp_al.store.changes import FINISHING, STOPPING
 
 RIGHT = Figures(
     stopped="the lowest 3 crystals stayed the same for 2 cycles",
@@ -55,6 +57,8 @@ def with_shift(shift: float, alone: float = 0.0) -> dict[str, list[float]]:
         ({"error": 0.04, "rules": Stop(max_error=None)}, EXTEND, "stop.max_error: 0.03"),
         ({"error": 0.15}, EXTEND, "off by 150 meV/atom"),
         ({"error": None, "within": None}, EXTEND, "none of the newest labels"),
+        ({"error": np.nan}, EXTEND, "none of the newest labels"),
+        ({"predicted": [np.nan, -3.58, -3.55]}, NOT_TRUSTED, "no finite numbers"),
         ({"predicted": [-3.55, -3.56, -3.59]}, EXTEND, "candidate 9, is 35 meV/atom higher"),
         ({"error": 0.029, "predicted": [-3.58, -3.585, -3.57]}, EXTEND, "the next may be lower"),
         ({"error": 0.029, "predicted": [-3.58, -3.585, -3.57], "all_relaxed": True}, SETTLED, "to within"),
@@ -74,6 +78,18 @@ def test_judgement_and_the_rule_behind_it(change, word, said):
     judgement = judge(replace(RIGHT, **change), "runs/a")
     assert judgement.word == word
     assert any(said in f"{reason.what} {reason.helps}" for reason in judgement.reasons), judgement.reasons
+
+
+def test_keys_that_help_may_be_changed_in_a_run_that_has_ended():
+    changes = [{"settled": False}, {"error": 0.04}, {"converged": [False, True, True]}, {"converged": [False] * 3}]
+    changes += [{"stopped": f"{key} reached", "settled": False} for key in ENDED_BY]
+    changes += [{"predicted": [-3.55, -3.56, -3.59]}]
+    for change in changes:
+        told = [
+            reason.helps for reason in judge(replace(RIGHT, **change)).reasons if "in the campaign file" in reason.helps
+        ]
+        assert told
+        assert {key for words in told for key in re.findall(r"[a-z]+\.[a-z_]+", words)} <= {*STOPPING, *FINISHING}
 
 
 def test_one_winner_far_from_its_prediction_is_not_excused():

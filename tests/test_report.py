@@ -451,6 +451,10 @@ def test_results_of_a_run_without_any_say_where_it_stands_and_what_to_do(copy):
     assert f"is interrupted, cycle 2, verdict. Nothing is lost. Continue with: csp-al resume {copy} --trust" in (
         say_where_it_stands(copy)
     )
+    empty = CliRunner().invoke(app, ["results", str(copy), "--csv"])
+    assert pd.read_csv(io.StringIO(empty.stdout)).columns.tolist() == list(columns.RESULTS)
+    assert empty.stderr.startswith(f"{copy}: no results yet; the campaign is interrupted")
+    assert json.loads(CliRunner().invoke(app, ["results", str(copy), "--json"]).stdout) == []
     with locked(copy):
         assert say_where_it_stands(copy).endswith(f"How far it is: csp-al status {copy}")
 

@@ -248,14 +248,14 @@ def results(
         raise ValueError("--json and --csv: give one of them")
     opened = open_run(directory)
     rows = opened.result_rows[:top]
+    if not rows:
+        say(say_where_it_stands(directory), err=as_json or as_csv)
     if as_json:
         say(json.dumps(rows, indent=1))
     elif as_csv:
         say(results_as_csv(rows))
     elif rows:
         say_results(opened, top)
-    else:
-        say(say_where_it_stands(directory))
 
 
 @app.command()

@@ -104,7 +104,7 @@ def _drive(
         passing = isinstance(failure, CalculationsFailedError) and failure.passing
         return MACHINE_FAILED if passing else NO_RESULT
     log(directory, State.FINISHED, reason=reason)
-    panel.note(f"Search ended: {reason}.")
+    panel.note(f"Search ended: {reason.removeprefix('settled: ')}.")
     return DONE
 
 

@@ -15,7 +15,6 @@ from rich.table import Table
 from csp_al import objective
 from csp_al.campaign.errors import Problem, dotted
 from csp_al.printing import printable, say
-from csp_al.select.judgement import Judgement, reasons_in_words
 from csp_al.select.resolution import ranks
 
 if TYPE_CHECKING:
@@ -29,18 +28,11 @@ def say_results(run: Run, top: int | None = None) -> None:
     """Print what the results of a run are worth, the best ``top`` of them, and what could not be ranked."""
     rows, campaign = run.result_rows, run.campaign
     if (judgement := run.judgement) is not None:
-        say(judgement_in_words(judgement))
+        say(f"Judgement: {judgement}")
     told = ranks(rows, campaign.finish.fmax, campaign.stop.tolerance)
     results_table(rows[:top], told)
     if failed := say_what_failed(run.summary):
         say(failed)
-
-
-def judgement_in_words(judgement: Judgement) -> str:
-    """A judgement, the reasons for it and what helps, and the figures."""
-    word, *reasons = reasons_in_words(judgement)
-    lines = [f"Judgement: {word}", *(f"  {reason}" for reason in reasons), *(f"  {line}" for line in judgement.lines)]
-    return "\n".join(map(printable, lines))
 
 
 def results_table(rows: list[dict[str, Any]], told: Sequence[int] = ()) -> None:
@@ -125,5 +117,8 @@ def results_as_csv(rows: list[dict[str, Any]]) -> str:
     """The ranked structures as CSV; the space group becomes two columns."""
     import pandas as pd
 
-    text: str = pd.json_normalize(rows, sep="_").to_csv(index=False, lineterminator="\n")
+    from csp_al.report.columns import RESULTS
+
+    table = pd.json_normalize(rows, sep="_") if rows else pd.DataFrame(columns=list(RESULTS))
+    text: str = table.to_csv(index=False, lineterminator="\n")
     return text.removesuffix("\n")

@@ -7,7 +7,6 @@ from typing import Any, Final
 from csp_al import objective
 from csp_al.report.plan import duration
 from csp_al.report.status import Best, RunStatus
-from csp_al.select.judgement import reasons_in_words
 
 SMALL: Final = 1.5
 """Factor that the spread would have to be larger by, from which on it is said to be too small."""
@@ -37,12 +36,13 @@ def describe(status: RunStatus) -> str:
     if status.walk_forward:
         lines += _prediction_errors(status.walk_forward)
     if stop:
-        lines.append(f"verdict     {stop}")
+        said = f"stopped     {stop.removeprefix('settled: ')}" if status.judgement else f"verdict     {stop}"
+        lines.append(said)
     elif top:
         lines.append(f"verdict     {top.verdict}")
     if status.judgement:
-        word, *reasons = reasons_in_words(status.judgement)
-        lines += [f"judgement   {word}", *(f"            {reason}" for reason in reasons)]
+        word, *reasons = status.judgement.rule
+        lines += [f"judgement   {word}", *(f"          {reason}" for reason in reasons)]
     eta = f"; at most {duration(status.eta_s)} left" if status.eta_s is not None else ""
     lines.append(f"time        {duration(status.elapsed_s)}{eta}")
     return "\n".join(lines)

@@ -94,6 +94,19 @@ class Judgement:
     reasons: Sequence[Reason]
     lines: Sequence[str]
 
+    def __str__(self) -> str:
+        return "\n".join([*self.rule, *(f"  {line}" for line in self.lines)])
+
+    @property
+    def rule(self) -> list[str]:
+        """The word, and below it each reason and what helps, a line each; where settled the reason beside the word."""
+        if self.word == SETTLED:
+            return [f"{SETTLED} {self.reasons[0].what}", f"  surer: {self.reasons[0].helps}"]
+        lines = [self.word]
+        for reason in self.reasons:
+            lines += [f"  - {reason.what}", *([f"    what helps: {reason.helps}"] if reason.helps else [])]
+        return lines
+
 
 def judge(figures: Figures, run: str = "DIR") -> Judgement:
     """The judgement of finished results; ``run`` is the run directory as commands name it."""
@@ -104,7 +117,9 @@ def judge(figures: Figures, run: str = "DIR") -> Judgement:
         return Judgement(EXTEND, reasons, lines)
     within = objective.show_difference(figures.rules.tolerance)
     rule = f"to within {within}, as far as one campaign can tell: it knows nothing of crystals that it never came near"
-    return Judgement(SETTLED, [Reason(rule, "the same from another seed, csp-al run FILE --seed N")], lines)
+    return Judgement(
+        SETTLED, [Reason(rule, "if another seed finds the same: csp-al run FILE --seed N --directory ANOTHER")], lines
+    )
 
 
 def figures_of(
@@ -145,19 +160,11 @@ def figures_of(
     )
 
 
-def reasons_in_words(judgement: Judgement) -> list[str]:
-    """The word, and below it each reason and what helps, a line each; of what is settled the reason beside the word."""
-    if judgement.word == SETTLED:
-        return [f"{SETTLED} {judgement.reasons[0].what}", f"  surer: {judgement.reasons[0].helps}"]
-    lines = [judgement.word]
-    for reason in judgement.reasons:
-        lines += [f"- {reason.what}", *([f"  what helps: {reason.helps}"] if reason.helps else [])]
-    return lines
-
-
 def _untrusted(figures: Figures, run: str) -> list[Reason]:
     """What makes a campaign not to be trusted; none where nothing does."""
     reasons = [Reason(finding, _MEND_REFERENCE) for finding in figures.reference]
+    if not np.isfinite([*figures.found, *figures.predicted, figures.unseen]).all():
+        reasons.append(Reason("there are energies that are no finite numbers", _MEND_POTENTIAL + _anew(run)))
     if figures.relaxations:
         reasons.append(Reason(figures.relaxations, ""))
     if not any(figures.converged):
@@ -202,7 +209,7 @@ def _unsure(figures: Figures, run: str) -> list[Reason]:
     """Where the ensemble is wrong by more than what separates the crystals that it ranked."""
     rules, error = figures.rules, figures.error
     allowed = Stop().max_error if rules.max_error is None else rules.max_error
-    if error is None:
+    if error is None or not np.isfinite(error):
         what = "none of the newest labels has both a result and a prediction, so that errors are not known"
         return [Reason(what, _set(run, "a larger stop.patience"))]
     if allowed is not None and error > allowed:
@@ -250,7 +257,7 @@ def _missed(figures: Figures, far: float) -> str:
     if abs(shift) > EXCUSED * figures.rules.tolerance:
         shift = 0.0
     miss = np.abs(apart - shift)
-    missed = miss > np.maximum(far, MANY_SIGMAS * np.asarray(figures.sigmas))
+    missed = miss > np.maximum(far, MANY_SIGMAS * np.nan_to_num(figures.sigmas))
     row = next((row for row in (0, int(np.argmin(figures.predicted))) if missed[row]), None)
     if row is None:
         return ""
