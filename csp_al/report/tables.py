@@ -3,6 +3,7 @@
     run = csp_al.open_run("runs/si8")
     run.cycles  # how the search went, a row for each cycle
     run.results  # the ranked crystals
+    print(run.judgement)  # what they are worth
     run.structures([17, 3], cycle=-1)  # ASE atoms, as relaxed in the last cycle
 
 What is not there yet gives an empty table with the right columns. Files are compared with their checksums when they
