@@ -26,10 +26,10 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from csp_al.campaign import Campaign
 from csp_al.campaign.read import read_campaign
+from csp_al.cif import SYMPREC
 from csp_al.generate.pool import generate_pool
 from csp_al.interfaces import trusted
 from csp_al.loop.bodies import relaxation_limits
-from csp_al.cif import SYMPREC
 from csp_al.reference.ase_calculator import AseCalculator, AseReference
 from csp_al.reference.evaluate import relax as relax_by_reference
 from csp_al.relax.relaxation import relax

@@ -3,12 +3,12 @@
     judgement = judge(figures)
     judgement.word  # "settled", "extend" or "not to be trusted"
 
-*Not to be trusted* is what further labels alone do not mend: forces that are not those of the energies, a ranking of crystals
-that are not at rest, potentials that are wrong about crystals by what separates crystals. *Extend* is what ended too
-soon, or found its leader by luck. *Settled* is what the stop rule calls so where none of this is the case, and means
-settled to within ``stop.tolerance``: of crystals nearer to each other than that, another may be the lowest. No figure
-of a campaign tells of a basin that its potentials pass by: silicon's dense crystals were settled so, 0.2 eV/atom above
-diamond, with errors of a few meV/atom. Another seed tells.
+*Not to be trusted* is what further labels alone do not mend: forces that are not those of the energies, a ranking of
+crystals that are not at rest, potentials that are wrong about crystals by what separates crystals. *Extend* is what
+ended too soon, or found its leader by luck. *Settled* is what the stop rule calls so where none of this is the case,
+and means settled to within ``stop.tolerance``: of crystals nearer to each other than that, another may be the lowest.
+No figure of a campaign tells of a basin that its potentials pass by: silicon's dense crystals were settled so, 0.2
+eV/atom above diamond, with errors of a few meV/atom. Another seed tells.
 """
 
 from __future__ import annotations
