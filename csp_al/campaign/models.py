@@ -153,8 +153,8 @@ class Stop(Section):
     patience: Count = Field(2, description="number of consecutive cycles without a change after which the search stops")
     challenge: Annotated[bool, Field(strict=True)] = Field(
         True,
-        description="once the leaders were unchanged, label candidates of kinds that have few labels, whatever their "
-        "scores; the search stops only if the leaders stay the same after that",
+        description="once the leaders were unchanged, label candidates that are least like what was labelled, whatever "
+        "their scores; the search stops only if the leaders stay the same after that",
     )
     max_error: Positive | None = Field(
         0.03,

@@ -46,7 +46,7 @@ from csp_al.select.score import score
 from csp_al.select.stopping import Rules, Spent, is_challenged, top_of, verdict
 from csp_al.select.walk_forward import walk_forward
 from csp_al.store import layout
-from csp_al.structures import Picks, Relaxed, Structures, concatenate
+from csp_al.structures import Picks, Relaxed, Structures, concatenate, take
 
 EXPLORED = 5
 """Of so many labels asked for in a cycle one goes to an explorer, see `_explorers`; of fewer none."""
@@ -167,7 +167,7 @@ def select_picks(
     """
     origin = progress.pool.take([])
     if is_challenged(work.campaign.stop, progress.verdict):
-        origin = _challengers(work, cycle, progress, ensemble)
+        origin = _challengers(work, cycle, progress, ensemble, relaxed)
     if not len(origin):
         origin = _promising(work, cycle, progress, ensemble, relaxed)
     perturbed = to_label(work.campaign, origin, cycle, PERTURB)
@@ -188,15 +188,15 @@ def _promising(work: Work, cycle: int, progress: Progress, ensemble: Ensemble, r
     return origin
 
 
-def _challengers(work: Work, cycle: int, progress: Progress, ensemble: Ensemble) -> Structures:
-    """Of candidates drawn at random, each where the ensemble takes it from its cell as generated, see `challengers`."""
+def _challengers(work: Work, cycle: int, progress: Progress, ensemble: Ensemble, relaxed: Relaxed) -> Structures:
+    """Of all candidates as they stand, and of some drawn at random where the ensemble takes them from their cells."""
     per_cycle = work.campaign.select.per_cycle
     rng = stream(work.campaign, cycle, CHALLENGE)
     ids = progress.pool.ids
     searched = progress.pool.take(np.isin(ids, progress.searched) & (ids < progress.generated))
     drawn = searched.take(rng.permutation(len(searched))[: DRAWN * per_cycle])
-    rested = at_rest(work, drawn, ensemble)
-    return rested.structures.take(challengers(rested, progress.labelled, per_cycle))
+    stand = take(relaxed, np.flatnonzero(np.isin(relaxed.structures.ids, progress.searched)), relaxed.structures)
+    return challengers(stand, at_rest(work, drawn, ensemble), progress.labelled, per_cycle)
 
 
 def _explorers(work: Work, cycle: int, others: Structures, count: int, ensemble: Ensemble) -> Structures:
