@@ -26,7 +26,6 @@ from csp_al.select.judgement import figures_of, judge
 from csp_al.select.ranking import representatives, rows_of, stopped_at_once
 from csp_al.store import layout
 from csp_al.store.method import Method, block_name, method_of, result_items
-from csp_al.store.run_directory import cycles
 from csp_al.store.stages import is_published
 from csp_al.structures import Structures
 
@@ -103,7 +102,7 @@ def _judgement(
 ) -> dict[str, Any]:
     """What the results are worth, from what `csp_al.report.tables.Run.judgement` will read."""
     assert progress.verdict is not None  # a search has ended
-    labels = layout.stage_folder(drive.run, "label", cycles(drive.run)[-1])
+    labels = layout.stage_folder(drive.run, "label", progress.cycle)
     errors = layout.WALK_FORWARD.read(labels) if layout.WALK_FORWARD.is_in(labels) else {}
     doubts = found, stopped_at_once(progress.table)
     return asdict(judge(figures_of(drive.campaign, progress.verdict, errors, rows, summary, doubts)))
@@ -166,7 +165,7 @@ def _ranked(
                 "predicted_energy_per_atom": predicted,
                 "predicted_sigma": sigma,
                 "times_reached": arrivals,
-                "cycle": cycles(drive.run)[-1],
+                "cycle": progress.cycle,
             }
         )
     return [_with_file_name(row) for row in rows], [[candidates[row] for row in group] for group in groups]

@@ -57,6 +57,11 @@ class Progress:
         self.given += int((~own).sum())
 
     @property
+    def cycle(self) -> int:
+        """The last cycle that has learned something; cycles that were set aside have folders too."""
+        return len(self.labels) - 1
+
+    @property
     def all_labels(self) -> Labels:
         """Every label so far, failed ones and those from elsewhere included."""
         return concatenate(self.labels)
