@@ -8,7 +8,7 @@ CHGNet): a search stopped sure of P-6m2, its errors 10 meV/atom, 35 above the lo
 lay 77 and 100 below their predictions, and led it on.
 
 The other half are strangers: those that stand farthest, by geometry alone, from all that was labelled. Si4 (CHGNet): a
-search stopped sure of close-packed crystals, 211 meV/atom above diamond, which it put 70 to 140 above them with spreads
+search stopped sure of simple cubic, 211 meV/atom above diamond, which it put 70 to 140 above that with spreads
 like those of what it knew; of 150 candidates one had come to rest near diamond, ranked among the last by energy and
 anywhere by its spread, and first or second by distance.
 """
