@@ -50,7 +50,7 @@ def results_table(rows: list[dict[str, Any]], told: Sequence[int] = ()) -> None:
         table.add_column(heading, justify="left" if heading == "space group" else "right", no_wrap=True)
     for row, rank in zip(rows, told, strict=False):
         table.add_row(
-            f"{rank}=" if told.count(rank) > 1 else str(rank),
+            str(rank),
             str(row["id"]),
             escape(printable(f"{row['space_group']['symbol']} ({row['space_group']['number']})")),
             f"{row['energy_per_atom']:.4f}",
@@ -68,7 +68,7 @@ def results_table(rows: list[dict[str, Any]], told: Sequence[int] = ()) -> None:
         "predicted: by the ensemble, ± its spread; reached: how many candidates of the pool relaxed into the crystal"
     )
     if len(set(told)) < len(told):
-        console.print("=: differ in energy by less than final relaxations to this finish.fmax tell apart")
+        console.print("one number: they differ in energy by less than final relaxations to this finish.fmax tell apart")
 
 
 def say_what_failed(summary: dict[str, Any] | None) -> str:
