@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from ase import Atoms
-from ase.build import bulk, make_supercell
 from small_run import run_to_its_end
 from typer.testing import CliRunner
 
 from csp_al.cli import app
-from csp_al.interfaces import CONVERGED
 from csp_al.report.tables import Run, open_run
-from csp_al.select.challenge import average_distances, kinds, strangers
+from csp_al.select.challenge import kinds
 from csp_al.store import layout
-from csp_al.structures import Prediction, Relaxed, Structures, concatenate
+from csp_al.structures import concatenate
 
 CAMPAIGN = """\
 name: sure
@@ -45,27 +41,6 @@ def first_stable(run: Run) -> int:
 
 def picks_of(run: Path, cycle: int):
     return layout.PICKS.read(layout.stage_folder(run, "select", cycle))
-
-
-def at_rest(crystals: list[Atoms], energies: list[float]) -> Relaxed:
-    structures = Structures.from_atoms(crystals, range(len(crystals)))
-    n, atoms = len(structures), len(structures.numbers)
-    said = Prediction(
-        energy=np.array(energies) * structures.counts,
-        energy_sigma=np.zeros(n),
-        forces=np.zeros((atoms, 3)),
-        forces_sigma=np.zeros(atoms),
-        stress=np.zeros((n, 3, 3)),
-        stress_sigma=np.zeros(n),
-        features=np.zeros((n, 0)),
-    )
-    return Relaxed(structures, said, np.full(n, CONVERGED), np.zeros(n, np.int64))
-
-
-def shaken(crystal: Atoms, seed: int) -> Atoms:
-    crystal = crystal.copy()
-    crystal.rattle(0.05, seed=seed)
-    return crystal
 
 
 def test_a_search_stops_settled_only_after_a_challenge(run):
@@ -100,35 +75,3 @@ def test_a_challenge_that_was_cut_off_is_the_same_when_it_goes_on(run, tmp_path)
             (path.name, path.read_bytes()) for path in sorted(other.glob("*.h5"))
         ]
     assert (again / "winners" / "results.json").read_bytes() == (run / "winners" / "results.json").read_bytes()
-
-
-def test_the_crystal_that_is_like_nothing_labelled_is_asked_first_whatever_its_energy():
-    close_packed = [bulk("Si", "fcc", a=3.9), bulk("Si", "hcp", a=2.7), bulk("Si", "bcc", a=3.1)]
-    known = [shaken(each, seed) for seed, each in enumerate(3 * close_packed)]
-    diamond, chains = bulk("Si", "diamond", a=5.4), Atoms("Si", cell=[2.4, 9, 9], pbc=True)
-    candidates = [*known, diamond, shaken(diamond, 9), chains]
-    relaxed = at_rest(candidates, [*np.linspace(-5.10, -5.02, 9), -5.0, -5.0, -4.0])
-    labelled = Structures.from_atoms(close_packed, range(3))
-    assert strangers(relaxed, labelled, 1).tolist() in ([9], [10])
-    asked = strangers(relaxed, labelled, 5)
-    assert 11 not in asked  # no leader, however far
-    assert len(set(asked.tolist())) == 5
-    assert len(strangers(relaxed, relaxed.structures, 5)) == 0  # all were labelled
-
-
-def test_a_candidate_is_asked_once_though_it_stands_in_two_places():
-    relaxed = at_rest([bulk("Si", "diamond", a=5.4), bulk("Si", "sc", a=2.5), bulk("Si", "fcc", a=3.9)], 3 * [-5.0])
-    same = replace(relaxed, structures=replace(relaxed.structures, ids=np.array([7, 7, 8])))
-    asked = same.structures.ids[strangers(same, Structures.from_atoms([bulk("Si", "hcp", a=2.7)], [0]), 3)]
-    assert sorted(asked.tolist()) == [7, 8]
-
-
-def test_average_distances_belong_to_the_crystal_and_not_to_its_cell_or_volume():
-    salt = bulk("NaCl", "rocksalt", a=5.6)
-    squeezed = make_supercell(salt, [[1, 1, 0], [0, 1, 0], [0, 2, 3]])
-    squeezed.rotate(33, (1, 2, 3), rotate_cell=True)
-    squeezed.set_cell(0.9 * squeezed.cell.array, scale_atoms=True)
-    other = bulk("NaCl", "zincblende", a=5.6)
-    one, same, different = average_distances(Structures.from_atoms([salt, squeezed, other], range(3)))
-    assert one == pytest.approx(same, abs=1e-8)
-    assert np.linalg.norm(one - different) > 1

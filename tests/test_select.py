@@ -38,7 +38,7 @@ from csp_al.select import (
     verdict,
     walk_forward,
 )
-from csp_al.select.challenge import challengers, of_rare_kinds
+from csp_al.select.challenge import average_distances, challengers, of_rare_kinds, strangers
 from csp_al.select.identity import count_arrivals, pairs_of_same
 from csp_al.select.pick import same_geometry
 from csp_al.structures import Labels, Prediction, Relaxed, Structures
@@ -832,6 +832,44 @@ def test_of_rare_kinds_the_lower_half_is_asked():
 def test_what_is_not_to_be_trusted_challenges_nobody():
     ghosts = batch([diamond(), simple_cubic()], [-40.0, -4.0], reason=why.TOO_CLOSE)
     assert len(challengers(ghosts, ghosts, Structures.from_atoms([]), 2)) == 0
+
+
+def shaken(crystal: Atoms, seed: int) -> Atoms:
+    crystal = crystal.copy()
+    crystal.rattle(0.05, seed=seed)
+    return crystal
+
+
+def test_the_crystal_that_is_like_nothing_labelled_is_asked_first_whatever_its_energy():
+    close_packed = [bulk("Si", "fcc", a=3.9), bulk("Si", "hcp", a=2.7), bulk("Si", "bcc", a=3.1)]
+    known = [shaken(each, seed) for seed, each in enumerate(3 * close_packed)]
+    diamond, chains = bulk("Si", "diamond", a=5.4), Atoms("Si", cell=[2.4, 9, 9], pbc=True)
+    candidates = [*known, diamond, shaken(diamond, 9), chains]
+    relaxed = batch(candidates, [*np.linspace(-5.10, -5.02, 9), -5.0, -5.0, -4.0])
+    labelled = Structures.from_atoms(close_packed, range(3))
+    assert strangers(relaxed, labelled, 1).tolist() in ([9], [10])
+    asked = strangers(relaxed, labelled, 5)
+    assert 11 not in asked  # no leader, however far
+    assert len(set(asked.tolist())) == 5
+    assert len(strangers(relaxed, relaxed.structures, 5)) == 0  # all were labelled
+
+
+def test_a_candidate_is_asked_once_though_it_stands_in_two_places():
+    relaxed = batch([bulk("Si", "diamond", a=5.4), bulk("Si", "sc", a=2.5), bulk("Si", "fcc", a=3.9)], 3 * [-5.0])
+    same = replace(relaxed, structures=replace(relaxed.structures, ids=np.array([7, 7, 8])))
+    asked = same.structures.ids[strangers(same, Structures.from_atoms([bulk("Si", "hcp", a=2.7)], [0]), 3)]
+    assert sorted(asked.tolist()) == [7, 8]
+
+
+def test_average_distances_belong_to_the_crystal_and_not_to_its_cell_or_volume():
+    salt = bulk("NaCl", "rocksalt", a=5.6)
+    squeezed = make_supercell(salt, [[1, 1, 0], [0, 1, 0], [0, 2, 3]])
+    squeezed.rotate(33, (1, 2, 3), rotate_cell=True)
+    squeezed.set_cell(0.9 * squeezed.cell.array, scale_atoms=True)
+    other = bulk("NaCl", "zincblende", a=5.6)
+    one, same, different = average_distances(Structures.from_atoms([salt, squeezed, other], range(3)))
+    assert one == pytest.approx(same, abs=1e-8)
+    assert np.linalg.norm(one - different) > 1
 
 
 @pytest.mark.parametrize("spent", [{"cycle": 13}, {"labels": 950}, {"hours": 1.9, "budget": Budget(hours=2)}])

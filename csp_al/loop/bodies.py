@@ -46,7 +46,7 @@ from csp_al.select.score import score
 from csp_al.select.stopping import Rules, Spent, is_challenged, top_of, verdict
 from csp_al.select.walk_forward import walk_forward
 from csp_al.store import layout
-from csp_al.structures import Picks, Relaxed, Structures, concatenate, take
+from csp_al.structures import Picks, Relaxed, Structures, concatenate
 
 EXPLORED = 5
 """Of so many labels asked for in a cycle one goes to an explorer, see `_explorers`; of fewer none."""
@@ -195,8 +195,7 @@ def _challengers(work: Work, cycle: int, progress: Progress, ensemble: Ensemble,
     ids = progress.pool.ids
     searched = progress.pool.take(np.isin(ids, progress.searched) & (ids < progress.generated))
     drawn = searched.take(rng.permutation(len(searched))[: DRAWN * per_cycle])
-    stand = take(relaxed, np.flatnonzero(np.isin(relaxed.structures.ids, progress.searched)), relaxed.structures)
-    return challengers(stand, at_rest(work, drawn, ensemble), progress.labelled, per_cycle)
+    return challengers(progress.sought(relaxed), at_rest(work, drawn, ensemble), progress.labelled, per_cycle)
 
 
 def _explorers(work: Work, cycle: int, others: Structures, count: int, ensemble: Ensemble) -> Structures:

@@ -33,7 +33,7 @@ def grow_pool(work: Work, folder: Path, cycle: int, progress: Progress, ensemble
     """
     section = work.campaign.pools[-1].grow
     assert section is not None  # it is asked for
-    family = take(relaxed, np.flatnonzero(np.isin(relaxed.structures.ids, progress.searched)), relaxed.structures)
+    family = progress.sought(relaxed)
     born: dict[int, tuple[Child, int, Ints]] = {}
     for generation in range(section.generations):
         work.report(generation, section.generations)

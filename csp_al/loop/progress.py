@@ -11,7 +11,7 @@ import pandas as pd
 from csp_al import objective
 from csp_al.interfaces import Ensemble, Verdict
 from csp_al.select.stopping import Judged, Top
-from csp_al.structures import Ints, Labels, Relaxed, Status, Structures, concatenate
+from csp_al.structures import Ints, Labels, Relaxed, Status, Structures, concatenate, take
 
 
 @dataclass
@@ -42,6 +42,10 @@ class Progress:
         """Let offspring join the pool."""
         self.pool = concatenate([self.pool, offspring])
         self.searched = np.concatenate([self.searched, offspring.ids])
+
+    def sought(self, relaxed: Relaxed) -> Relaxed:
+        """Of these candidates those that may lead."""
+        return take(relaxed, np.flatnonzero(np.isin(relaxed.structures.ids, self.searched)), relaxed.structures)
 
     @property
     def judged(self) -> Judged | None:

@@ -10,8 +10,8 @@ import torch
 WORTH_A_THREAD = 50_000_000
 """Bytes of intermediate results that each thread of a pass must have for its start to pay, on a CPU.
 
-On two cores two threads took 1.0 to 1.7 times as long as one below this size, and 0.6 to 0.95 times above twice the
-size (`analysis/benchmarks/threads.py`).
+On two cores two threads took 0.84 to 1.72 times as long as one below this size, 1.16 in the median, and 0.62 to 1.08
+times above twice the size, 0.77 in the median (`analysis/benchmarks/threads.py`).
 """
 
 
