@@ -20,6 +20,7 @@ from csp_al.campaign.models import Budget, Stop
 from csp_al.geometry import shortest_distances
 from csp_al.select import (
     Judged,
+    Missed,
     Rules,
     Spent,
     Top,
@@ -638,11 +639,11 @@ def counts_table(counts, reason=why.CONVERGED):
 
 def judge(
     now, then, stable=0, cycle=3, labels=100, hours=0.0, rules=RULES, budget=BUDGET, per_cycle=50, error=None,
-    counts=(3, 1),
+    below=None, counts=(3, 1),
 ):  # fmt: skip
     before = None if then is None else Judged(then, stable)
     spent = Spent(cycle + 1, labels, hours)
-    return verdict(now, before, counts_table(counts), spent, Rules(rules, budget, per_cycle), error)
+    return verdict(now, before, counts_table(counts), spent, Rules(rules, budget, per_cycle), Missed(error, below))
 
 
 THREE = (diamond, lonsdaleite, simple_cubic)
@@ -802,6 +803,17 @@ def test_the_search_goes_on_while_the_newest_labels_were_off_by_too_much():
     assert unchanged(error=0.047, rules=RULES.model_copy(update={"max_error": None})).stop
 
 
+def test_the_search_goes_on_after_a_label_far_below_its_prediction():
+    surprised = unchanged(error=0.004, below=0.061)
+    assert (surprised.stop, surprised.stable_cycles, surprised.settled) == (False, 2, None)
+    assert surprised.reason == (
+        "continues: unchanged, but one of the newest labels was 61 meV/atom lower than predicted; stop.max_error, "
+        "30 meV/atom, allows 2 times itself"
+    )
+    assert unchanged(error=0.004, below=0.059).settled
+    assert unchanged(below=0.061, rules=RULES.model_copy(update={"max_error": None})).stop
+
+
 def test_one_cycle_is_no_patience_for_a_challenge():
     impatient = RULES.model_copy(update={"patience": 1})
     assert unchanged(0, rules=impatient).reason == (
@@ -937,6 +949,7 @@ def test_walk_forward_errors_are_those_of_a_plain_sum_over_labels():
     assert figures["labels"] == figures["compared"] == 20
     assert figures["energy_mae_mev_per_atom"] == pytest.approx(np.abs(per_atom).mean())
     assert figures["energy_rmse_mev_per_atom"] == pytest.approx(np.sqrt((per_atom**2).mean()))
+    assert figures["energy_below_mev_per_atom"] == pytest.approx(per_atom.max())
     assert figures["forces_mae_ev_per_angstrom"] == pytest.approx(np.abs(predicted.forces - labels.forces).mean())
     voigt = [0, 4, 8, 5, 2, 1]
     stress = (predicted.stress - labels.stress).reshape(-1, 9)[:, voigt] / GPa

@@ -43,7 +43,7 @@ from csp_al.select.descriptor import with_descriptor
 from csp_al.select.pick import pick
 from csp_al.select.ranking import rank, representatives, rows_of
 from csp_al.select.score import score
-from csp_al.select.stopping import Rules, Spent, is_challenged, top_of, verdict
+from csp_al.select.stopping import Missed, Rules, Spent, is_challenged, top_of, verdict
 from csp_al.select.walk_forward import walk_forward
 from csp_al.store import layout
 from csp_al.structures import Picks, Relaxed, Structures, concatenate
@@ -145,16 +145,16 @@ def judge_cycle(
     top = top_of(relaxed, leaders["id"])
     spent = Spent(cycle + 1, progress.asked, sum(drive.passed.values()) / 3600)
     drawn = sought[sought["id"] < progress.generated]  # offspring are no independent draws
-    error = _error_of_newest(layout.stage_folder(drive.run, "label", cycle))
-    said = verdict(top, progress.judged, drawn, spent, Rules(rules, campaign.budget, campaign.select.per_cycle), error)
+    missed = _missed(layout.stage_folder(drive.run, "label", cycle))
+    said = verdict(top, progress.judged, drawn, spent, Rules(rules, campaign.budget, campaign.select.per_cycle), missed)
     layout.VERDICT.write(folder, said)
 
 
-def _error_of_newest(folder: Path) -> float | None:
-    """By how much the labels of a cycle were off in the median, eV/atom; None where nothing was predicted of them."""
+def _missed(folder: Path) -> Missed:
+    """By how much predictions of the labels of a cycle were off."""
     figures = layout.WALK_FORWARD.read(folder) if layout.WALK_FORWARD.is_in(folder) else {}
-    apart = figures.get("energy_apart_mev_per_atom")
-    return None if apart is None else apart / 1000
+    apart, below = figures.get("energy_apart_mev_per_atom"), figures.get("energy_below_mev_per_atom")
+    return Missed(None if apart is None else apart / 1000, None if below is None else below / 1000)
 
 
 def select_picks(

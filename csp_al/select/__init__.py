@@ -6,11 +6,12 @@ from csp_al.select.perturb import decay_amplitude, perturb
 from csp_al.select.pick import pick
 from csp_al.select.ranking import rank, representatives, rows_of
 from csp_al.select.score import score
-from csp_al.select.stopping import Judged, Rules, Spent, Top, unseen_share, verdict
+from csp_al.select.stopping import Judged, Missed, Rules, Spent, Top, unseen_share, verdict
 from csp_al.select.walk_forward import walk_forward
 
 __all__ = [
     "Judged",
+    "Missed",
     "Rules",
     "Spent",
     "Top",

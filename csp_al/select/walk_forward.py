@@ -24,7 +24,8 @@ def walk_forward(predicted: Prediction, labels: Labels) -> Figures:
 
     Keys: "labels" (how many are done), "compared" (for how many of these the predicted energy is finite),
     "energy_apart_mev_per_atom" (the median error once the median shift is subtracted: what may rank two crystals
-    wrongly), and for each quantity "<quantity>_mae_<unit>", "<quantity>_rmse_<unit>", "<quantity>_within_1_sigma",
+    wrongly), "energy_below_mev_per_atom" (how far a label was below its prediction, at most; 0 where none was), and for
+    each quantity "<quantity>_mae_<unit>", "<quantity>_rmse_<unit>", "<quantity>_within_1_sigma",
     "<quantity>_within_2_sigma" and "<quantity>_spread_factor", by which sigmas must be multiplied to cover 0.68:
     energy_..._mev_per_atom, forces_..._ev_per_angstrom (by components) and stress_..._gpa (by its six components). The
     shares compare the energy of a structure, the norm of the error of an atom's force and that of the error of a stress
@@ -42,6 +43,7 @@ def walk_forward(predicted: Prediction, labels: Labels) -> Figures:
         "compared": int(np.isfinite(energy).sum()),
         **_errors("energy", "mev_per_atom", 1000 * energy / truth.structures.counts),
         "energy_apart_mev_per_atom": apart(1000 * energy / truth.structures.counts),
+        "energy_below_mev_per_atom": _below(1000 * energy / truth.structures.counts),
         **_shares("energy", np.abs(energy), guess.energy_sigma),
         **_errors("forces", "ev_per_angstrom", forces),
         **_shares("forces", np.linalg.norm(forces, axis=1), guess.forces_sigma),
@@ -71,6 +73,12 @@ def apart(errors: Floats) -> float | None:
     """The median error (n,) once the median shift is subtracted, in their unit; None where none is finite."""
     finite = errors[np.isfinite(errors)]
     return float(np.median(np.abs(finite - np.median(finite)))) if finite.size else None
+
+
+def _below(errors: Floats) -> float | None:
+    """How far a label is below its prediction, at most, for errors (n,) of predictions."""
+    finite = errors[np.isfinite(errors)]
+    return float(finite.max(initial=0.0)) if finite.size else None
 
 
 def _mean(values: Floats | NDArray[np.bool_]) -> float | None:

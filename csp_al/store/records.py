@@ -135,6 +135,7 @@ class WalkForward(TypedDict):
     energy_mae_mev_per_atom: float | None
     energy_rmse_mev_per_atom: float | None
     energy_apart_mev_per_atom: NotRequired[float | None]
+    energy_below_mev_per_atom: NotRequired[float | None]
     energy_within_1_sigma: float | None
     energy_within_2_sigma: float | None
     energy_spread_factor: NotRequired[float | None]
