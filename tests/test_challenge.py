@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from small_run import run_to_its_end
 from typer.testing import CliRunner
 
 from csp_al.cli import app
+from csp_al.loop.bodies import _proven
 from csp_al.report.tables import Run, open_run
 from csp_al.select.challenge import kinds
 from csp_al.store import layout
@@ -61,6 +63,17 @@ def test_a_challenge_asks_for_kinds_with_few_labels(run):
     assert len(np.unique(asked.ids)) == 5
     assert len(set(kinds(asked))) > 1
     assert len(labelled) == 5 * cycle
+
+
+def test_relaxations_go_on_from_the_lowest_that_was_labelled_and_from_what_challenged(run):
+    opened = open_run(run)
+    cycle, labels = first_stable(opened), opened.all_labels.usable
+    asked = picks_of(run, cycle).origin
+    for judged, newest in ((cycle, asked.ids.tolist()), (0, [])):
+        progress = SimpleNamespace(own_labels=labels, origins=[asked], verdict=opened.verdict(judged))
+        starts = _proven(opened.campaign, progress)
+        lowest = labels.structures.ids[np.argsort(labels.energy, kind="stable")[:2]]  # two for each leader
+        assert starts.ids.tolist() == [*lowest, *newest]
 
 
 def test_a_challenge_that_was_cut_off_is_the_same_when_it_goes_on(run, tmp_path):

@@ -41,6 +41,7 @@ from csp_al.select import (
 )
 from csp_al.select.challenge import average_distances, challengers, of_rare_kinds, strangers
 from csp_al.select.identity import count_arrivals, pairs_of_same
+from csp_al.select.known import corrected
 from csp_al.select.pick import same_geometry
 from csp_al.structures import Labels, Prediction, Relaxed, Structures
 
@@ -827,6 +828,48 @@ def test_what_stops_with_many_minima_reached_once_is_not_called_settled():
     said = unchanged(counts=(2, 1, 1, 1))
     assert (said.stop, said.settled, said.unseen) == (True, False, 0.6)
     assert said.reason.startswith("not settled (chance of unseen minima 60%; enlarge the pool): the lowest 3 crystals")
+
+
+# what labels say of crystals
+
+
+def test_a_label_moves_the_energies_of_its_crystal_by_what_was_wrong_and_of_no_other():
+    rng = np.random.default_rng(0)
+    alike = [disguised(diamond(), rng) for _ in range(5)]
+    relaxed = batch([*alike, bc8(), simple_cubic(), diamond()], [*5 * [-4.60], -4.5, -4.0, -4.60])
+    relaxed.reason[7] = why.TOO_CLOSE
+    labelled = batch([disguised(diamond(), rng), simple_cubic()], [-4.57, -4.0], ids=[1, 6])
+    labels = labels_of(labelled, [-4.59, -4.01])
+    said = corrected(relaxed, labels, labelled.prediction)
+    moved = (said.prediction.energy - relaxed.prediction.energy) / relaxed.structures.counts
+    assert moved[:5] == pytest.approx(np.full(5, -0.02), abs=0.004)
+    assert moved[5] == pytest.approx(0, abs=1e-3)
+    assert moved[6] == pytest.approx(-0.01, abs=0.002)
+    assert moved[7] == 0
+    assert (said.prediction.energy_sigma == relaxed.prediction.energy_sigma).all()
+
+
+def test_nothing_labelled_moves_nothing():
+    relaxed = batch([diamond(), bc8()], [-4.6, -4.5])
+    nothing = batch([], [])
+    said = corrected(relaxed, labels_of(nothing, []), nothing.prediction)
+    assert (said.prediction.energy == relaxed.prediction.energy).all()
+
+
+def labels_of(labelled, energies_per_atom):
+    """Labels of these structures, whose predicted forces and stress are right."""
+    structures, n = labelled.structures, len(labelled)
+    return Labels(
+        structures=structures,
+        energy=np.array(energies_per_atom) * structures.counts,
+        forces=labelled.prediction.forces,
+        stress=labelled.prediction.stress,
+        status=np.full(n, "done"),
+        reason=np.full(n, ""),
+        cost=np.ones(n),
+        evaluations=np.ones(n, np.int64),
+        cycle=np.zeros(n, np.int64),
+    )
 
 
 # challenge

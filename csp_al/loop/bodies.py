@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from ase.data import atomic_numbers
 
+from csp_al import objective
 from csp_al.campaign import Campaign, resolve
 from csp_al.campaign.potentials import potential_kind
 from csp_al.engine.tasks import label_task
@@ -40,6 +41,7 @@ from csp_al.relax.relaxation import relax, relax_pool
 from csp_al.select.challenge import challengers
 from csp_al.select.cluster import k_means
 from csp_al.select.descriptor import with_descriptor
+from csp_al.select.known import corrected
 from csp_al.select.pick import pick
 from csp_al.select.ranking import rank, representatives, rows_of
 from csp_al.select.score import score
@@ -51,8 +53,11 @@ from csp_al.structures import Picks, Relaxed, Structures, concatenate
 EXPLORED = 5
 """Of so many labels asked for in a cycle one goes to an explorer, see `_explorers`; of fewer none."""
 
-DRAWN = 10
+DRAWN = 25
 """Candidates that are drawn for each label of a challenge, see `_challengers`."""
+
+PROVEN = 2
+"""For each leading crystal so many of the lowest structures that were labelled are starts of relaxations."""
 
 RELAXED_VOLUME = 2.0
 """A relaxation may leave the range of volumes that candidates are generated with by this factor."""
@@ -109,12 +114,19 @@ def relax_candidates(work: Work, folder: Path, cycle: int, progress: Progress, e
     """Every candidate at rest on the ensemble's mean energy, see `relax_pool`; features tell crystals apart."""
     section, limits = work.campaign.relax, relaxation_limits(work.campaign)
     starts = first_cells(work.campaign, progress.pool, cycle)
-    # what challenged may have proved lower than its candidate's end
-    newest = progress.origins[-1] if is_challenged(work.campaign.stop, progress.verdict) else None
-    relaxed = relax_pool(starts, progress.relaxed, ensemble, section, limits, work.report, newest)
+    proven = _proven(work.campaign, progress)
+    relaxed = relax_pool(starts, progress.relaxed, ensemble, section, limits, work.report, proven)
     if not ensemble.gives.features and cycle == 0:
         work.tell(Noted(DESCRIBED))
-    layout.RELAXED.write(folder, described(relaxed, ensemble))
+    layout.RELAXED.write(folder, as_known(relaxed, ensemble, progress))
+
+
+def _proven(campaign: Campaign, progress: Progress) -> Structures:
+    """The lowest that was labelled so far, and what challenged last: their candidates may have left for worse."""
+    labels = progress.own_labels
+    energies = objective.values(labels.energy, labels.structures)
+    lowest = labels.structures.take(np.argsort(energies, kind="stable")[: PROVEN * campaign.stop.top_k])
+    return concatenate([lowest, progress.origins[-1]]) if is_challenged(campaign.stop, progress.verdict) else lowest
 
 
 def at_rest(work: Work, starts: Structures, ensemble: Ensemble) -> Relaxed:
@@ -123,8 +135,10 @@ def at_rest(work: Work, starts: Structures, ensemble: Ensemble) -> Relaxed:
     return relax(starts, ensemble.fresh(), work.campaign.relax, relaxation_limits(work.campaign))
 
 
-def described(relaxed: Relaxed, ensemble: Ensemble) -> Relaxed:
-    """The same, with features where the potential gives none."""
+def as_known(relaxed: Relaxed, ensemble: Ensemble, progress: Progress) -> Relaxed:
+    """The same, with energies that labels of the same crystals correct, and features where the potential gives none."""
+    if len(labels := progress.own_labels):
+        relaxed = corrected(relaxed, labels, ensemble.fresh().predict(labels.structures))
     return relaxed if ensemble.gives.features else with_descriptor(relaxed)
 
 

@@ -17,7 +17,7 @@ from csp_al.events import Warned
 from csp_al.generate.offspring import Child, offspring
 from csp_al.generate.pool import Candidate, origins
 from csp_al.interfaces import Ensemble, UnplaceableError
-from csp_al.loop.bodies import at_rest, described
+from csp_al.loop.bodies import as_known, at_rest
 from csp_al.loop.drive import Work
 from csp_al.loop.progress import Progress
 from csp_al.loop.random_streams import GROW, stream
@@ -43,7 +43,7 @@ def grow_pool(work: Work, folder: Path, cycle: int, progress: Progress, ensemble
             break
         born |= {name: (child, generation + 1, parents.ids) for name, child in children.items()}
         starts = Structures.from_atoms([child.atoms for child in children.values()], list(children))
-        rested = described(at_rest(work, starts, ensemble), ensemble)
+        rested = as_known(at_rest(work, starts, ensemble), ensemble, progress)
         if not np.isfinite(rested.prediction.energy).any():  # then nothing is described either
             break
         family = concatenate([family, rested])
@@ -82,11 +82,22 @@ def _leading(family: Relaxed, basin: Ints, most: int) -> Ints:
 
 
 def _joining(family: Relaxed, pool: Structures, most: int) -> Ints:
-    """Rows, in the order of the ids, of the lowest of each of the lowest basins that no candidate of the pool is in."""
-    basin = basins(family)
-    known = basin[np.isin(family.structures.ids, pool.ids)]
-    leading = _leading(family, basin, most)
-    return np.sort(leading[~np.isin(basin[leading], known)])
+    """Rows, in the order of the ids, of the lowest of each of the lowest basins that no candidate of the pool is in.
+
+    Basins depend a little on all that is compared: asked again without what is left out, as the ranking will.
+    """
+    known = np.isin(family.structures.ids, pool.ids)
+    joining = np.zeros(len(family), dtype=bool)
+    joining[_leading(family, basins(family), most)] = True
+    joining &= ~known
+    while True:
+        compared = np.flatnonzero(known | joining)
+        basin = np.full(len(family), UNKNOWN)
+        basin[compared] = basins(take(family, compared, family.structures))
+        left = joining & ~np.isin(basin, basin[known])
+        if (left == joining).all():
+            return np.flatnonzero(left)
+        joining = left
 
 
 def _write(folder: Path, born: list[tuple[Child, int, Ints]], rested: Relaxed) -> None:

@@ -71,11 +71,16 @@ class Progress:
         return concatenate(self.labels)
 
     @property
+    def own_labels(self) -> Labels:
+        """Every usable label that the campaign asked for itself."""
+        usable = self.all_labels.usable
+        return usable.take(usable.structures.ids >= 0)
+
+    @property
     def lowest_label(self) -> float | None:
-        """The lowest energy that a label has that the campaign asked for itself, eV/atom; None before there is one."""
-        labels = self.all_labels
-        usable = (labels.status == Status.DONE) & (labels.structures.ids >= 0)
-        return float(objective.values(labels.energy, labels.structures)[usable].min()) if usable.any() else None
+        """The lowest energy of `own_labels`, eV/atom; None before there is one."""
+        labels = self.own_labels
+        return float(objective.values(labels.energy, labels.structures).min()) if len(labels) else None
 
     @property
     def labelled(self) -> Structures:
