@@ -34,6 +34,13 @@ RIGHT = Figures(
 """A search that found LiGaSi's lowest crystal."""
 
 
+def test_the_command_that_goes_on_has_the_seed_that_the_run_has():
+    said = judge(replace(RIGHT, stopped="8 cycles done, the most that stop.max_cycles allows", seed=3), "runs/si8")
+    helps = said.reasons[0].helps
+    assert helps.startswith("a larger stop.max_cycles")
+    assert helps.endswith("csp-al run FILE --seed 3 --directory runs/si8")
+
+
 def with_shift(shift: float, alone: float = 0.0) -> dict[str, list[float]]:
     return {"predicted": [energy + shift + alone * (row == 0) for row, energy in enumerate(RIGHT.found)]}
 

@@ -52,7 +52,8 @@ class Figures:
     - ids, found, predicted, sigmas, converged: of the crystals that the reference relaxed, lowest found first
     - failed: predicted energies of those that it could not relax, nan where that is not known
     - all_relaxed: whether the ensemble knew no further crystal
-    - reached: candidates drawn that came to rest in the leader; bred: whether the pool grew
+    - reached: candidates drawn that came to rest in the leader; bred: whether the pool grew; seed: of the campaign,
+      which may not be that of its file
     - reference: what the check of the reference found; relaxations: in words, that nearly all stopped at once, or ""
     """
 
@@ -68,6 +69,7 @@ class Figures:
     sigmas: Sequence[float]
     converged: Sequence[bool]
     reached: int
+    seed: int = 0
     failed: Sequence[float] = ()
     all_relaxed: bool = False
     bred: bool = False
@@ -152,6 +154,7 @@ def figures_of(
         sigmas=[row["predicted_sigma"] for row in rows],
         converged=[row["converged"] for row in rows],
         reached=rows[0]["times_reached"],
+        seed=campaign.seed,
         failed=[np.nan if one is None else one for one in predicted],
         all_relaxed=len(rows) + merged + len(failed) < campaign.winners,
         bred=campaign.pools[-1].grow is not None,
@@ -168,7 +171,9 @@ def _untrusted(figures: Figures, run: str) -> list[Reason]:
     if figures.relaxations:
         reasons.append(Reason(figures.relaxations, ""))
     if not any(figures.converged):
-        reasons.append(Reason("none of the final relaxations converged", _set(run, "a larger finish.max_steps")))
+        reasons.append(
+            Reason("none of the final relaxations converged", _set(figures, run, "a larger finish.max_steps"))
+        )
     if missed := _missed(figures, HOPELESS):
         reasons.append(Reason(missed, _MEND_POTENTIAL + _anew(run)))
     if figures.error is not None and figures.error > FAR and (figures.within or 0.0) < 0.5:
@@ -188,7 +193,9 @@ def _ended_early(figures: Figures, run: str) -> list[Reason]:
     reasons = []
     if ended := [key for key in ENDED_BY if key in figures.stopped]:
         reasons.append(
-            Reason(f"the search did not stop, it was ended: {figures.stopped}", _set(run, f"a larger {ended[0]}"))
+            Reason(
+                f"the search did not stop, it was ended: {figures.stopped}", _set(figures, run, f"a larger {ended[0]}")
+            )
         )
     elif not rules.challenge or figures.settled is None:
         what = "the search stopped without a challenge, in which other kinds of candidates are labelled"
@@ -201,7 +208,7 @@ def _ended_early(figures: Figures, run: str) -> list[Reason]:
             Reason(f"the lowest crystal was found by luck: {_candidates(figures.reached)} reached it", larger)
         )
     if not reasons and not figures.settled:
-        reasons.append(Reason(f"not settled: {figures.stopped}", _set(run, "a larger stop.patience")))
+        reasons.append(Reason(f"not settled: {figures.stopped}", _set(figures, run, "a larger stop.patience")))
     return reasons
 
 
@@ -211,15 +218,15 @@ def _unsure(figures: Figures, run: str) -> list[Reason]:
     allowed = Stop().max_error if rules.max_error is None else rules.max_error
     if error is None or not np.isfinite(error):
         what = "none of the newest labels has both a result and a prediction, so that errors are not known"
-        return [Reason(what, _set(run, "a larger stop.patience"))]
+        return [Reason(what, _set(figures, run, "a larger stop.patience"))]
     if allowed is not None and error > allowed:
         what = f"the newest labels were off by {_difference(error)}, where {_difference(allowed)} are allowed"
-        return [Reason(what, _set(run, f"stop.max_error: {allowed:g}, and a larger stop.patience"))]
+        return [Reason(what, _set(figures, run, f"stop.max_error: {allowed:g}, and a larger stop.patience"))]
     if missed := _missed(figures, FAR):
         return [Reason(missed, f"another seed, or more labels{_anew(run)}")]
     first = int(np.argmin(figures.predicted))
     above = figures.found[first] - figures.found[0]
-    more = _set(run, f"finish.crystals: {4 * len(figures.ids)}")
+    more = _set(figures, run, f"finish.crystals: {4 * len(figures.ids)}")
     if above > rules.tolerance:
         what = f"what the ensemble took for the lowest, candidate {figures.ids[first]}, is {_difference(above)} higher"
         return [Reason(f"{what} than candidate {figures.ids[0]}; others may be lower, too", more)]
@@ -235,7 +242,7 @@ def _left_out(figures: Figures, run: str) -> list[Reason]:
     reasons = []
     if not figures.converged[0]:
         what = f"the relaxation of the lowest crystal, candidate {figures.ids[0]}, did not converge"
-        reasons.append(Reason(what, _set(run, "a larger finish.max_steps")))
+        reasons.append(Reason(what, _set(figures, run, "a larger finish.max_steps")))
     shift = float(np.median(np.subtract(figures.predicted, figures.found)))
     doubt = max(figures.rules.tolerance, figures.error or 0.0)
     low = [energy for energy in figures.failed if not energy - shift > figures.found[0] + doubt]
@@ -294,8 +301,8 @@ _MEND_REFERENCE: Final = "raise its cutoff or mend it, ask csp-al doctor --refer
 _MEND_POTENTIAL: Final = "more labels in a cycle (select.per_cycle), longer training or another kind of potential"
 
 
-def _set(run: str, change: str) -> str:
-    return f"{change} in the campaign file, then: csp-al run FILE --directory {run}"
+def _set(figures: Figures, run: str, change: str) -> str:
+    return f"{change} in the campaign file, then: csp-al run FILE --seed {figures.seed} --directory {run}"
 
 
 def _anew(run: str) -> str:
