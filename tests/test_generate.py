@@ -28,8 +28,10 @@ from csp_al.generate.random_cells import random_cell
 from csp_al.generate.repeated_cells import repeated_cell
 from csp_al.generate.space_groups import compatible_settings
 from csp_al.generate.symmetric_cells import symmetric_cell
-from csp_al.geometry import lattice_translations, shortest_distances, too_close
+from csp_al.geometry import in_short_vectors, lattice_translations, shortest_distances, too_close
 from csp_al.interfaces import UnplaceableError
+from csp_al.reference.kpoints import monkhorst_pack
+from csp_al.structures import Structures
 
 FORMULAE = ["Si1", "Si2", "Si8", "Al4O6", "Na4Cl4", "Sr1Ti1O3"]
 KNOWN = {
@@ -87,6 +89,24 @@ def test_dense_cells_are_filled(generator):
     constraints = resolve(pool)
     for seed in range(3):
         assert_keeps(generator(constraints, np.random.default_rng(seed)), constraints)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_short_vectors_are_of_the_same_crystal_and_ask_for_no_more_k_points(seed):
+    rng = np.random.default_rng(seed)
+    skewed = [bulk("Si", "diamond", a=5.43), bulk("Al", "fcc", a=4.05)]
+    for atoms in skewed:
+        atoms.set_cell(np.array([[1, 0, 0], [rng.integers(2, 5), 1, 0], [3, -2, 1]]) @ atoms.cell.array)
+    long, short = Structures.from_atoms(skewed, [4, 7]), in_short_vectors(Structures.from_atoms(skewed, [4, 7]))
+    assert (short.positions == long.positions).all()
+    assert short.ids.tolist() == [4, 7]
+    assert np.linalg.det(short.cells) == pytest.approx(np.linalg.det(long.cells))
+    for one, other in zip(long.to_atoms(), short.to_atoms(), strict=True):
+        steps = other.cell.array @ np.linalg.inv(one.cell.array)
+        assert steps == pytest.approx(np.rint(steps), abs=1e-9)
+        assert np.prod(monkhorst_pack(other, 0.3)) < np.prod(monkhorst_pack(one, 0.3))
+    assert (in_short_vectors(short).cells == short.cells).all()
+    assert len(in_short_vectors(short.take([]))) == 0
 
 
 @settings(max_examples=60, deadline=None)

@@ -16,6 +16,7 @@ from csp_al.campaign import Campaign
 from csp_al.engine.retry import is_due
 from csp_al.engine.tasks import relax_task
 from csp_al.events import Warned
+from csp_al.geometry import in_short_vectors
 from csp_al.loop.drive import Drive
 from csp_al.loop.progress import Progress
 from csp_al.loop.tasks import CalculationsFailedError
@@ -109,13 +110,16 @@ def _judgement(
 
 
 def _lowest(campaign: Campaign, progress: Progress, count: int) -> Structures:
-    """So many different crystals, lowest predicted first; fewer where there are fewer. Raises `NoResultError`."""
+    """So many different crystals in short vectors, lowest predicted first; fewer where there are fewer.
+
+    Raises `NoResultError`.
+    """
     if progress.relaxed is None or progress.top is None or not len(progress.top.structures):
         msg = "no candidate was relaxed to a crystal that can be trusted; look at the reasons in rank/ranking.csv"
         raise NoResultError(msg)
     structures, sought = progress.relaxed.structures, progress.table[progress.table["id"].isin(progress.searched)]
     crystals = representatives(sought, structures, count, campaign.stop.tolerance)
-    return structures.take(rows_of(structures, crystals["id"]))
+    return in_short_vectors(structures.take(rows_of(structures, crystals["id"])))
 
 
 def _relaxed_by_reference(drive: Drive, folder: Path, progress: Progress) -> tuple[Structures, dict[int, Result]]:

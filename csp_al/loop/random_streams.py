@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from csp_al.campaign import Campaign, resolve
+from csp_al.geometry import in_short_vectors
 from csp_al.select.perturb import decay_amplitude, perturb
 from csp_al.structures import Structures
 
@@ -30,9 +31,12 @@ def stream(campaign: Campaign, cycle: int, purpose: int, index: int = 0) -> np.r
 
 
 def to_label(campaign: Campaign, structures: Structures, cycle: int, purpose: int) -> Structures:
-    """Structures as they are labelled: perturbed, by less in every cycle; the random draw as the first choice."""
+    """Structures as they are labelled: perturbed, by less in every cycle, and in short vectors.
+
+    The random draw as the first choice.
+    """
     amplitude = decay_amplitude(campaign.select.noise, campaign.select.noise_decay, cycle)
-    return _perturbed(campaign, structures, amplitude, PERTURBED_CLOSEST, cycle, purpose)
+    return in_short_vectors(_perturbed(campaign, structures, amplitude, PERTURBED_CLOSEST, cycle, purpose))
 
 
 def first_cells(campaign: Campaign, structures: Structures, cycle: int) -> Structures:
