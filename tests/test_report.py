@@ -708,6 +708,22 @@ def test_ghosts_leave_parity_as_wide_as_the_truth(run):
     assert figure.layout.yaxis.range[0] == pytest.approx(lowest)
 
 
+def test_a_few_high_labels_do_not_flatten_the_parity_of_the_others():
+    low = np.linspace(-5.4, -4.9, 60)
+    energies = np.concatenate([low, [-2.4, -3.0]])
+    known = pd.DataFrame(
+        {"id": 0, "cycle": 1, "energy_per_atom": energies, "predicted_energy_per_atom": energies - 0.02}
+    )
+    known["predicted_sigma_per_atom"] = 0.01
+    figure = figures.parity(known)
+    assert figure.layout.xaxis.range == figure.layout.yaxis.range
+    assert -5.5 < figure.layout.xaxis.range[0] < -5.42
+    assert -4.95 < figure.layout.xaxis.range[1] < -4.8
+    assert [note.text for note in figure.layout.annotations] == ["2 higher: double-click shows all"]
+    assert len(figure.data[1].x) == 62
+    assert figures.parity(known[:60]).layout.xaxis.range is None
+
+
 def test_pool_map_rings_the_picks(run):
     table = run.pool_map(0)
     traces = figures.pool_map(table).data

@@ -22,6 +22,8 @@ SCALE: Final = "cividis"
 WIDTH, TALL = 760, 580
 FAR: Final = 0.8
 """Quantile of the pool's energies at which the colours of the map end, so that the low ones can be told apart."""
+NEARLY_ALL: Final = 0.95
+"""Quantile of the labels' energies at which the axes of the parity plot may end."""
 GHOST: Final = 1.0
 """eV/atom below the lowest reference energy: what is predicted lower is no crystal, and is named at the edge instead of
 setting the scale."""
@@ -88,6 +90,7 @@ def parity(labels: pd.DataFrame) -> go.Figure:
         )
     reference, predicted = known["energy_per_atom"], known["predicted_energy_per_atom"]
     _name_ghosts(figure, reference, predicted, reference)
+    _leave_out_the_highest(figure, known[["energy_per_atom", "predicted_energy_per_atom"]])
     figure.update_yaxes(scaleanchor="x", constrain="domain")
     figure.update_xaxes(constrain="domain")
     return figure
@@ -196,6 +199,27 @@ def _name_ghosts(figure: go.Figure, x: pd.Series, predicted: pd.Series, truth: p
         figure.add_annotation(
             x=place, y=floor, yanchor="bottom", text=f"{energy:.1f} ↓", showarrow=False, font={"color": BLUE}
         )
+
+
+def _leave_out_the_highest(figure: go.Figure, energies: pd.DataFrame) -> None:
+    """End both axes at what nearly all energies are below, where the others would take more than half of them."""
+    if energies.empty:
+        return
+    low, high, highest = (
+        float(end) for end in (energies.min().min(), energies.quantile(NEARLY_ALL).max(), energies.max().max())
+    )
+    low = max(low, float(energies.iloc[:, 0].min()) - GHOST)
+    if highest - low <= 2 * (high - low):
+        return
+    margin = 0.05 * (high - low)
+    above = int((energies > high + margin).any(axis=1).sum())
+    ends = [low - margin, high + margin]
+    figure.update_xaxes(range=ends)
+    figure.update_yaxes(range=ends)
+    text = f"{above} higher: double-click shows all"
+    figure.add_annotation(
+        text=text, x=1, y=0, xref="paper", yref="paper", xanchor="right", yanchor="bottom", showarrow=False
+    )
 
 
 def _shades(count: int) -> list[str]:
