@@ -216,9 +216,15 @@ def _leave_out_the_highest(figure: go.Figure, energies: pd.DataFrame) -> None:
     ends = [low - margin, high + margin]
     figure.update_xaxes(range=ends)
     figure.update_yaxes(range=ends)
-    text = f"{above} higher: double-click shows all"
     figure.add_annotation(
-        text=text, x=1, y=0, xref="paper", yref="paper", xanchor="right", yanchor="bottom", showarrow=False
+        text=f"{above} higher: double-click shows all",
+        x=0.02,
+        y=0.98,
+        xref="x domain",
+        yref="y domain",
+        xanchor="left",
+        yanchor="top",
+        showarrow=False,
     )
 
 
