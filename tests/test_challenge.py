@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +12,7 @@ from typer.testing import CliRunner
 
 from csp_al.cli import app
 from csp_al.loop.bodies import _proven
+from csp_al.loop.progress import Progress
 from csp_al.report.tables import Run, open_run
 from csp_al.select.challenge import kinds
 from csp_al.store import layout
@@ -67,13 +67,20 @@ def test_a_challenge_asks_for_kinds_with_few_labels(run):
 
 def test_relaxations_go_on_from_the_lowest_that_was_labelled_and_from_what_challenged(run):
     opened = open_run(run)
-    cycle, labels = first_stable(opened), opened.all_labels.usable
-    asked = picks_of(run, cycle).origin
-    for judged, newest in ((cycle, asked.ids.tolist()), (0, [])):
-        progress = SimpleNamespace(own_labels=labels, origins=[asked], verdict=opened.verdict(judged))
+    cycle = first_stable(opened)
+    progress = Progress(opened.pool_structures, opened.pool_structures.ids, 16)
+    for earlier in range(cycle + 1):
+        progress.origins.append(picks_of(run, earlier).origin)
+        progress.learn(layout.LABELS.read(layout.stage_folder(run, "label", earlier + 1)))
+    labels = progress.all_labels
+    before = concatenate(progress.origins)
+    order = np.argsort(labels.energy, kind="stable")
+    lowest = list(dict.fromkeys(before.ids[order].tolist()))[:2]  # two for each leader
+    for judged, newest in ((cycle, progress.origins[-1].ids.tolist()), (0, [])):
+        progress.verdict = opened.verdict(judged)
         starts = _proven(opened.campaign, progress)
-        lowest = labels.structures.ids[np.argsort(labels.energy, kind="stable")[:2]]  # two for each leader
         assert starts.ids.tolist() == [*lowest, *newest]
+        assert (starts.cells[0] == before.cells[order[0]]).all()  # not shaken, in the vectors that it had
 
 
 def test_a_challenge_that_was_cut_off_is_the_same_when_it_goes_on(run, tmp_path):

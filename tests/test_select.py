@@ -41,7 +41,7 @@ from csp_al.select import (
 )
 from csp_al.select.challenge import average_distances, challengers, of_rare_kinds, strangers
 from csp_al.select.identity import count_arrivals, pairs_of_same
-from csp_al.select.known import corrected
+from csp_al.select.known import corrected, known_of
 from csp_al.select.pick import same_geometry
 from csp_al.structures import Labels, Prediction, Relaxed, Structures
 
@@ -833,27 +833,40 @@ def test_what_stops_with_many_minima_reached_once_is_not_called_settled():
 # what labels say of crystals
 
 
+def known(crystals, predicted, labelled):
+    """What is known of these crystals, which were labelled as they are."""
+    batched = batch(crystals, predicted)
+    return known_of(labels_of(batched, labelled), batched.structures, batched.prediction)
+
+
+def moved(relaxed, of):
+    return (corrected(relaxed, of).prediction.energy - relaxed.prediction.energy) / relaxed.structures.counts
+
+
 def test_a_label_moves_the_energies_of_its_crystal_by_what_was_wrong_and_of_no_other():
     rng = np.random.default_rng(0)
-    alike = [disguised(diamond(), rng) for _ in range(5)]
+    alike = [disguised(diamond(), rng, noise=0.01, strain=0.002) for _ in range(5)]
     relaxed = batch([*alike, bc8(), simple_cubic(), diamond()], [*5 * [-4.60], -4.5, -4.0, -4.60])
     relaxed.reason[7] = why.TOO_CLOSE
-    labelled = batch([disguised(diamond(), rng), simple_cubic()], [-4.57, -4.0], ids=[1, 6])
-    labels = labels_of(labelled, [-4.59, -4.01])
-    said = corrected(relaxed, labels, labelled.prediction)
-    moved = (said.prediction.energy - relaxed.prediction.energy) / relaxed.structures.counts
-    assert moved[:5] == pytest.approx(np.full(5, -0.02), abs=0.004)
-    assert moved[5] == pytest.approx(0, abs=1e-3)
-    assert moved[6] == pytest.approx(-0.01, abs=0.002)
-    assert moved[7] == 0
-    assert (said.prediction.energy_sigma == relaxed.prediction.energy_sigma).all()
+    of = known([diamond(), simple_cubic()], [-4.57, -4.0], [-4.59, -4.01])
+    moves = moved(relaxed, of)
+    assert moves[:5] == pytest.approx(np.full(5, -0.02), abs=0.003)
+    assert moves[5:] == pytest.approx([0, -0.01, 0], abs=1e-6)
+    assert (corrected(relaxed, of).prediction.energy_sigma == relaxed.prediction.energy_sigma).all()
 
 
-def test_nothing_labelled_moves_nothing():
+@pytest.mark.parametrize("labels", [1, 30])
+def test_however_many_labels_of_one_stacking_move_no_other(labels):
+    fcc, hcp = bulk("Al", "fcc", a=4.05), bulk("Al", "hcp", a=4.05 / np.sqrt(2), c=4.05 / np.sqrt(2) * np.sqrt(8 / 3))
+    of = known(labels * [fcc], np.full(labels, -3.0), np.full(labels, -3.1))
+    assert moved(batch([fcc, hcp], [-3.0, -3.0]), of) == pytest.approx([-0.1, 0], abs=0.005)
+
+
+def test_nothing_labelled_and_what_cannot_be_predicted_move_nothing():
     relaxed = batch([diamond(), bc8()], [-4.6, -4.5])
-    nothing = batch([], [])
-    said = corrected(relaxed, labels_of(nothing, []), nothing.prediction)
-    assert (said.prediction.energy == relaxed.prediction.energy).all()
+    assert (moved(relaxed, known([], [], [])) == 0).all()
+    assert (moved(relaxed, known([diamond()], [np.nan], [-4.6])) == 0).all()
+    assert moved(relaxed, known([diamond(), diamond()], [np.nan, -4.6], [-4.6, -4.7]))[0] == pytest.approx(-0.1)
 
 
 def labels_of(labelled, energies_per_atom):

@@ -159,7 +159,8 @@ class Stop(Section):
     max_error: Positive | None = Field(
         0.03,
         description="eV/atom. The search goes on while the newest labels were off by more, in the median, after "
-        "subtracting the shift common to all, or one was lower than predicted by twice that; null: however much",
+        "subtracting the shift common to all, or one was lower than predicted by twice that, shift and all; null: "
+        "however much",
     )
     max_unseen: Fraction = Field(
         0.5,

@@ -6,6 +6,7 @@ its own, here or on another node: see `csp_al.loop.stage`.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +42,7 @@ from csp_al.relax.relaxation import relax, relax_pool
 from csp_al.select.challenge import challengers
 from csp_al.select.cluster import k_means
 from csp_al.select.descriptor import with_descriptor
-from csp_al.select.known import corrected
+from csp_al.select.known import NOTHING, Known, corrected, known_of
 from csp_al.select.pick import pick
 from csp_al.select.ranking import rank, representatives, rows_of
 from csp_al.select.score import score
@@ -54,10 +55,10 @@ EXPLORED = 5
 """Of so many labels asked for in a cycle one goes to an explorer, see `_explorers`; of fewer none."""
 
 DRAWN = 25
-"""Candidates that are drawn for each label of a challenge, see `_challengers`."""
+"""Candidates that are drawn for each label of a challenge, see `_drawn`."""
 
 PROVEN = 2
-"""For each leading crystal so many of the lowest structures that were labelled are starts of relaxations."""
+"""Times the leading crystals so many candidates with the lowest labels have a further start, see `_proven`."""
 
 RELAXED_VOLUME = 2.0
 """A relaxation may leave the range of volumes that candidates are generated with by this factor."""
@@ -113,20 +114,33 @@ def train_ensemble(work: Work, folder: Path, cycle: int, progress: Progress) -> 
 def relax_candidates(work: Work, folder: Path, cycle: int, progress: Progress, ensemble: Ensemble) -> None:
     """Every candidate at rest on the ensemble's mean energy, see `relax_pool`; features tell crystals apart."""
     section, limits = work.campaign.relax, relaxation_limits(work.campaign)
-    starts = first_cells(work.campaign, progress.pool, cycle)
-    proven = _proven(work.campaign, progress)
-    relaxed = relax_pool(starts, progress.relaxed, ensemble, section, limits, work.report, proven)
+    starts, proven = first_cells(work.campaign, progress.pool, cycle), _proven(work.campaign, progress)
+    known = known_by(ensemble, progress)
+    relaxed = relax_pool(
+        starts, progress.relaxed, ensemble, section, limits, work.report, proven, lambda ends: corrected(ends, known)
+    )
     if not ensemble.gives.features and cycle == 0:
         work.tell(Noted(DESCRIBED))
-    layout.RELAXED.write(folder, as_known(relaxed, ensemble, progress))
+    layout.RELAXED.write(folder, described(relaxed, ensemble))
 
 
 def _proven(campaign: Campaign, progress: Progress) -> Structures:
-    """The lowest that was labelled so far, and what challenged last: their candidates may have left for worse."""
-    labels = progress.own_labels
-    energies = objective.values(labels.energy, labels.structures)
-    lowest = labels.structures.take(np.argsort(energies, kind="stable")[: PROVEN * campaign.stop.top_k])
+    """The lowest that were labelled so far, and what challenged last: their candidates may have left for worse.
+
+    Each candidate once, as it was before it was perturbed, and only such as may lead.
+    """
+    labels, origins = progress.own_labels
+    order = np.argsort(objective.values(labels.energy, labels.structures), kind="stable")
+    order = order[np.isin(origins.ids[order], progress.searched)]
+    _, firsts = np.unique(origins.ids[order], return_index=True)
+    lowest = origins.take(order[np.sort(firsts)[: PROVEN * campaign.stop.top_k]])
     return concatenate([lowest, progress.origins[-1]]) if is_challenged(campaign.stop, progress.verdict) else lowest
+
+
+def known_by(ensemble: Ensemble, progress: Progress) -> Known:
+    """What the labels so far say of this ensemble."""
+    labels, origins = progress.own_labels
+    return known_of(labels, origins, ensemble.fresh().predict(labels.structures)) if len(labels) else NOTHING
 
 
 def at_rest(work: Work, starts: Structures, ensemble: Ensemble) -> Relaxed:
@@ -135,10 +149,8 @@ def at_rest(work: Work, starts: Structures, ensemble: Ensemble) -> Relaxed:
     return relax(starts, ensemble.fresh(), work.campaign.relax, relaxation_limits(work.campaign))
 
 
-def as_known(relaxed: Relaxed, ensemble: Ensemble, progress: Progress) -> Relaxed:
-    """The same, with energies that labels of the same crystals correct, and features where the potential gives none."""
-    if len(labels := progress.own_labels):
-        relaxed = corrected(relaxed, labels, ensemble.fresh().predict(labels.structures))
+def described(relaxed: Relaxed, ensemble: Ensemble) -> Relaxed:
+    """The same, with features where the potential gives none."""
     return relaxed if ensemble.gives.features else with_descriptor(relaxed)
 
 
@@ -174,20 +186,23 @@ def _missed(folder: Path) -> Missed:
 def select_picks(
     work: Work, folder: Path, cycle: int, progress: Progress, ensemble: Ensemble, relaxed: Relaxed
 ) -> None:
-    """What is labelled next, perturbed, with its prediction.
+    """What is labelled next, perturbed, with its prediction, corrected by what is known of its crystal.
 
     The best-scored candidates of different clusters and a few `_explorers`; where the leading crystals were unchanged,
-    `_challengers` instead.
+    `challengers` instead.
     """
-    origin = progress.pool.take([])
+    known, origin = known_by(ensemble, progress), progress.pool.take([])
     if is_challenged(work.campaign.stop, progress.verdict):
-        origin = _challengers(work, cycle, progress, ensemble, relaxed)
+        rested = corrected(at_rest(work, _drawn(work, cycle, progress), ensemble), known)
+        origin = challengers(progress.sought(relaxed), rested, progress.labelled, work.campaign.select.per_cycle)
     if not len(origin):
         origin = _promising(work, cycle, progress, ensemble, relaxed)
     perturbed = to_label(work.campaign, origin, cycle, PERTURB)
     layout.PICKS.write(folder, Picks(perturbed, origin))
     # as read back: neighbour lists remembered from the relaxation would change the last bits
-    layout.PREDICTED.write(folder, ensemble.fresh().predict(perturbed))
+    predicted = ensemble.fresh().predict(perturbed)
+    energy = predicted.energy + perturbed.counts * known.moves(origin)
+    layout.PREDICTED.write(folder, replace(predicted, energy=energy))
 
 
 def _promising(work: Work, cycle: int, progress: Progress, ensemble: Ensemble, relaxed: Relaxed) -> Structures:
@@ -202,14 +217,12 @@ def _promising(work: Work, cycle: int, progress: Progress, ensemble: Ensemble, r
     return origin
 
 
-def _challengers(work: Work, cycle: int, progress: Progress, ensemble: Ensemble, relaxed: Relaxed) -> Structures:
-    """Of all candidates as they stand, and of some drawn at random where the ensemble takes them from their cells."""
-    per_cycle = work.campaign.select.per_cycle
+def _drawn(work: Work, cycle: int, progress: Progress) -> Structures:
+    """Candidates that are drawn at random for a challenge, as they were generated."""
     rng = stream(work.campaign, cycle, CHALLENGE)
     ids = progress.pool.ids
     searched = progress.pool.take(np.isin(ids, progress.searched) & (ids < progress.generated))
-    drawn = searched.take(rng.permutation(len(searched))[: DRAWN * per_cycle])
-    return challengers(progress.sought(relaxed), at_rest(work, drawn, ensemble), progress.labelled, per_cycle)
+    return searched.take(rng.permutation(len(searched))[: DRAWN * work.campaign.select.per_cycle])
 
 
 def _explorers(work: Work, cycle: int, others: Structures, count: int, ensemble: Ensemble) -> Structures:

@@ -14,9 +14,10 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from csp_al import cif, objective
 from csp_al.campaign import Campaign
 from csp_al.engine.retry import is_due
-from csp_al.engine.tasks import relax_task
+from csp_al.engine.tasks import relax_task, task_id
 from csp_al.events import Warned
 from csp_al.geometry import in_short_vectors
+from csp_al.interfaces import Task
 from csp_al.loop.drive import Drive
 from csp_al.loop.progress import Progress
 from csp_al.loop.tasks import CalculationsFailedError
@@ -110,16 +111,13 @@ def _judgement(
 
 
 def _lowest(campaign: Campaign, progress: Progress, count: int) -> Structures:
-    """So many different crystals in short vectors, lowest predicted first; fewer where there are fewer.
-
-    Raises `NoResultError`.
-    """
+    """So many different crystals, lowest predicted first; fewer where there are fewer. Raises `NoResultError`."""
     if progress.relaxed is None or progress.top is None or not len(progress.top.structures):
         msg = "no candidate was relaxed to a crystal that can be trusted; look at the reasons in rank/ranking.csv"
         raise NoResultError(msg)
     structures, sought = progress.relaxed.structures, progress.table[progress.table["id"].isin(progress.searched)]
     crystals = representatives(sought, structures, count, campaign.stop.tolerance)
-    return in_short_vectors(structures.take(rows_of(structures, crystals["id"])))
+    return structures.take(rows_of(structures, crystals["id"]))
 
 
 def _relaxed_by_reference(drive: Drive, folder: Path, progress: Progress) -> tuple[Structures, dict[int, Result]]:
@@ -128,11 +126,9 @@ def _relaxed_by_reference(drive: Drive, folder: Path, progress: Progress) -> tup
     The next lowest takes the place of one that failed, as long as there is one; but where all of them lack something
     of the machine, or `MOST_IN_VAIN` have failed one after the other, the next would fail as well.
     """
-    section, reference = drive.campaign.finish, drive.campaign.reference
     lowest = _lowest(drive.campaign, progress, drive.campaign.winners)
     while True:
-        tasks = [relax_task(atoms, reference, section.fmax, section.max_steps) for atoms in lowest.to_atoms()]
-        _, results = drive.calculate(folder, tasks)
+        _, results = drive.calculate(folder, _relaxations(drive, lowest))
         by_candidate = dict(zip(lowest.ids.tolist(), results, strict=True))
         failed = sum(result.done is None for result in results)
         in_vain = len(results) >= MOST_IN_VAIN and not any(result.done for result in results[-MOST_IN_VAIN:])
@@ -143,6 +139,19 @@ def _relaxed_by_reference(drive: Drive, folder: Path, progress: Progress) -> tup
             return lowest, by_candidate
         drive.tell(Warned(f"{failed} of {len(lowest)} final relaxations failed; the next lowest crystals follow"))
         lowest = more
+
+
+def _relaxations(drive: Drive, lowest: Structures) -> list[Task]:
+    """The final relaxations of these crystals, in short vectors unless one was begun in others, as once was done."""
+    section, reference = drive.campaign.finish, drive.campaign.reference
+    tasks = [
+        [relax_task(atoms, reference, section.fmax, section.max_steps) for atoms in structures.to_atoms()]
+        for structures in (lowest, in_short_vectors(lowest))
+    ]
+    return [
+        before if (drive.run / "tasks" / task_id(before)).exists() else task
+        for before, task in zip(*tasks, strict=True)
+    ]
 
 
 def _ranked(

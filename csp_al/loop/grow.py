@@ -17,11 +17,12 @@ from csp_al.events import Warned
 from csp_al.generate.offspring import Child, offspring
 from csp_al.generate.pool import Candidate, origins
 from csp_al.interfaces import Ensemble, UnplaceableError
-from csp_al.loop.bodies import as_known, at_rest
+from csp_al.loop.bodies import at_rest, described, known_by
 from csp_al.loop.drive import Work
 from csp_al.loop.progress import Progress
 from csp_al.loop.random_streams import GROW, stream
 from csp_al.select.identity import UNKNOWN, basins
+from csp_al.select.known import corrected
 from csp_al.store import layout
 from csp_al.structures import Ints, Relaxed, Structures, concatenate, take
 
@@ -33,7 +34,7 @@ def grow_pool(work: Work, folder: Path, cycle: int, progress: Progress, ensemble
     """
     section = work.campaign.pools[-1].grow
     assert section is not None  # it is asked for
-    family = progress.sought(relaxed)
+    family, known = progress.sought(relaxed), known_by(ensemble, progress)
     born: dict[int, tuple[Child, int, Ints]] = {}
     for generation in range(section.generations):
         work.report(generation, section.generations)
@@ -43,7 +44,7 @@ def grow_pool(work: Work, folder: Path, cycle: int, progress: Progress, ensemble
             break
         born |= {name: (child, generation + 1, parents.ids) for name, child in children.items()}
         starts = Structures.from_atoms([child.atoms for child in children.values()], list(children))
-        rested = as_known(at_rest(work, starts, ensemble), ensemble, progress)
+        rested = described(corrected(at_rest(work, starts, ensemble), known), ensemble)
         if not np.isfinite(rested.prediction.energy).any():  # then nothing is described either
             break
         family = concatenate([family, rested])
@@ -84,20 +85,18 @@ def _leading(family: Relaxed, basin: Ints, most: int) -> Ints:
 def _joining(family: Relaxed, pool: Structures, most: int) -> Ints:
     """Rows, in the order of the ids, of the lowest of each of the lowest basins that no candidate of the pool is in.
 
-    Basins depend a little on all that is compared: asked again without what is left out, as the ranking will.
+    Basins depend a little on all that is compared: they are asked again without what is left out.
     """
-    known = np.isin(family.structures.ids, pool.ids)
-    joining = np.zeros(len(family), dtype=bool)
-    joining[_leading(family, basins(family), most)] = True
-    joining &= ~known
+    known, rows = np.isin(family.structures.ids, pool.ids), np.arange(len(family))
+    joining = ~known & np.isin(rows, _leading(family, basins(family), most))
     while True:
         compared = np.flatnonzero(known | joining)
         basin = np.full(len(family), UNKNOWN)
         basin[compared] = basins(take(family, compared, family.structures))
-        left = joining & ~np.isin(basin, basin[known])
-        if (left == joining).all():
-            return np.flatnonzero(left)
-        joining = left
+        new = joining & ~np.isin(basin, basin[known]) & np.isin(rows, _leading(family, basin, len(family)))
+        if (new == joining).all():
+            return np.flatnonzero(new)
+        joining = new
 
 
 def _write(folder: Path, born: list[tuple[Child, int, Ints]], rested: Relaxed) -> None:

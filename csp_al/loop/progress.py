@@ -71,15 +71,21 @@ class Progress:
         return concatenate(self.labels)
 
     @property
-    def own_labels(self) -> Labels:
-        """Every usable label that the campaign asked for itself."""
-        usable = self.all_labels.usable
-        return usable.take(usable.structures.ids >= 0)
+    def own_labels(self) -> tuple[Labels, Structures]:
+        """Every usable label that the campaign asked for itself, and what each crystal was before it was perturbed."""
+        asked = self.labels[len(self.labels) - len(self.origins) :]  # those from elsewhere are the first
+        if not asked:
+            return self.all_labels.take([]), self.pool.take([])
+        before = [self.pool.take([])]
+        for labels, origin in zip(asked, self.origins, strict=True):
+            before += [origin, labels.structures.take(np.arange(len(origin), len(labels)))]  # cells that were opened
+        usable = np.flatnonzero(concatenate(asked).status == Status.DONE)
+        return concatenate(asked).take(usable), concatenate(before).take(usable)
 
     @property
     def lowest_label(self) -> float | None:
         """The lowest energy of `own_labels`, eV/atom; None before there is one."""
-        labels = self.own_labels
+        labels, _ = self.own_labels
         return float(objective.values(labels.energy, labels.structures).min()) if len(labels) else None
 
     @property

@@ -80,24 +80,25 @@ def relax_pool(
     section: Relax,
     limits: Limits,
     report: Callable[[int, int], None] = lambda *_: None,
-    labelled: Structures | None = None,
+    proven: Structures | None = None,
+    correct: Callable[[Relaxed], Relaxed] = lambda ends: ends,
 ) -> Relaxed:
     """Relax every candidate from its cell in the ``pool`` and, if its end ``before`` can be trusted, from there too.
 
-    So is what was ``labelled`` last, from where it stood. Of ends that can be trusted the lowest counts, also where its
-    members disagree. What an early ensemble spoiled, a later one mends from the first cell; what an early one found, a
-    later one that disagrees with itself on the way there goes on from; a crystal that proved lower than predicted
-    leads, also where its candidate had fallen off to another. Results are in the order of the ids; ``report`` hears of
-    all relaxations.
+    What labels have ``proven`` to be low is a further start. Of ends that can be trusted the lowest counts, after its
+    energy was made ``correct``, also where its members disagree. What an early ensemble spoiled, a later one mends from
+    the first cell; what an early one found, a later one that disagrees with itself on the way there goes on from; a
+    crystal that proved lower than predicted leads, also where its candidate had fallen off to another. Results are in
+    the order of the ids; ``report`` hears of all relaxations.
     """
     starts = pool
     if before is not None:
         starts = concatenate([starts, before.structures.take(why.trusted(before.reason))])
-    if labelled is not None:
-        starts = concatenate([starts, labelled])
+    if proven is not None:
+        starts = concatenate([starts, proven])
     # an ensemble remembers neighbours by id, and these are two crystals of one candidate
     relaxed = relax(replace(starts, ids=np.arange(len(starts))), ensemble, section, limits, report)
-    return _lowest_of_each(replace(relaxed, structures=replace(relaxed.structures, ids=starts.ids)))
+    return _lowest_of_each(correct(replace(relaxed, structures=replace(relaxed.structures, ids=starts.ids))))
 
 
 def _lowest_of_each(relaxed: Relaxed) -> Relaxed:
