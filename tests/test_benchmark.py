@@ -28,8 +28,9 @@ from csp_al.campaign import read_campaign
 from csp_al.campaign.machine import Machine
 from csp_al.cli import app
 from csp_al.engine.engines import start_engine
-from csp_al.engine.tasks import relax_task, task_id
+from csp_al.engine.tasks import task_id
 from csp_al.files import DamagedError
+from csp_al.loop.tasks import final_relaxations
 from csp_al.select.identity import same_structure
 from csp_al.store.changes import ChangedError
 from csp_al.store.opening import open_to_drive
@@ -315,7 +316,7 @@ def test_a_trial_tells_what_the_campaign_found_and_when_it_could_have_stopped(ru
     leaders = leaders_by_cycle(run, tmp_path, engine, quiet)
     assert list(leaders) == [0, 1, 2]
     assert {path.parent.name for path in tmp_path.glob("tasks/*/result.json")}.isdisjoint(
-        task_id(relax_task(atoms, run.campaign.reference, 0.05, 40)) for atoms in last_leaders(run).to_atoms()
+        task_id(task) for task in final_relaxations(run.path, run.campaign, last_leaders(run))
     )  # the last ones were relaxed by the campaign itself
     target = lowest(run.campaign, [leaders[2]])
     final = relaxed_in_the_end(run, tmp_path, engine)

@@ -37,7 +37,8 @@ from csp_al.interfaces import (
     Ensemble,
     trusted,
 )
-from csp_al.loop.bodies import relaxation_limits
+from csp_al.loop.bodies import _proven, known_by, relaxation_limits
+from csp_al.loop.progress import Progress
 from csp_al.loop.random_streams import first_cells
 from csp_al.potential.ensemble import load_ensemble, new_ensemble
 from csp_al.potential.schnet import SchnetPotential
@@ -47,6 +48,9 @@ from csp_al.reference.evaluate import relax as relax_by_reference
 from csp_al.relax import lbfgs, limits, relaxation
 from csp_al.relax.limits import Limits, broken_limit
 from csp_al.relax.relaxation import ENERGY_NOISE, relax, relax_pool
+from csp_al.select.known import corrected
+from csp_al.select.ranking import rows_of
+from csp_al.store import layout
 from csp_al.store.run_directory import cycle_folder
 from csp_al.structures import Floats, Picks, Prediction, Relaxed, Structures, concatenate
 
@@ -440,16 +444,27 @@ def test_first_cells_are_shaken_in_every_other_cycle_each_time_anew(finished_run
     assert_same_cells(alone, cells[1].take([5]))  # whoever else is relaxed
 
 
-def test_each_cycle_of_a_run_relaxes_from_first_cells_and_from_where_candidates_stood(finished_run):
+def test_each_cycle_of_a_run_relaxes_from_first_cells_where_candidates_stood_and_the_lowest_labels(finished_run):
     run, trained_with = open_run(finished_run), of_cycle(finished_run, 1)
     pool = load(finished_run / "pool" / "structures.h5", Structures)
-    first = run.relaxed(0)
-    starts = (first_cells(run.campaign, pool, 1), first.structures)
-    anew, further = (relax(each, *trained_with) for each in starts)
+    progress = Progress(pool, pool.ids, len(pool))
+    drawn, asked = (layout.LABELS.read(layout.stage_folder(finished_run, "label", cycle)) for cycle in (0, 1))
+    picked = layout.PICKS.read(layout.stage_folder(finished_run, "select", 0)).origin
+    for labels, origin in ((drawn, pool.take(rows_of(pool, drawn.structures.ids))), (asked, picked)):
+        progress.origins.append(origin)
+        progress.learn(labels)
+    known = known_by(trained_with[0], progress)
+    first, proven = run.relaxed(0), _proven(run.campaign, progress)
+    anew, further, from_labels = (
+        corrected(relax(each, *trained_with), known)
+        for each in (first_cells(run.campaign, pool, 1), first.structures, proven)
+    )
     sound = np.all([trusted(each.reason) for each in (first, anew, further)], axis=0)
-    energies = np.array([anew.prediction.energy, further.prediction.energy])[:, sound]
-    assert (np.abs(energies.min(axis=0) - energies) > 1e-3).any(axis=1).all()
-    np.testing.assert_allclose(run.relaxed(1).prediction.energy[sound], energies.min(axis=0), atol=1e-4)
+    energies = np.full((3, len(pool)), np.inf)
+    energies[:2] = anew.prediction.energy, further.prediction.energy
+    np.minimum.at(energies[2], rows_of(pool, proven.ids), from_labels.prediction.energy)
+    assert (np.abs(energies.min(axis=0) - energies)[:, sound] > 1e-3).any(axis=1).all()
+    np.testing.assert_allclose(run.relaxed(1).prediction.energy[sound], energies.min(axis=0)[sound], atol=1e-4)
 
 
 def test_one_label_in_five_is_of_a_candidate_where_it_comes_to_rest_from_its_first_cell(finished_run):

@@ -20,7 +20,7 @@ from csp_al.files import DamagedError, digest, make_directory, read_sealed, writ
 from csp_al.generate import generate_candidates, is_searched
 from csp_al.hdf5 import load, save
 from csp_al.interfaces import Engine, Task
-from csp_al.loop.tasks import labels_of, run_all
+from csp_al.loop.tasks import final_relaxations, labels_of, run_all
 from csp_al.reference.evaluate import OPTIMISER
 from csp_al.reference.references import places
 from csp_al.results import Result
@@ -110,7 +110,7 @@ def relax_again(
 
     Results are taken from the run directory ``known`` where it has them, and else from ``root``, which keeps them.
     """
-    tasks = _tasks(structures, campaign)
+    tasks = final_relaxations(known, campaign, structures)
     found = [read_result(known / "tasks", task_id(task)) for task in tasks]
     missing = [task for task, result in zip(tasks, found, strict=True) if result is None]
     fresh = iter(_run(root, missing, engine, report))

@@ -14,13 +14,10 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from csp_al import cif, objective
 from csp_al.campaign import Campaign
 from csp_al.engine.retry import is_due
-from csp_al.engine.tasks import relax_task, task_id
 from csp_al.events import Warned
-from csp_al.geometry import in_short_vectors
-from csp_al.interfaces import Task
 from csp_al.loop.drive import Drive
 from csp_al.loop.progress import Progress
-from csp_al.loop.tasks import CalculationsFailedError
+from csp_al.loop.tasks import CalculationsFailedError, final_relaxations
 from csp_al.reference.derivatives import findings
 from csp_al.results import Result, Values
 from csp_al.select.identity import count_arrivals, distinct
@@ -128,7 +125,7 @@ def _relaxed_by_reference(drive: Drive, folder: Path, progress: Progress) -> tup
     """
     lowest = _lowest(drive.campaign, progress, drive.campaign.winners)
     while True:
-        _, results = drive.calculate(folder, _relaxations(drive, lowest))
+        _, results = drive.calculate(folder, final_relaxations(drive.run, drive.campaign, lowest))
         by_candidate = dict(zip(lowest.ids.tolist(), results, strict=True))
         failed = sum(result.done is None for result in results)
         in_vain = len(results) >= MOST_IN_VAIN and not any(result.done for result in results[-MOST_IN_VAIN:])
@@ -139,19 +136,6 @@ def _relaxed_by_reference(drive: Drive, folder: Path, progress: Progress) -> tup
             return lowest, by_candidate
         drive.tell(Warned(f"{failed} of {len(lowest)} final relaxations failed; the next lowest crystals follow"))
         lowest = more
-
-
-def _relaxations(drive: Drive, lowest: Structures) -> list[Task]:
-    """The final relaxations of these crystals, in short vectors unless one was begun in others, as once was done."""
-    section, reference = drive.campaign.finish, drive.campaign.reference
-    tasks = [
-        [relax_task(atoms, reference, section.fmax, section.max_steps) for atoms in structures.to_atoms()]
-        for structures in (lowest, in_short_vectors(lowest))
-    ]
-    return [
-        before if (drive.run / "tasks" / task_id(before)).exists() else task
-        for before, task in zip(*tasks, strict=True)
-    ]
 
 
 def _ranked(

@@ -10,11 +10,13 @@ from typing import Final, NoReturn
 
 import numpy as np
 
+from csp_al.campaign import Campaign
 from csp_al.disk_space import require_space
 from csp_al.engine.retry import is_due
-from csp_al.engine.tasks import create_task, read_result
+from csp_al.engine.tasks import create_task, read_result, relax_task, task_id
 from csp_al.engine.wait import run_tasks
 from csp_al.files import write_json
+from csp_al.geometry import in_short_vectors
 from csp_al.interfaces import Engine, Failure, Task
 from csp_al.interruption import safe_point
 from csp_al.reasons import TOO_TIGHT
@@ -76,6 +78,19 @@ def run_all(
     if any(result is None for result in results):
         raise StoppedError
     return names, [result for result in results if result is not None]
+
+
+def final_relaxations(run: Path, campaign: Campaign, structures: Structures) -> list[Task]:
+    """Tasks that relax these crystals as the winners of this run.
+
+    In short vectors, but for those that were begun as they stood, by a version that did so.
+    """
+    section, reference = campaign.finish, campaign.reference
+    stood, short = (
+        [relax_task(atoms, reference, section.fmax, section.max_steps) for atoms in batch.to_atoms()]
+        for batch in (structures, in_short_vectors(structures))
+    )
+    return [old if (run / "tasks" / task_id(old)).exists() else task for old, task in zip(stood, short, strict=True)]
 
 
 def labels_of(structures: Structures, results: Sequence[Result], cycle: int) -> Labels:
