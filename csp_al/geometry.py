@@ -75,7 +75,7 @@ def lattice_translations(cell: Floats, reach: float) -> Floats:
 def in_short_vectors(structures: Structures) -> Structures:
     """The same crystals, their atoms where they are, in the shortest lattice vectors (Minkowski).
 
-    A mesh of k-points of a given spacing has the fewest points there: of 80 relaxed Si4 that were labelled, 9405 in
+    A mesh of k-points of a given spacing has the fewest points there: for the 72 labels of a campaign of Si4, 9405 in
     place of 11744, and 108 in place of 504 for the longest.
     """
     cells = np.array([minkowski_reduce(cell)[0] for cell in structures.cells]).reshape(-1, 3, 3)

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from csp_al.campaign import AnyReference, Campaign
-from csp_al.engine.tasks import LIMITS, read_result, relax_task, task_id
+from csp_al.engine.tasks import LIMITS, read_result, task_id
 from csp_al.files import DamagedError, digest, make_directory, read_sealed, write_sealed
 from csp_al.generate import generate_candidates, is_searched
+from csp_al.geometry import in_short_vectors
 from csp_al.hdf5 import load, save
 from csp_al.interfaces import Engine, Task
-from csp_al.loop.tasks import final_relaxations, labels_of, run_all
+from csp_al.loop.tasks import final_relaxations, labels_of, relaxations, run_all
 from csp_al.reference.evaluate import OPTIMISER
 from csp_al.reference.references import places
 from csp_al.results import Result
@@ -56,7 +57,7 @@ def random_search(
     sought = sought.model_copy(update={"size": min(size or sought.size, sought.size)})
     candidates, table = generate_candidates([*smaller, sought], campaign.seed, lambda *_: None, base)
     pool = candidates.take(is_searched(table))
-    tasks = _tasks(pool, campaign)
+    tasks = relaxations(campaign, in_short_vectors(pool))  # as a campaign relaxes its winners
     reference = campaign.reference.model_copy(update=dict.fromkeys(places(campaign.reference)))
     here = _place(root, tasks, reference)
     folder = here / "relaxed"
@@ -115,11 +116,6 @@ def relax_again(
     missing = [task for task, result in zip(tasks, found, strict=True) if result is None]
     fresh = iter(_run(root, missing, engine, report))
     return _relaxed(structures, [result or next(fresh) for result in found])
-
-
-def _tasks(structures: Structures, campaign: Campaign) -> list[Task]:
-    finish = campaign.finish
-    return [relax_task(atoms, campaign.reference, finish.fmax, finish.max_steps) for atoms in structures.to_atoms()]
 
 
 def _run(root: Path, tasks: Sequence[Task], engine: Engines, report: Report) -> list[Result]:

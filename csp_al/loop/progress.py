@@ -77,10 +77,11 @@ class Progress:
         if not asked:
             return self.all_labels.take([]), self.pool.take([])
         before = [self.pool.take([])]
-        for labels, origin in zip(asked, self.origins, strict=True):
-            before += [origin, labels.structures.take(np.arange(len(origin), len(labels)))]  # cells that were opened
-        usable = np.flatnonzero(concatenate(asked).status == Status.DONE)
-        return concatenate(asked).take(usable), concatenate(before).take(usable)
+        for batch, origin in zip(asked, self.origins, strict=True):
+            before += [origin, batch.structures.take(np.arange(len(origin), len(batch)))]  # cells that were opened
+        labels = concatenate(asked)
+        usable = np.flatnonzero(labels.status == Status.DONE)
+        return labels.take(usable), concatenate(before).take(usable)
 
     @property
     def lowest_label(self) -> float | None:

@@ -80,17 +80,19 @@ def run_all(
     return names, [result for result in results if result is not None]
 
 
+def relaxations(campaign: Campaign, structures: Structures) -> list[Task]:
+    """Tasks that relax these crystals as they stand, as far as a campaign relaxes its winners."""
+    finish = campaign.finish
+    return [relax_task(atoms, campaign.reference, finish.fmax, finish.max_steps) for atoms in structures.to_atoms()]
+
+
 def final_relaxations(run: Path, campaign: Campaign, structures: Structures) -> list[Task]:
     """Tasks that relax these crystals as the winners of this run.
 
     In short vectors, but for those that were begun as they stood, by a version that did so.
     """
-    section, reference = campaign.finish, campaign.reference
-    stood, short = (
-        [relax_task(atoms, reference, section.fmax, section.max_steps) for atoms in batch.to_atoms()]
-        for batch in (structures, in_short_vectors(structures))
-    )
-    return [old if (run / "tasks" / task_id(old)).exists() else task for old, task in zip(stood, short, strict=True)]
+    both = (relaxations(campaign, batch) for batch in (structures, in_short_vectors(structures)))
+    return [old if (run / "tasks" / task_id(old)).exists() else task for old, task in zip(*both, strict=True)]
 
 
 def labels_of(structures: Structures, results: Sequence[Result], cycle: int) -> Labels:
