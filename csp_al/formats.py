@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, TypeVar
 
 Kind = Literal[
     "settings", "provenance", "manifest", "filled", "task", "outcome", "result", "weights", "arrays", "control",
-    "benchmark",
+    "benchmark", "relaxer", "training",
 ]  # fmt: skip
 T = TypeVar("T")
 SPECIES: Final = 119
@@ -33,6 +33,8 @@ VERSIONS: Final[dict[Kind, int]] = {
     "arrays": 2,  # *.h5
     "control": 1,  # control.json of a benchmark
     "benchmark": 1,  # result.json of a benchmark
+    "relaxer": 1,  # relaxer.json, with weights.pt at its side
+    "training": 1,  # training.json of a relaxer, with training.pt at its side
 }
 
 

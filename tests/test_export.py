@@ -14,6 +14,7 @@ from ase.db import connect
 from pymatgen.io.cif import CifFile
 
 from csp_al.campaign import read_campaign
+from csp_al.direct.pairs import read_pairs
 from csp_al.hdf5 import load
 from csp_al.report.export import Exported, export
 from csp_al.report.tables import open_run
@@ -212,3 +213,14 @@ def test_what_cannot_be_exported_is_said(begun, tmp_path, formats, what, message
     with pytest.raises(ValueError, match=message):
         export(begun, formats, what, tmp_path / "export")
     assert not (tmp_path / "export").exists()
+
+
+def test_pairs_of_a_campaign_are_what_a_relaxer_reads(finished_run, tmp_path):
+    (path,) = export(finished_run, ["extxyz"], "pairs", tmp_path)
+    pairs, frames = read_pairs(path), ase.io.read(path, index=":")
+    origins = [atoms.info["origin"] for atoms in frames]
+    assert set(origins) == {"surrogate", "reference"}
+    assert len(pairs) == len(frames)
+    assert pairs.moves_cell
+    with pytest.raises(ValueError, match="extxyz alone"):
+        export(finished_run, ["cif"], "pairs", tmp_path)

@@ -17,6 +17,7 @@ import typer
 
 from csp_al.cli.failures import in_words
 from csp_al.cli.options import Verbs
+from csp_al.cli.relaxer import relaxer
 from csp_al.printing import replace_unknown_letters, say
 
 app = typer.Typer(
@@ -28,6 +29,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
+app.add_typer(relaxer, name="relaxer")
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="campaign file")]
 RunDirectory = Annotated[Path, typer.Argument(metavar="DIR", help="run directory")]
@@ -75,6 +77,7 @@ class What(StrEnum):
     RELAXED = "relaxed"
     LABELS = "labels"
     POOL = "pool"
+    PAIRS = "pairs"
 
 
 @app.command()
@@ -265,7 +268,9 @@ def export(
     formats: Annotated[
         str, typer.Option("--format", help="cif, poscar, extxyz, ase-db, png or pdf; several separated by commas")
     ],
-    what: Annotated[What, typer.Option(help="which structures; relaxed: the minima as predicted")] = What.WINNERS,
+    what: Annotated[
+        What, typer.Option(help="which structures; relaxed: the minima as predicted; pairs: for csp-al relaxer")
+    ] = What.WINNERS,
     to: Annotated[Path | None, typer.Option(help="folder to write into; default: export/NAME here")] = None,
     within: Annotated[
         float | None,

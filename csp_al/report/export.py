@@ -15,13 +15,16 @@ import numpy as np
 
 from csp_al import cif
 from csp_al.cif import write_cif
+from csp_al.direct.pairs import PairsError, pair_frames, pair_of
 from csp_al.files import DamagedError
+from csp_al.geometry import in_short_vectors
 from csp_al.report.export_folder import ExportFolder
 from csp_al.report.pictures import draw
 from csp_al.report.tables import Run, open_run
 from csp_al.select.ranking import representatives
 from csp_al.store import layout
 from csp_al.store.method import block_name, method_of, prediction_items, result_items
+from csp_al.structures import Structures
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -44,7 +47,7 @@ class Exported:
 def export(
     run: Path, formats: Sequence[str], what: str, destination: Path | None = None, within: float | None = None
 ) -> list[Path]:
-    """Write winners, relaxed candidates, labels or the pool in each of the formats `FORMATS`; return the new files.
+    """Write winners, relaxed candidates, labels, pool or pairs in each of the formats `FORMATS`; return the new files.
 
     They go to ``destination``, by default ``export`` and the run directory's name, with a README and checksums; of an
     earlier export of the same run only what is written again is replaced. Several structures go into one file each with
@@ -52,7 +55,10 @@ def export(
     files of winners and relaxed candidates have the conventional cell with its space group, the cell as computed
     beside it. Energies (eV), forces (eV/Å) and stress (eV/Å^3) of the reference method come along in extxyz and ase-db;
     those of relaxed candidates, the distinct ones within so many meV/atom of the lowest, are predictions, called so.
-    ``info`` has the candidate's id and, but for the pool, the cycle. Labels without a result are left out.
+    ``info`` has the candidate's id and, but for the pool, the cycle. Labels without a result are left out. Pairs are
+    what a direct relaxer learns from (`csp_al.direct.pairs`): candidates as generated and as the ensemble relaxed them
+    in the last cycle, surrogates of relaxations, and where winners began and ended, both by the reference; ``origin``
+    tells which. Candidates that are not trusted, or of which atoms moved too far, are left out.
 
     Raises ValueError for an unknown format or kind of structures, where there is nothing to write yet, and where files
     are in the way that no export of this run wrote, or that were changed.
@@ -84,6 +90,8 @@ def _refuse(formats: Iterable[str], what: str, within: float | None) -> None:
         raise ValueError(msg)
     if within is not None and what != "relaxed":
         raise ValueError(f"--within chooses among relaxed candidates; with {what} it means nothing")
+    if what == "pairs" and (others := set(formats) - {"extxyz"}):
+        raise ValueError(f"{' and '.join(sorted(others))}: pairs are written as extxyz alone")
     if what in ("labels", "pool") and (drawn := {"png", "pdf"}.intersection(formats)):
         raise ValueError(f"{' and '.join(sorted(drawn))}: pictures are of winners or relaxed candidates, not of {what}")
 
@@ -162,6 +170,40 @@ def _pool(run: Run) -> list[Exported]:
     return [Exported(atoms, f"{run.campaign.name}_candidate_{atoms.info['name']}") for atoms in structures]
 
 
+def _pairs(run: Run) -> list[Exported]:
+    """Pairs for direct relaxers; those by the reference come last."""
+    cycle = max(run.published("rank"), default=None)
+    if cycle is None:
+        return []
+    table = run.ranking(cycle)
+    searched = run.pool.loc[run.pool["searched"], "id"]
+    ids = table.loc[table["trusted"] & table["id"].isin(searched), "id"].to_numpy()
+    begun, ended = run.structures(ids), run.structures(ids, cycle)
+    found = [_paired(*both, "surrogate", cycle) for both in zip(begun, ended, strict=True)]
+    found += [_paired(_begun(run, winner), winner, "reference", cycle) for winner in run.winners]
+    return [one for one in found if one]
+
+
+def _begun(run: Run, winner: Atoms) -> Atoms:
+    """Where the reference began to relax a winner: in short vectors, or by an earlier version as it stood."""
+    (before,) = run.structures(winner.info["id"], -1)
+    (short,) = in_short_vectors(Structures.from_atoms([before])).to_atoms()
+    short.info |= before.info
+    return min((short, before), key=lambda start: float(np.abs(start.cell.array - winner.cell.array).max()))
+
+
+def _paired(start: Atoms, end: Atoms, origin: str, cycle: int) -> Exported | None:
+    """A frame of a file of pairs; None where atoms or cell moved too far."""
+    try:
+        pair = pair_of(start, end, moves_cell=True)
+    except PairsError:
+        return None
+    identity = start.info["id"]
+    info = {"id": identity, "cycle": cycle, "origin": origin, "name": f"{origin}-{identity:05d}"}
+    (atoms,) = pair_frames(pair, [info])
+    return Exported(atoms, atoms.info["name"])
+
+
 def _cif(found: list[Exported], folder: Path) -> None:
     """Crystals at rest in the conventional cell, and as computed; what was generated or shaken as it is."""
     folder.mkdir()
@@ -208,6 +250,7 @@ SOURCES: Final[dict[str, Callable[[Run], list[Exported]]]] = {
     "relaxed": _relaxed,
     "labels": _labels,
     "pool": _pool,
+    "pairs": _pairs,
 }
 FORMATS: Final[dict[str, Callable[[list[Exported], Path], None]]] = {
     "cif": _cif,

@@ -17,6 +17,8 @@ WHAT: Final = {
     "relaxed": "the distinct minima as the ensemble relaxed them in the last cycle: energies are predictions",
     "labels": "the single points by which the ensemble was trained",
     "pool": "the candidates as they were generated",
+    "pairs": "unrelaxed and relaxed structures, for `csp-al relaxer`: origin=surrogate where the ensemble relaxed a "
+    "candidate, whose end is a prediction; origin=reference where the reference method relaxed a winner",
 }
 PAPERS: Final = {
     "espresso": "Quantum ESPRESSO: P. Giannozzi et al., J. Phys.: Condens. Matter 29, 465901 (2017), "

@@ -1,0 +1,31 @@
+"""What a direct relaxer is made of and how it is trained; nothing here loads torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+from pydantic import Field
+
+from csp_al.campaign.section import Count, Positive, Section
+
+Kind = Literal["deeprelax", "dogss"]
+
+
+class DirectSection(Section):
+    """Members differ by their first weights and the order of their pairs; steps are those of each."""
+
+    kind: Kind
+    members: Count
+    steps: Count
+    seed: Annotated[int, Field(ge=0)] = 0
+    features: Count = 64
+    interactions: Count = 3
+    cutoff: Positive = 5.0
+    learning_rate: Positive = 3e-3
+    batch_size: Count = 16
+
+
+DEFAULTS: Final[dict[Kind, DirectSection]] = {
+    "deeprelax": DirectSection(kind="deeprelax", members=4, steps=2000),
+    "dogss": DirectSection(kind="dogss", members=2, steps=1500),
+}
