@@ -34,7 +34,7 @@ from csp_al.structures import Structures
 
 CPU = torch.device("cpu")
 LATTICE = {"Cu": 3.6, "Au": 4.1}
-SMALL = {"members": 2, "steps": 12, "features": 8, "interactions": 1, "cutoff": 4.5}
+SMALL = {"members": 2, "steps": 12, "features": 8, "interactions": 1, "cutoff": 4.5, "batch_atoms": 32}
 
 
 def alloy_pair(seed: int) -> Pairs:

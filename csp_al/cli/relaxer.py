@@ -45,7 +45,7 @@ def train_relaxer(
         typer.Option(help="deeprelax: atoms and cell, with an uncertainty; dogss: a fixed cell, as surfaces have"),
     ] = "deeprelax",
     members: Count = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="training steps of each member; default: 2000, 1500")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="training steps of each member; default: 800, 1200")] = None,
     seed: Annotated[int, typer.Option(min=0, help="the same seed gives the same model")] = 0,
     device: Device = "auto",
 ) -> None:

@@ -122,7 +122,7 @@ def _properties() -> Tensor:
     rows = np.zeros((HEAVIEST + 1, 2 + 18 + 7))
     for number in range(1, HEAVIEST + 1):
         element = Element.from_Z(number)
-        negativity = element.X if np.isfinite(element.X) else 0.0
+        negativity = float(element.data.get("X") or 0)  # noble gases have none
         rows[number, :2] = covalent_radii[number] - 1.4, negativity - 1.8
         rows[number, 1 + element.group] = rows[number, 19 + element.row] = 1
     return torch.tensor(rows, dtype=torch.float32)

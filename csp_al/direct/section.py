@@ -12,7 +12,10 @@ Kind = Literal["deeprelax", "dogss"]
 
 
 class DirectSection(Section):
-    """Members differ by their first weights and the order of their pairs; steps are those of each."""
+    """Members differ by their first weights and the order of their pairs; steps are those of each.
+
+    A step has as many structures as have about ``batch_atoms``, so that its time depends little on their size.
+    """
 
     kind: Kind
     members: Count
@@ -22,10 +25,10 @@ class DirectSection(Section):
     interactions: Count = 3
     cutoff: Positive = 5.0
     learning_rate: Positive = 3e-3
-    batch_size: Count = 16
+    batch_atoms: Count = 256
 
 
 DEFAULTS: Final[dict[Kind, DirectSection]] = {
-    "deeprelax": DirectSection(kind="deeprelax", members=4, steps=2000),
-    "dogss": DirectSection(kind="dogss", members=2, steps=1500),
+    "deeprelax": DirectSection(kind="deeprelax", members=4, steps=800),
+    "dogss": DirectSection(kind="dogss", members=2, steps=1200),
 }

@@ -135,7 +135,8 @@ def _train_member(
     report: Report,
 ) -> None:
     """Leave a member with the weights that were best on the pairs held out."""
-    per_epoch = -(-len(learnt) // section.batch_size)
+    per_epoch = -(-int(targets.start.counts[learnt].sum()) // section.batch_atoms)
+    per_epoch = min(per_epoch, len(learnt))
     epochs = -(-section.steps // per_epoch)
     optimiser = torch.optim.AdamW(member.parameters(), lr=section.learning_rate, weight_decay=WEIGHT_DECAY)
     best, lowest, begin = member.state_dict(), torch.inf, 0
@@ -208,7 +209,8 @@ def _cell_error(start: Structures, rows: Ints, said: Said, stretch: Tensor) -> T
 
 
 def _validation(member: DirectNetwork, section: DirectSection, targets: _Targets, rows: Ints) -> float:
-    parts = np.array_split(rows, -(-len(rows) // (2 * section.batch_size)))
+    size = int(targets.start.counts[rows].sum())
+    parts = np.array_split(rows, min(len(rows), -(-size // (2 * section.batch_atoms))))
     with torch.no_grad():
         losses = [_losses(member, section, targets, part) for part in parts]
     return float(torch.cat(losses).mean())
