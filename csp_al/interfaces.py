@@ -130,7 +130,9 @@ class Gives:
 
     energy: bool = True
     conservative: bool = True
-    """Whether forces and stress are derivatives of the energy."""
+    """Whether forces and stress are derivatives of the energy; relaxations do not compare energies where not."""
+    equivariant: bool = True
+    """Whether a turned crystal has the same energy, and its forces and stress turned; else so roughly, as learned."""
     stress: bool = True
     spread: bool = True
     """Whether sigmas say how far the potential may be wrong."""

@@ -177,7 +177,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Relaxed:
-    """Where n candidates came to rest: the lowest trustworthy frame, what was predicted for it, why it stopped there.
+    """Where n candidates came to rest: the last trustworthy frame, what was predicted for it, why it stopped there.
 
     Reason (n,) is one of `csp_al.interfaces.STOP_REASONS`; steps (n,) counts the evaluations on the way there.
     """

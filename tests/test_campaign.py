@@ -178,6 +178,8 @@ def test_each_mistake_in_another_section_is_one_line_too(tmp_path, line, said):
         ("budget: {labels: 9}\n", "10:18: budget.labels: 9 labels in all"),
         ("select: {per_cycle: 200}\nbudget: {labels: 150}\n", "11:18: budget.labels: 150 labels in all"),
         ("potential: {cutoff: 1.9}\n", "10:21: potential.cutoff: a cutoff of 1.9 Å is within the least distance of"),
+        ("potential: {kind: leignn, mode: direct}\nrelax: {energy_patience: 9}\n",
+         "11:26: relax.energy_patience: forces of this potential are no gradient of its energy"),
     ],
 )  # fmt: skip
 def test_numbers_that_do_not_fit_together_are_found_at_the_one_that_the_file_gives(tmp_path, line, said):

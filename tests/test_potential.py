@@ -41,15 +41,18 @@ from csp_al.potential.schnet import SchnetPotential
 from csp_al.potential.training import STRONG, bootstrap, importance, not_extreme, steps_for, train
 from csp_al.structures import Labels, Prediction, Structures, concatenate
 
-KINDS = ["schnet", "painn", "so3net", "leignn"]
+GRADIENTS = ["schnet", "painn", "so3net", "leignn"]
+KINDS = [*GRADIENTS, "leignn direct"]
 DEVICE = torch.device("cpu")
 TINY = {"members": 3, "features": 8, "interactions": 2, "cutoff": 4.0, "radial": 8}
 FAST = settings(max_examples=30, deadline=None)
 EVERY_KIND = pytest.mark.parametrize("kind", KINDS)
+EVERY_GRADIENT = pytest.mark.parametrize("kind", GRADIENTS)
 
 
 def section_of(kind: str = "schnet", **keywords) -> NetworkPotential:
-    return find(POTENTIALS, kind).section(**keywords)
+    name, *mode = kind.split()
+    return find(POTENTIALS, name).section(**({"mode": mode[0]} if mode else {}), **keywords)
 
 
 def untrained(seed: int = 1, **keywords) -> Ensemble:
@@ -210,7 +213,7 @@ def derivatives(ensemble: Ensemble, atoms: Atoms) -> tuple[np.ndarray, np.ndarra
     return forces, slope[:, 3 * len(atoms) :].reshape(len(energy), 3, 3) / atoms.cell.volume
 
 
-@EVERY_KIND
+@EVERY_GRADIENT
 @pytest.mark.parametrize("crystal", range(3))
 def test_forces_and_stress_are_the_derivatives_of_the_energy(kind, crystal):
     atoms = crystals_with_short_distances()[crystal]
@@ -445,7 +448,7 @@ def test_every_tensor_follows_the_device(kind, monkeypatch):
             evaluate(ensemble.skeleton, ensemble.state, graph._replace(**{name: getattr(elsewhere, name)}))
 
 
-@EVERY_KIND
+@EVERY_GRADIENT
 def test_mean_and_spread_are_those_of_a_loop_over_members(kind):
     rng = np.random.default_rng(6)
     structures = Structures.from_atoms([random_crystal(rng, symbols) for symbols in ("Al3", "OAl", "O")])
@@ -517,6 +520,18 @@ def test_leignn_has_no_forces_where_symmetry_has_none_and_no_jump_at_its_cutoff(
     assert np.abs(predicted(ensemble, bulk("Si", cubic=True)).forces).max() < 1e-5
     near, far = predicted(in_double(untrained(kind="leignn")), pair("Si2", 4 - 1e-6), pair("Si2", 4 + 1e-6)).energy
     assert abs(near - far) < 1e-12
+
+
+def test_heads_of_forces_and_stress_follow_the_crystal_and_know_no_energy():
+    """Their derivatives of the energy are others, and a perfect crystal has neither forces nor shear."""
+    atoms = random_crystal(np.random.default_rng(3), "Al2O")
+    ensemble = in_double(untrained(kind="leignn direct"))
+    slopes, _ = derivatives(ensemble, atoms)
+    assert np.abs(predicted(ensemble, atoms).forces - slopes[-1]).max() > 0.01
+    perfect = predicted(ensemble, bulk("Si", cubic=True))
+    assert np.abs(perfect.forces).max() < 1e-9
+    np.testing.assert_allclose(perfect.stress[0], np.trace(perfect.stress[0]) / 3 * np.eye(3), atol=1e-9)
+    assert abs(perfect.stress[0, 0, 0]) > 1e-4
 
 
 @EVERY_KIND
@@ -713,7 +728,8 @@ def losses_by_hand(ensemble: Ensemble, labels: Labels) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    "kind", ["schnet", "painn", *(pytest.param(k, marks=pytest.mark.long) for k in ("so3net", "leignn"))]
+    "kind",
+    ["schnet", "painn", *(pytest.param(k, marks=pytest.mark.long) for k in ("so3net", "leignn", "leignn direct"))],
 )
 def test_training_learns_a_classical_potential(kind):
     labels, unseen = emt_labels(60), emt_labels(30, seed=99)

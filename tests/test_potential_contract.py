@@ -44,6 +44,10 @@ def test_every_kind_of_ours_keeps_the_contract(name, tmp_path):
     check_potential({"kind": name, **SMALL}, tmp_path)
 
 
+def test_forces_that_are_no_gradient_keep_the_contract_too(tmp_path):
+    check_potential({"kind": "leignn", "mode": "direct", **SMALL}, tmp_path)
+
+
 def test_kinds_are_known_without_torch():
     script = (
         "import sys; from csp_al.kinds import OURS, POTENTIALS, find; "
@@ -114,6 +118,10 @@ def per_cell(prediction, _):
     return replace(prediction, energy=prediction.energy + 1)
 
 
+def pushed(prediction, _):
+    return replace(prediction, forces=prediction.forces + 0.1)
+
+
 def with_features(prediction, structures):
     return replace(prediction, features=structures.volumes[:, None])
 
@@ -129,6 +137,7 @@ def never_better(trained):
         ({"predict": half_forces}, "forces are not the derivative of the energy"),
         ({"predict": half_stress}, "the stress is not the derivative of the energy"),
         ({"predict": along_x}, "not the same when turned: energy"),
+        ({"predict": pushed}, "forces push a whole crystal by"),
         ({"predict": of_the_batch}, "structures predicted alone differ from a batch: energy_sigma"),
         ({"predict": per_cell}, "not the same when the cell is doubled, but for twice the energy: energy"),
         ({"predict": with_features}, r"features has the shape \(8, 1\), not \(8, 0\)"),

@@ -35,6 +35,7 @@ from csp_al.interfaces import (
     UNCERTAIN,
     VOLUME,
     Ensemble,
+    Gives,
     trusted,
 )
 from csp_al.loop.bodies import _proven, known_by, relaxation_limits
@@ -67,6 +68,7 @@ class Stub:
     calculator: Calculator
     change: Change = lambda _, prediction: prediction
     asked: list[tuple[Structures, Prediction]] = field(default_factory=list)
+    gives: Gives = field(default_factory=Gives)
 
     def predict(self, structures: Structures) -> Prediction:
         energy, forces, stress = [], [np.zeros((0, 3))], []
@@ -365,6 +367,56 @@ def test_energies_never_rise_and_the_kept_frame_is_the_lowest_trustworthy_one():
             if not prediction.forces_sigma[own[structures.system]].any():
                 seen += prediction.energy[own].tolist()
         assert relaxed.prediction.energy[row] <= min(seen) + 2 * noise[row]
+
+
+# --- forces that are no gradient of the energy
+
+
+def without_gradient(change: Change = lambda _, prediction: prediction) -> Stub:
+    """Energies that say nothing of the forces, as those of another head."""
+    rng = np.random.default_rng(0)
+
+    def wild(structures: Structures, prediction: Prediction) -> Prediction:
+        return change(structures, replace(prediction, energy=rng.normal(size=len(structures))))
+
+    return replace(lj_stub(wild), gives=Gives(conservative=False))
+
+
+def test_forces_lead_to_the_minima_of_ase_whatever_the_energies_say():
+    starts = lj_crystals()
+    relaxed = relax(starts, without_gradient(), but(TIGHT, energy_patience=1), WIDE)
+    assert (relaxed.reason == CONVERGED).all()
+    assert_same_minima(replace(relaxed, prediction=lj_stub().predict(relaxed.structures)), starts, lennard_jones(**LJ))
+
+
+def test_forces_that_lead_in_circles_end_with_the_steps_and_where_they_are_then():
+    axis = np.array([0.3, 0.0, 0.0])
+    stub = without_gradient(
+        lambda structures, prediction: replace(
+            prediction,
+            forces=np.cross(axis, structures.positions - structures.positions.mean(axis=0)),
+            stress=0 * prediction.stress,
+        )
+    )
+    relaxed = relax(lj_crystals().take([2]), stub, but(TIGHT, max_steps=25), WIDE)
+    assert relaxed.reason == [OUT_OF_STEPS]
+    assert len(stub.asked) == 25
+    np.testing.assert_array_equal(relaxed.structures.positions, stub.asked[-1][0].positions)
+
+
+def test_without_a_gradient_too_the_last_frame_that_the_ensemble_agreed_on_is_kept():
+    def spread_when_dense(structures: Structures, prediction: Prediction) -> Prediction:
+        dense = structures.volumes / structures.counts < 7.9
+        return replace(prediction, forces_sigma=np.where(dense, 999.0, 0.0)[structures.system])
+
+    cells = [disturbed(bulk("Ne", "fcc", a=3.6, cubic=True), seed, strain=0) for seed in range(3)]
+    stub = without_gradient(spread_when_dense)
+    relaxed = relax(Structures.from_atoms(cells), stub, Relax(fmax=0.01), WIDE)
+    assert (relaxed.reason == UNCERTAIN).all()
+    for identity, kept in enumerate(relaxed.structures.volumes):
+        volumes = np.concatenate([structures.volumes[structures.ids == identity] for structures, _ in stub.asked])
+        assert volumes[-1] / 4 < 7.9 <= kept / 4
+        assert kept == volumes[-2] < volumes[0]
 
 
 # --- the pool, cycle after cycle

@@ -28,7 +28,7 @@ from csp_al.campaign import Campaign
 from csp_al.campaign.read import read_campaign
 from csp_al.cif import SYMPREC
 from csp_al.generate.pool import generate_pool
-from csp_al.interfaces import trusted
+from csp_al.interfaces import Gives, trusted
 from csp_al.loop.bodies import relaxation_limits
 from csp_al.reference.ase_calculator import AseCalculator, AseReference
 from csp_al.reference.evaluate import relax as relax_by_reference
@@ -51,6 +51,8 @@ NEAR = 0.005
 
 class Network:
     """CHGNet as an ensemble of one, which has no doubts."""
+
+    gives = Gives()
 
     def predict(self, structures: Structures) -> Prediction:
         """Energies, forces and stresses of the batch."""

@@ -16,7 +16,7 @@ from ase.data import atomic_numbers, chemical_symbols
 from csp_al import objective
 from csp_al.campaign.constraints import conflicts, distance_key, min_distances
 from csp_al.campaign.errors import Finding, KeyPath, shown
-from csp_al.campaign.models import Budget, LabelFile, Pool, Select, Stop, species_counts
+from csp_al.campaign.models import Budget, LabelFile, Pool, Relax, Select, Stop, species_counts
 from csp_al.campaign.open_section import Kept
 from csp_al.campaign.potentials import PotentialSection, potential_kind
 from csp_al.campaign.references import ReferenceSection
@@ -34,8 +34,8 @@ LEAST_LABELS = 2
 
 def check(values: dict[str, Any], folder: Path) -> Iterator[Finding]:
     """What is wrong with the values that are sound in themselves, by key; file names are relative to the folder."""
-    names = ("pool", "reference", "potential", "select", "budget", "stop")
-    pool, reference, potential, select, budget, stop = (values.get(name) for name in names)
+    names = ("pool", "reference", "potential", "relax", "select", "budget", "stop")
+    pool, reference, potential, relaxing, select, budget, stop = (values.get(name) for name in names)
     yield from _labels(values.get("labels", ()), folder)
     if isinstance(pool, Pool):
         yield from _pool(pool, folder)
@@ -44,7 +44,7 @@ def check(values: dict[str, Any], folder: Path) -> Iterator[Finding]:
         if isinstance(pool, Pool):
             yield from _beside(pool, larger)
     if isinstance(potential, PotentialSection):
-        yield from _potential(potential, pool, larger)
+        yield from _potential(potential, pool, larger, relaxing)
     if isinstance(reference, ReferenceSection):
         yield from (replace(found, key=("reference", *found.key)) for found in reference.senseless())
     if isinstance(pool, Pool) and isinstance(select, Select):
@@ -100,7 +100,7 @@ def _labels(files: tuple[LabelFile, ...], folder: Path) -> Iterator[Finding]:
             yield Finding(("labels", row), message)
 
 
-def _potential(potential: PotentialSection, pool: Any, larger: Any) -> Iterator[Finding]:
+def _potential(potential: PotentialSection, pool: Any, larger: Any, relaxing: Any) -> Iterator[Finding]:
     if isinstance(potential, Kept):  # nothing is known of it
         return
     gives = potential_kind(potential).gives(potential)
@@ -114,6 +114,15 @@ def _potential(potential: PotentialSection, pool: Any, larger: Any) -> Iterator[
         yield from map(_of_search_pool, _sight(larger, potential))
     if isinstance(pool, Pool) and isinstance(larger, Pool):
         yield from _one_size(pool, larger, potential)
+    if isinstance(relaxing, Relax) and not gives.conservative:
+        yield from _patience(relaxing)
+
+
+def _patience(relaxing: Relax) -> Iterator[Finding]:
+    """Along forces that are no gradient, energies end no relaxation."""
+    if key := _given(relaxing, "relax", "energy_patience"):
+        message = "forces of this potential are no gradient of its energy, so that no energy ends a relaxation"
+        yield Finding(key, f"{message}; leave it out, or choose another potential")
 
 
 def _heavy_elements(pool: Pool, heaviest: int) -> Iterator[Finding]:

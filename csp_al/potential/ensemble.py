@@ -2,7 +2,7 @@
 
 The weights of all members are stacked and evaluated in one pass (`torch.func`), so that a graph is built and read
 once for all of them. The derivative of every member's energy with respect to the edge vectors gives its forces and
-its stress.
+its stress, unless its network gives them itself.
 """
 
 from __future__ import annotations
@@ -233,10 +233,12 @@ def evaluate(
     With ``differentiable``, for training, the results can be differentiated with respect to the state, and are without
     the repulsion (`repulsion_of`), which no weight changes.
     """
+    if not skeleton.conservative:
+        return _by_heads(skeleton, state, graph, differentiable=differentiable)
     members = state["energy_scale"].shape[0]
     vectors = graph.vectors.expand(members, *graph.vectors.shape).clone().requires_grad_()
 
-    def member(weights: State, vectors: Tensor) -> tuple[Tensor, Tensor]:
+    def member(weights: State, vectors: Tensor) -> tuple[Tensor, ...]:
         return functional_call(skeleton, weights, (vectors, graph), tie_weights=False)
 
     energy, representation = vmap(member)(state, vectors)
@@ -245,6 +247,23 @@ def evaluate(
         return energy, *_derivatives(graph, slope), representation
     repulsion, steepness = repel(graph, skeleton.cutoff)
     return (energy + repulsion).detach(), *_derivatives(graph, slope + steepness), representation.detach()
+
+
+def _by_heads(
+    skeleton: Member, state: State, graph: Graph, *, differentiable: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """As `evaluate`, of networks that give forces and stress themselves: no derivative of the energy is taken."""
+
+    def member(weights: State) -> tuple[Tensor, ...]:
+        return functional_call(skeleton, weights, (graph.vectors, graph), tie_weights=False)
+
+    with torch.set_grad_enabled(differentiable):
+        energy, representation, forces, virial = vmap(member)(state)
+    stress = virial / graph.volumes[:, None, None]
+    if differentiable:
+        return energy, forces, stress, representation
+    repulsion, push, pressure = repulsion_of(graph, skeleton.cutoff)
+    return energy + repulsion, forces + push, stress + pressure, representation
 
 
 def repulsion_of(graph: Graph, cutoff: float) -> tuple[Tensor, Tensor, Tensor]:

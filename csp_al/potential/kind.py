@@ -59,6 +59,11 @@ class NetworkPotential(PotentialSection):
         description="start training from the weights of the previous cycle (a fresh start generalises better)",
     )
 
+    @property
+    def conservative(self) -> bool:
+        """Whether forces and stress are derivatives of the energy; if not, the network has heads for them."""
+        return True
+
 
 def network_kind(section: type[NetworkPotential]) -> PotentialKind:
     """The kind with this section: all that does not depend on the network."""
@@ -66,7 +71,7 @@ def network_kind(section: type[NetworkPotential]) -> PotentialKind:
 
 
 def _gives(section: NetworkPotential) -> Gives:
-    return Gives(features=section.members * section.features, heaviest=HEAVIEST)
+    return Gives(conservative=section.conservative, features=section.members * section.features, heaviest=HEAVIEST)
 
 
 def _new(section: NetworkPotential, seed: list[int], device: torch.device) -> Ensemble:

@@ -22,10 +22,20 @@ class LeignnPotential(NetworkPotential):
     rank: Literal[1, 2] = Field(
         2, description="2: atoms see angles by tensors of second rank too; 1: by vectors alone, as published"
     )
+    mode: Literal["conservative", "direct"] = Field(
+        "conservative",
+        description="conservative: forces and stress are derivatives of the energy; direct: the network gives them "
+        "itself, in half the time, and relaxations follow no energy",
+    )
     global_node: bool = Field(
         True, strict=True, description="a node that sees the mean over all atoms; false where cells differ in size"
     )
     network: ClassVar[str] = "csp_al.potential.networks.leignn:NETWORK"
+
+    @property
+    def conservative(self) -> bool:
+        """As chosen."""
+        return self.mode == "conservative"
 
 
 KIND = network_kind(LeignnPotential)

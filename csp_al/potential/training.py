@@ -24,7 +24,7 @@ from csp_al.potential.energy_zero import fit_zero, without_zero
 from csp_al.potential.ensemble import Ensemble, State, bytes_per_edge, evaluate, repulsion_of
 from csp_al.potential.graphs import Edges, build_graph, find_edges
 from csp_al.potential.kind import NetworkPotential
-from csp_al.potential.networks.member import OUTPUT_LAYER, Graph
+from csp_al.potential.networks.member import HEADS, OUTPUT_LAYER, Graph
 from csp_al.structures import Floats, Ints, Labels, Structures
 
 Mask = NDArray[np.bool_]
@@ -206,13 +206,15 @@ class _Targets:
 def _set_scale(state: State, labels: Labels) -> None:
     """Fit the zero of energy, scale by the root mean square force times 1 Å, and begin at the zero.
 
-    With an output layer of zeros the first predictions are the zero and the repulsion alone; with a random one their
+    With output layers of zeros the first predictions are the zero and the repulsion alone; with a random one their
     errors are many times the spread of the labels, and the first epochs go into unlearning them.
     """
     shift, deviations = fit_zero(labels, importance(labels), SPECIES)
     state["energy_shift"].fill_(shift)
     state["species_shift"][:] = torch.from_numpy(deviations)
-    state[OUTPUT_LAYER].zero_()
+    for name, weights in state.items():
+        if name == OUTPUT_LAYER or name.startswith(HEADS):
+            weights.zero_()
     state["energy_scale"].fill_(max(1e-3, float(np.sqrt((labels.forces**2).mean()))))
 
 

@@ -4,6 +4,10 @@ Every candidate is an optimisation of its own: its steps are limited and shrink 
 misleads it is emptied, and when it leaves the range of sensible crystals it is stopped alone, with its reason.
 Finished candidates leave the batch and waiting ones enter, so that no batch waits for its slowest member.
 
+Forces that are no gradient of the energy are followed alone: every step within the limits is taken, and what ends a
+relaxation is rest, or one of the other reasons. L-BFGS with limited steps needs a third of the evaluations of FIRE
+then, also where a third of each force is turned away from the gradient (`analysis/benchmarks/README.md`).
+
 The cell moves through its deformation gradient F from the start, cell = cell_0 F and positions = u F, with u and F as
 coordinates, as in ASE's UnitCellFilter. Where the minima lie does not depend on that choice.
 """
@@ -49,8 +53,8 @@ def relax(
 ) -> Relaxed:
     """Bring every candidate to rest; the results are in the order of the candidates.
 
-    Energies never rise along a relaxation, so the frame kept is the last one at which the ensemble agreed and no
-    limit was broken; where there is none, the frame that the candidate started from.
+    The frame kept is the last one at which the ensemble agreed and no limit was broken; where there is none, the frame
+    that the candidate started from. Energies never rise along a relaxation, unless forces are no gradient of them.
     """
     width = int(structures.counts.max(initial=1))
     waiting = np.arange(len(structures))
@@ -194,7 +198,10 @@ def _retire(active: _Active | None, finished: list[tuple[Ints, Relaxed]]) -> _Ac
 
 
 def _step(active: _Active, ensemble: Ensemble, section: Relax, limits: Limits) -> _Active:
-    """One evaluation of every active candidate: a step is taken where the energy falls, and else shortened."""
+    """One evaluation of every active candidate: a step is taken where the energy falls, and else shortened.
+
+    Where forces are not the energy's, it is taken in any case.
+    """
     step = _limit(lbfgs.direction(active.memory, active.gradient), active.reach)
     trial, deformation = _displace(active, step)
     reason = broken_limit(trial, limits)
@@ -204,7 +211,8 @@ def _step(active: _Active, ensemble: Ensemble, section: Relax, limits: Limits) -
 
     noise = ENERGY_NOISE * trial.counts
     energy = objective.descent(prediction, trial).energy
-    taken = (reason == "") & (energy <= active.lowest + noise)
+    anyway = not ensemble.gives.conservative
+    taken = (reason == "") & (anyway | (energy <= active.lowest + noise))
     current = choose(taken, trial, active.current, trial)
     prediction = choose(taken, prediction, active.prediction, trial)
     deformation = np.where(taken[:, None, None], deformation, active.deformation)
@@ -213,7 +221,7 @@ def _step(active: _Active, ensemble: Ensemble, section: Relax, limits: Limits) -
     memory = lbfgs.remember(active.memory, step * taken[:, None], gradient - active.gradient)
     length = _longest(step)
     reach = np.where(taken, np.minimum(1.5 * active.reach, LONGEST_STEP), 0.3 * length)
-    falls = taken & (energy < active.lowest - noise)
+    falls = taken & (anyway | (energy < active.lowest - noise))
     idle = np.where(falls, 0, active.idle + 1)
     steps = active.steps + 1
     return replace(

@@ -1,7 +1,7 @@
 """One member of the ensemble: a representation and an atomwise energy.
 
 The energy of a structure is a sum over atoms of what the network makes of their surroundings. Forces and stress
-follow from the derivative with respect to the edge vectors alone.
+follow from the derivative with respect to the edge vectors alone, unless the representation gives them itself.
 """
 
 from __future__ import annotations
@@ -24,6 +24,15 @@ POINTER: Final = "pair_pointer"
 
 OUTPUT_LAYER: Final = "energy.outnet.1.weight"
 """Weight that makes energies of the last hidden layer."""
+
+
+FORCES: Final = "forces_of_heads"
+VIRIAL: Final = "virial_of_heads"
+"""What a representation of forces that are no gradient adds to its inputs: (N, 3) and, symmetric, (n, 3, 3), positive
+under tension, both in units of the energy scale (and Å)."""
+
+HEADS: Final = "representation.heads."
+"""Weights that make these of the last hidden layer."""
 
 
 class Graph(NamedTuple):
@@ -70,8 +79,8 @@ def network_of(section: NetworkPotential) -> Network:
 class Member(nn.Module):
     """Energies (n,) eV and atomic representations (N, features) of a graph, as a function of its edge vectors.
 
-    Energies are without the repulsion of overlapping atoms, which is the same for all members, and relative to the
-    zero of energy, ``energy_shift`` (eV per atom) and ``species_shift`` (119,) (eV per atom of each atomic number),
+    All are without the repulsion of overlapping atoms, which is the same for all members, and energies are relative to
+    the zero of energy, ``energy_shift`` (eV per atom) and ``species_shift`` (119,) (eV per atom of each atomic number),
     which whoever asks adds in double precision: single precision does not resolve relaxations on top of the total
     energies of some codes. The network's own numbers are of the order of one, in units of ``energy_scale`` (eV). All
     three belong to the state and are set when training begins.
@@ -84,6 +93,7 @@ class Member(nn.Module):
     def __init__(self, section: NetworkPotential) -> None:
         super().__init__()
         self.cutoff = section.cutoff
+        self.conservative = section.conservative
         self.network = network_of(section)
         self.representation = self.network.representation(section)
         self.energy = spk.atomistic.Atomwise(
@@ -93,8 +103,11 @@ class Member(nn.Module):
         self.register_buffer("species_shift", torch.zeros(SPECIES, dtype=torch.float64))
         self.register_buffer("energy_scale", torch.ones(()))
 
-    def forward(self, vectors: Tensor, graph: Graph) -> tuple[Tensor, Tensor]:
-        """Energies (n,) eV and representations (N, features); ``vectors`` (E, 3) Å stand in for those of the graph."""
+    def forward(self, vectors: Tensor, graph: Graph) -> tuple[Tensor, ...]:
+        """Energies (n,) eV and representations (N, features); ``vectors`` (E, 3) Å stand in for those of the graph.
+
+        Of a network with heads for them also forces (N, 3) eV/Å, whose sum is taken off, and virials (n, 3, 3) eV.
+        """
         edges = (graph.source, graph.target, vectors) if self.network.each_pair_once else both_ways(graph, vectors)
         inputs: dict[str, Any] = {
             keys.Z: graph.numbers,
@@ -107,7 +120,12 @@ class Member(nn.Module):
         of_atoms = outputs[keys.energy][:, 0]
         # summed here, since schnetpack asks the device for the number of crystals, and a GPU would be waited for
         energy = of_atoms.new_zeros(len(graph.counts)).index_add(0, graph.system, of_atoms)
-        return energy * self.energy_scale, outputs["scalar_representation"]
+        energy, representation = energy * self.energy_scale, outputs["scalar_representation"]
+        if self.conservative:
+            return energy, representation
+        forces = outputs[FORCES] * self.energy_scale
+        pushed = forces.new_zeros(len(graph.counts), 3).index_add(0, graph.system, forces) / graph.counts[:, None]
+        return energy, representation, forces - pushed[graph.system], outputs[VIRIAL] * self.energy_scale
 
     def tables(self) -> dict[str, Tensor]:
         """The part of the state that follows from the rest, see `Network`."""
