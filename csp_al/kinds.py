@@ -40,6 +40,7 @@ OURS: Final[Mapping[str, Mapping[str, str]]] = {
         "painn": "csp_al.potential.painn.KIND",
         "so3net": "csp_al.potential.so3net.KIND",
         "leignn": "csp_al.potential.leignn.KIND",
+        "forcenet": "csp_al.potential.forcenet.KIND",
     },
     ENGINES: {"local": "csp_al.engine.local.KIND"},
 }

@@ -156,7 +156,7 @@ def test_each_mistake_is_one_line_with_its_place_and_the_remedy(tmp_path, old, n
         ("relax:", "10:1: relax: keys with values are expected, not nothing"),
         ("relax: [1]", "10:8: relax: keys with values are expected, not a list"),
         ("potential: {kind: schne}", "10:19: potential.kind: unknown word schne, did you mean schnet?"),
-        ("potential: {kind: mace}", "10:19: potential.kind: unknown word mace; allowed: schnet, painn, so3net, leignn"),
+        ("potential: {kind: mace}", "10:19: potential.kind: unknown word mace; allowed: schnet, painn, so3net"),
         ("potential: {warm_start: 1}", "10:25: potential.warm_start: true or false is expected, not 1"),
         ("select: {noise_decay: 2}", "10:23: select.noise_decay: it must be at most 1, not 2"),
         ("name: again", "10:1: name: the key is there already, in line 1; remove one of them"),

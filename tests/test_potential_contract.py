@@ -56,7 +56,7 @@ def test_kinds_are_known_without_torch():
         "sys.exit('torch' in sys.modules or 'schnetpack' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout.strip()) == (0, "[320, 320, 320, 160]"), done.stderr
+    assert (done.returncode, done.stdout.strip()) == (0, "[320, 320, 320, 160, 320]"), done.stderr
 
 
 @pytest.fixture

@@ -39,6 +39,8 @@ class NetworkPotential(PotentialSection):
 
     network: ClassVar[str]
     """Where its `csp_al.potential.networks.member.Network` is: module:name."""
+    equivariant: ClassVar[bool] = True
+    """Whether the network turns with the crystal; if not, training turns labels at random."""
 
     members: Annotated[int, Field(strict=True, ge=2)] = Field(5, description="number of potentials in the ensemble")
     features: Count = Field(64, description="number of features of each atom")
@@ -71,7 +73,12 @@ def network_kind(section: type[NetworkPotential]) -> PotentialKind:
 
 
 def _gives(section: NetworkPotential) -> Gives:
-    return Gives(conservative=section.conservative, features=section.members * section.features, heaviest=HEAVIEST)
+    return Gives(
+        conservative=section.conservative,
+        equivariant=section.equivariant,
+        features=section.members * section.features,
+        heaviest=HEAVIEST,
+    )
 
 
 def _new(section: NetworkPotential, seed: list[int], device: torch.device) -> Ensemble:

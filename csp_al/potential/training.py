@@ -25,6 +25,7 @@ from csp_al.potential.ensemble import Ensemble, State, bytes_per_edge, evaluate,
 from csp_al.potential.graphs import Edges, build_graph, find_edges
 from csp_al.potential.kind import NetworkPotential
 from csp_al.potential.networks.member import HEADS, OUTPUT_LAYER, Graph
+from csp_al.potential.turning import rotations, turned
 from csp_al.structures import Floats, Ints, Labels, Structures
 
 Mask = NDArray[np.bool_]
@@ -185,22 +186,25 @@ class _Targets:
         """Bytes of intermediate results of a pass over all of them."""
         return len(self.edges.source) * bytes_per_edge(self.section, self.device)
 
-    def losses(self, ensemble: Ensemble, state: State, rows: Ints) -> Tensor:
-        """Loss of each structure in these rows for each member, (members, len(rows))."""
+    def losses(self, ensemble: Ensemble, state: State, rows: Ints, turns: Floats | None = None) -> Tensor:
+        """Loss of each structure in these rows for each member, (members, len(rows)); turned by (len(rows), 3, 3)."""
         graph = build_graph(self.structures, self.edges, rows, self.device)
+        known, pressed = self.forces[self.structures.atoms_of(rows)], self.stress[rows]
+        if turns is not None:
+            graph, known, pressed = turned(graph, known, pressed, torch.from_numpy(turns).to(graph.vectors))
         energy, forces, stress, _ = evaluate(ensemble.skeleton, state, graph, differentiable=True)
-        return self._energy(energy, graph, rows) + self._forces(forces, graph, rows) + self._stress(stress, rows)
+        return self._energy(energy, graph, rows) + self._forces(forces - known, graph) + self._stress(stress - pressed)
 
     def _energy(self, energy: Tensor, graph: Graph, rows: Ints) -> Tensor:
         return self.section.energy_weight * ((energy - self.energy[rows]) / graph.counts) ** 2
 
-    def _forces(self, forces: Tensor, graph: Graph, rows: Ints) -> Tensor:
-        error = ((forces - self.forces[self.structures.atoms_of(rows)]) ** 2).mean(dim=-1)
-        total = torch.zeros(len(error), len(rows), device=error.device).index_add(1, graph.system, error)
+    def _forces(self, wrong: Tensor, graph: Graph) -> Tensor:
+        error = (wrong**2).mean(dim=-1)
+        total = torch.zeros(len(error), len(graph.counts), device=error.device).index_add(1, graph.system, error)
         return self.section.force_weight * total / graph.counts
 
-    def _stress(self, stress: Tensor, rows: Ints) -> Tensor:
-        return self.section.stress_weight * ((stress - self.stress[rows]) ** 2).mean(dim=(-1, -2))
+    def _stress(self, wrong: Tensor) -> Tensor:
+        return self.section.stress_weight * (wrong**2).mean(dim=(-1, -2))
 
 
 def _set_scale(state: State, labels: Labels) -> None:
@@ -273,7 +277,8 @@ def _epoch(
     parts = []
     for start in range(0, len(order), ensemble.section.batch_size):
         rows = order[start : start + ensemble.section.batch_size]
-        losses = targets.losses(ensemble, state, rows)
+        turns = None if ensemble.section.equivariant else rotations(len(rows), rng)
+        losses = targets.losses(ensemble, state, rows, turns)
         optimiser.zero_grad()
         # over the structures, not the batch's own weights: a batch in which a member has few labels moves it little
         loss = (targets.weights[:, rows] * losses).sum() / len(rows)
