@@ -99,7 +99,7 @@ class Leignn(nn.Module):
     tables: Tensor
     interactions: Any
 
-    def __init__(self, section: LeignnPotential) -> None:
+    def __init__(self, section: LeignnPotential, interaction: type[Interaction] | None = None) -> None:
         super().__init__()
         features, depth = section.features, section.interactions
         self.cutoff = section.cutoff
@@ -107,7 +107,9 @@ class Leignn(nn.Module):
         nn.init.uniform_(self.embedding.weight, -sqrt(3), sqrt(3))
         if section.global_node:
             self.shared = nn.Parameter(torch.empty(1, features).uniform_(-sqrt(3), sqrt(3)))
-        self.interactions = nn.ModuleList([Interaction(section, last=k == depth - 1) for k in range(depth)])
+        self.interactions = nn.ModuleList(
+            [(interaction or Interaction)(section, last=k == depth - 1) for k in range(depth)]
+        )
         if not section.conservative:
             self.beside = _linear(features, features, bias=False)
             self.heads = Heads(features, section.rank)
@@ -219,7 +221,16 @@ class Interaction(nn.Module):
         given = scalar, carried * v, directed
         scalar, vector, *rest = gather(given, table, spacing, geometry, pairs)
         tensor = rest[0] if rest else None
-        x, v = (x + scalar.squeeze(1)) / sqrt(2), v + vector
+        x, v = self.updated((x + scalar.squeeze(1)) / sqrt(2), v + vector, tensor)
+        if shared is not None and not self.last:
+            mean_scalar, mean_vector = crystals.mean(x), crystals.mean(v)
+            scalar, vector = shared
+            scalar = scalar + self.from_scalars(torch.cat([mean_scalar, scalar], dim=1))
+            shared = scalar, vector + self.from_vectors(mean_vector + vector)
+        return x, v, tensor, shared
+
+    def updated(self, x: Tensor, v: Tensor, tensor: Tensor | None) -> tuple[Tensor, Tensor]:
+        """What atoms make of what they received, (3) and (4)."""
         lengths = [_norm(self.measured(v))]
         if tensor is not None:
             lengths.append(_norm(self.measured_tensors(tensor)))
@@ -227,12 +238,7 @@ class Interaction(nn.Module):
         x = x + added / sqrt(2) + torch.tanh(kept) * x
         if self.turns:
             v = v + gate[0][:, None] * self.turned(v)
-        if shared is not None and not self.last:
-            mean_scalar, mean_vector = crystals.mean(x), crystals.mean(v)
-            scalar, vector = shared
-            scalar = scalar + self.from_scalars(torch.cat([mean_scalar, scalar], dim=1))
-            shared = scalar, vector + self.from_vectors(mean_vector + vector)
-        return x, v, tensor, shared
+        return x, v
 
 
 def _norm(components: Tensor) -> Tensor:
