@@ -143,7 +143,10 @@ class Gives:
 
 
 class Ensemble(Protocol):
-    """Potentials that are asked together. `csp_al.testing.check_potential` says whether one keeps all of this."""
+    """Potentials that are asked together. `csp_al.testing.check_potential` says whether one keeps all of this.
+
+    One that has a ``guide``, another ensemble, lets that lead relaxations first, see `csp_al.potential.polished`.
+    """
 
     @property
     def gives(self) -> Gives:

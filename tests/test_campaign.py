@@ -156,6 +156,11 @@ def test_each_mistake_is_one_line_with_its_place_and_the_remedy(tmp_path, old, n
         ("relax:", "10:1: relax: keys with values are expected, not nothing"),
         ("relax: [1]", "10:8: relax: keys with values are expected, not a list"),
         ("potential: {kind: schne}", "10:19: potential.kind: unknown word schne, did you mean schnet?"),
+        ("potential: {kind: leignn, polish: schnet}", "10:35: potential.polish: in this mode forces are the energy's"),
+        (
+            "potential: {kind: forcenet, polish: leignn}",
+            "10:37: potential.polish: unknown word leignn; allowed: schnet, painn, so3net",
+        ),
         ("potential: {kind: mace}", "10:19: potential.kind: unknown word mace; allowed: schnet, painn, so3net"),
         ("potential: {warm_start: 1}", "10:25: potential.warm_start: true or false is expected, not 1"),
         ("select: {noise_decay: 2}", "10:23: select.noise_decay: it must be at most 1, not 2"),

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from csp_al.campaign import CampaignError, read_campaign
 from csp_al.cli import app
 from csp_al.cli.trust import UntrustedError, refuse_code
-from csp_al.interfaces import Gives
+from csp_al.interfaces import STALLED, Gives
 from csp_al.kinds import OURS, POTENTIALS
 from csp_al.loop.bodies import DESCRIBED
 from csp_al.potential.contract import check_kind
@@ -57,6 +57,26 @@ def test_kinds_are_known_without_torch():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.strip()) == (0, "[320, 320, 320, 160, 320]"), done.stderr
+
+
+@pytest.mark.long
+def test_an_ensemble_that_another_one_leads_keeps_the_contract(tmp_path):
+    check_potential({"kind": "forcenet", "polish": "schnet", **SMALL}, tmp_path)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("potential", ["leignn, mode: direct", "forcenet, polish: schnet"])
+def test_a_campaign_ends_where_forces_are_no_gradient(potential, tmp_path):
+    source, run = tmp_path / "al4.yaml", tmp_path / "al4"
+    source.write_text(
+        CAMPAIGN.replace("{members: 2,", f"{{kind: {potential}, members: 2,").replace("steps: 50", "steps: 200")
+    )
+    ended = CliRunner().invoke(app, ["run", str(source), "--directory", str(run), "--slots", "1", "--device", "cpu"])
+    assert ended.exit_code == 0, ended.output
+    opened = open_run(run)
+    assert (opened.results["energy_per_atom"] < 0.1).any()
+    stalled = [(opened.relaxed(cycle).reason == STALLED).any() for cycle in range(2)]
+    assert "polish" in potential or not any(stalled)
 
 
 @pytest.fixture

@@ -42,6 +42,7 @@ from csp_al.loop.bodies import _proven, known_by, relaxation_limits
 from csp_al.loop.progress import Progress
 from csp_al.loop.random_streams import first_cells
 from csp_al.potential.ensemble import load_ensemble, new_ensemble
+from csp_al.potential.polished import Polished
 from csp_al.potential.schnet import SchnetPotential
 from csp_al.potential.training import train
 from csp_al.reference.classical import lennard_jones
@@ -387,6 +388,19 @@ def test_forces_lead_to_the_minima_of_ase_whatever_the_energies_say():
     relaxed = relax(starts, without_gradient(), but(TIGHT, energy_patience=1), WIDE)
     assert (relaxed.reason == CONVERGED).all()
     assert_same_minima(replace(relaxed, prediction=lj_stub().predict(relaxed.structures)), starts, lennard_jones(**LJ))
+
+
+def test_what_one_ensemble_led_near_rest_another_ends_and_ranks():
+    starts = lj_crystals()
+    guide, end = without_gradient(), lj_stub()
+    reports: list[tuple[int, int]] = []
+    relaxed = relax(starts, Polished(guide, end), TIGHT, WIDE, lambda done, all_: reports.append((done, all_)))
+    led = relax(starts, without_gradient(), TIGHT, WIDE)
+    assert_same_minima(relaxed, starts, lennard_jones(**LJ))
+    np.testing.assert_array_equal(relaxed.steps, led.steps + 1)  # the end finds them at rest
+    np.testing.assert_array_equal(relaxed.prediction.energy, end.predict(relaxed.structures).energy)
+    assert reports == sorted(reports)
+    assert reports[-1] == (10, 10)
 
 
 def test_forces_that_lead_in_circles_end_with_the_steps_and_where_they_are_then():

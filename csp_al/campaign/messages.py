@@ -120,7 +120,8 @@ def _finding(  # noqa: PLR0911 - a table, one row for each kind
         case "string_type" if key[-1] == "[key]":
             return Finding(key[:-1], "a key here must be text", at_key=True)
         case "literal_error":
-            allowed = [str(choice) for choice in get_args(place.field.annotation)] if place.field else []
+            words = get_args(_unwrapped(place.field.annotation)[0]) if place.field else ()
+            allowed = [str(word) for word in words]
             hint = did_you_mean(value, allowed) if isinstance(value, str) else ""
             return Finding(key, f"unknown word {shown(value)}{hint or '; allowed: ' + ', '.join(allowed)}")
     return Finding(key, f"{expected(details)}{place.meaning}")

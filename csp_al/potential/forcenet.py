@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from csp_al.campaign.section import Count
-from csp_al.potential.kind import NetworkPotential, network_kind
+from csp_al.potential.kind import NetworkPotential, Polish, network_kind
 
 
 class ForcenetPotential(NetworkPotential):
@@ -17,6 +17,7 @@ class ForcenetPotential(NetworkPotential):
         "forcenet", description="representation: directions as plain numbers; forces and stress by heads of their own"
     )
     radial: Count = Field(50, description="number of sines of each length between two atoms")
+    polish: Polish = None
     network: ClassVar[str] = "csp_al.potential.networks.forcenet:NETWORK"
     equivariant: ClassVar[bool] = False
 

@@ -9,16 +9,27 @@ campaign files.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Final
+from typing import TYPE_CHECKING, Annotated, ClassVar, Final, Literal
 
 from pydantic import Field
 
 from csp_al.campaign.potentials import PotentialSection
 from csp_al.campaign.section import Count, Positive
 from csp_al.interfaces import Ensemble, Gives, PotentialKind
+from csp_al.kinds import POTENTIALS, find
+from csp_al.potential.polished import FOLDER, Polished
 
 if TYPE_CHECKING:
     import torch
+
+Polish = Annotated[
+    Literal["schnet", "painn", "so3net"] | None,
+    Field(
+        description="kind of a conservative potential, with its defaults, that learns the same labels, brings to rest "
+        "what these forces led there, and ranks; null: none"
+    ),
+]
+"""Of kinds whose forces are no gradient."""
 
 REPRESENTATION: Final = "representation, from schnetpack"
 
@@ -72,7 +83,17 @@ def network_kind(section: type[NetworkPotential]) -> PotentialKind:
     return PotentialKind(section, gives=_gives, new=_new, load=_load, weights_bytes=_weights_bytes)
 
 
+def polish_of(section: NetworkPotential) -> NetworkPotential | None:
+    """The section of the ensemble that polishes: the kind's defaults, with as many members and the same cutoff."""
+    if (name := getattr(section, "polish", None)) is None:
+        return None
+    polish: NetworkPotential = find(POTENTIALS, name).section(members=section.members, cutoff=section.cutoff)
+    return polish
+
+
 def _gives(section: NetworkPotential) -> Gives:
+    if polish := polish_of(section):
+        return _gives(polish)
     return Gives(
         conservative=section.conservative,
         equivariant=section.equivariant,
@@ -84,14 +105,20 @@ def _gives(section: NetworkPotential) -> Gives:
 def _new(section: NetworkPotential, seed: list[int], device: torch.device) -> Ensemble:
     from csp_al.potential.ensemble import new_ensemble
 
-    return new_ensemble(section, seed, device)
+    ensemble = new_ensemble(section, seed, device)
+    polish = polish_of(section)
+    return ensemble if polish is None else Polished(ensemble, new_ensemble(polish, seed, device))
 
 
 def _load(folder: Path, section: NetworkPotential, device: torch.device) -> Ensemble:
     from csp_al.potential.ensemble import load_ensemble
 
-    return load_ensemble(folder, section, device)
+    ensemble = load_ensemble(folder, section, device)
+    polish = polish_of(section)
+    return ensemble if polish is None else Polished(ensemble, load_ensemble(folder / FOLDER, polish, device))
 
 
 def _weights_bytes(section: NetworkPotential) -> int:
-    return 4 * WEIGHTS * section.members * section.interactions * section.features**2
+    own = 4 * WEIGHTS * section.members * section.interactions * section.features**2
+    polish = polish_of(section)
+    return own if polish is None else own + _weights_bytes(polish)

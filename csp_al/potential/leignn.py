@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from csp_al.campaign.errors import Finding, Misfit
 from csp_al.campaign.section import Count
-from csp_al.potential.kind import NetworkPotential, network_kind
+from csp_al.potential.kind import NetworkPotential, Polish, network_kind
 
 
 class LeignnPotential(NetworkPotential):
@@ -30,7 +31,15 @@ class LeignnPotential(NetworkPotential):
     global_node: bool = Field(
         True, strict=True, description="a node that sees the mean over all atoms; false where cells differ in size"
     )
+    polish: Polish = None
     network: ClassVar[str] = "csp_al.potential.networks.leignn:NETWORK"
+
+    @model_validator(mode="after")
+    def _polishes_what_is_rough(self) -> LeignnPotential:
+        if self.conservative and self.polish is not None:
+            words = "in this mode forces are the energy's own already; leave it out, or set mode: direct"
+            raise Misfit([Finding(("polish",), words)])
+        return self
 
     @property
     def conservative(self) -> bool:

@@ -55,7 +55,18 @@ def relax(
 
     The frame kept is the last one at which the ensemble agreed and no limit was broken; where there is none, the frame
     that the candidate started from. Energies never rise along a relaxation, unless forces are no gradient of them.
+    Where the ensemble has a ``guide``, another ensemble, that one's relaxations come first, and their steps count too.
     """
+    if guide := getattr(ensemble, "guide", None):
+        led = relax(structures, guide, section, limits, lambda done, each: report(done, 2 * each))
+        ends = _relax(led.structures, ensemble, section, limits, lambda done, each: report(each + done, 2 * each))
+        return replace(ends, steps=led.steps + ends.steps)
+    return _relax(structures, ensemble, section, limits, report)
+
+
+def _relax(
+    structures: Structures, ensemble: Ensemble, section: Relax, limits: Limits, report: Callable[[int, int], None]
+) -> Relaxed:
     width = int(structures.counts.max(initial=1))
     waiting = np.arange(len(structures))
     active: _Active | None = None
