@@ -1,11 +1,11 @@
-"""Kinds of references, potentials, sources of candidates and engines: ours, those of installed packages, and any other.
+"""Kinds of references, potentials, sources, strategies and engines: ours, of installed packages, and any other.
 
     find(REFERENCES, "gpaw")                   # ours
     find(REFERENCES, "emt")                    # of a package with the entry point emt in the group csp_al.references
     find(REFERENCES, "my_package.emt.KIND")    # by import path, from the current folder too
 
-A kind is a record (`csp_al.interfaces`) that says all that others need to know of it. Ours are imported when they are
-asked for and not before; a package cannot take their names.
+A kind is a record (`csp_al.interfaces`) that says all that others need to know of it; that of a strategy is a
+function. Ours are imported when they are asked for and not before; a package cannot take their names.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from csp_al.spelling import did_you_mean
 REFERENCES: Final = "csp_al.references"
 POTENTIALS: Final = "csp_al.potentials"
 SOURCES: Final = "csp_al.sources"
+STRATEGIES: Final = "csp_al.strategies"
 ENGINES: Final = "csp_al.engines"
 
 OURS: Final[Mapping[str, Mapping[str, str]]] = {
@@ -41,6 +42,12 @@ OURS: Final[Mapping[str, Mapping[str, str]]] = {
         "so3net": "csp_al.potential.so3net.KIND",
         "leignn": "csp_al.potential.leignn.KIND",
         "forcenet": "csp_al.potential.forcenet.KIND",
+    },
+    STRATEGIES: {
+        "paper": "csp_al.select.strategies.paper",
+        "lowest": "csp_al.select.strategies.lowest",
+        "uncertainty": "csp_al.select.strategies.uncertainty",
+        "random": "csp_al.select.strategies.random",
     },
     ENGINES: {"local": "csp_al.engine.local.KIND"},
 }

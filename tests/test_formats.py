@@ -358,6 +358,7 @@ def test_what_may_be_code_is_not_kept_from_a_run_directory(run):
     [
         ("potential", {"kind": "stranger.KIND"}),
         ("search_pool", {"formula": "Al2", "sources": [{"kind": "stranger.SOURCE", "share": 1}]}),
+        ("select", {"strategy": "stranger.scores"}),
     ],
 )
 def test_kind_that_only_a_run_directory_names_is_no_default_that_it_keeps(run, tmp_path, monkeypatch, section, change):

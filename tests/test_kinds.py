@@ -35,7 +35,18 @@ from csp_al.generate.pool import is_symmetric
 from csp_al.generate.sources import allot
 from csp_al.importing import beside, find_named, here_too
 from csp_al.interfaces import ReferenceKind, SourceKind
-from csp_al.kinds import OURS, POTENTIALS, REFERENCES, SOURCES, BrokenKindError, UnknownKindError, find, is_ours, names
+from csp_al.kinds import (
+    OURS,
+    POTENTIALS,
+    REFERENCES,
+    SOURCES,
+    STRATEGIES,
+    BrokenKindError,
+    UnknownKindError,
+    find,
+    is_ours,
+    names,
+)
 from csp_al.reference.references import reference_kind
 from csp_al.report.doctor import examine
 from csp_al.store.opening import open_to_drive
@@ -245,7 +256,7 @@ def test_campaign_tells_every_kind_that_it_asks_for():
         {"name": "a", "pool": pool, "search_pool": pool, "reference": {"kind": "gpaw"}, "potential": {"kind": "painn"}}
     )
     expected = [(REFERENCES, "gpaw"), (POTENTIALS, "painn"), (SOURCES, "random"), (SOURCES, "random")]
-    assert campaign.kinds == expected
+    assert campaign.kinds == [*expected, (STRATEGIES, "paper")]
 
 
 def open_sections(section: type[Section], where: str = "") -> Iterator[tuple[str, str]]:

@@ -26,8 +26,8 @@ from csp_al.campaign.potentials import AnyPotential, default_potential
 from csp_al.campaign.references import AnyReference
 from csp_al.campaign.section import Count, Fraction, Number, Positive, Range, Section
 from csp_al.campaign.sources import AnySource
-from csp_al.kinds import POTENTIALS, REFERENCES, SOURCES
-from csp_al.spelling import PLAIN_FORMULA, is_element, meant_formula, nearest_element
+from csp_al.kinds import POTENTIALS, REFERENCES, SOURCES, STRATEGIES, names
+from csp_al.spelling import PLAIN_FORMULA, did_you_mean, is_element, meant_formula, nearest_element
 
 SLACK = 1e-9
 """By which shares may add up to more than 1: they are not exact."""
@@ -132,10 +132,26 @@ class Select(Section):
         description="number of labels in each cycle, one in five of them for a random candidate; small "
         "values need fewer labels in all, large ones less training",
     )
-    force_weight: Annotated[Number, Field(ge=0)] = Field(0.1, description="Å, w_F in the score E/atom - w_F max|F|")
+    strategy: str = Field(
+        "paper",
+        description="what is labelled first: paper, the lowest score; lowest, the lowest energy; uncertainty, the "
+        "largest spread of a force; random; or the import path of a function of yours",
+    )
+    force_weight: Annotated[Number, Field(ge=0)] = Field(
+        0.1, description="Å, w_F in the score of the paper, E/atom - w_F max|F|"
+    )
     clusters: Count | None = Field(None, description="number of k-means clusters; null: 2 x per_cycle")
     noise: Annotated[Number, Field(ge=0)] = Field(0.1, description="Å, maximum random displacement before labelling")
     noise_decay: Fraction = Field(0.6, description="the noise is multiplied by this in each cycle")
+
+    @field_validator("strategy")
+    @classmethod
+    def _is_strategy(cls, value: str) -> str:
+        if "." not in value and value not in (known := names(STRATEGIES)):
+            hint = did_you_mean(value, known)
+            msg = f"unknown word {shown(value)}{hint or '; allowed: ' + ', '.join(known) + ', or an import path'}"
+            raise ValueError(msg)
+        return value
 
     @property
     def groups(self) -> int:
@@ -271,7 +287,8 @@ class Campaign(Section):
     def kinds(self) -> list[tuple[str, str]]:
         """Group and name of each kind that the campaign asks for."""
         sources = [(SOURCES, source.kind) for pool in self.pools for source in pool.sources]
-        return [(REFERENCES, self.reference.kind), (POTENTIALS, self.potential.kind), *sources]
+        named = [(POTENTIALS, self.potential.kind), *sources, (STRATEGIES, self.select.strategy)]
+        return [(REFERENCES, self.reference.kind), *named]
 
     @property
     def winners(self) -> int:

@@ -10,7 +10,7 @@ Whoever finds something wrong later, when programs are asked, says it at the sam
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,8 @@ from csp_al.campaign.checks import check
 from csp_al.campaign.document import Document, read_document
 from csp_al.campaign.errors import CampaignError, Finding, KeyPath, Location, Problem
 from csp_al.campaign.messages import findings
-from csp_al.campaign.models import Campaign
+from csp_al.campaign.models import Campaign, species_counts
+from csp_al.campaign.references import AnyReference
 from csp_al.importing import beside
 
 
@@ -56,6 +57,23 @@ def open_campaign(path: Path) -> CampaignFile:
     """Read and check a campaign file, and keep the places of its values. Raises CampaignError as `read_campaign`."""
     with beside(path.parent):
         return _opened(path)
+
+
+def sound_reference(path: Path, problems: Iterable[Problem]) -> tuple[Document, AnyReference, list[str]] | None:
+    """Of a file with these problems its reference without the keys that have one, and the species as far as known.
+
+    None where nothing can be made of the rest.
+    """
+    wrong = {problem.key[1] for problem in problems if len(problem.key) > 1 and problem.key[0] == "reference"}
+    with beside(path.parent), suppress(CampaignError, ValidationError, AttributeError, KeyError, TypeError):
+        document = read_document(path)
+        given = {key: value for key, value in document.value["reference"].items() if key not in wrong}
+        reference = TypeAdapter(AnyReference).validate_python(given)
+        species: list[str] = []
+        with suppress(ValueError, KeyError, TypeError):
+            species = list(species_counts(document.value["pool"]["formula"]))
+        return document, reference, species
+    return None
 
 
 def _opened(path: Path) -> CampaignFile:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 from csp_al.campaign import Campaign, CampaignError, CampaignFile, open_campaign, size, species_counts
 from csp_al.campaign.checks import LEAST_LABELS
-from csp_al.campaign.errors import Finding, KeyPath, Misfit
+from csp_al.campaign.errors import Finding, KeyPath, Misfit, Problem
 from csp_al.campaign.machine import Machine
 from csp_al.campaign.open_section import Kept
-from csp_al.importing import ImportPathError, beside, find_named, is_looking, which_of_several
+from csp_al.campaign.read import sound_reference
+from csp_al.importing import ImportPathError, UnaskedError, beside, find_named, is_looking, which_of_several
 from csp_al.interfaces import Reference
-from csp_al.kinds import POTENTIALS, REFERENCES, SOURCES, is_ours
+from csp_al.kinds import POTENTIALS, REFERENCES, SOURCES, STRATEGIES, BrokenKindError, find, is_ours
 from csp_al.printing import say
 from csp_al.reference.references import build_reference, places
+from csp_al.store.run_directory import SETTINGS
+
+STRATEGY: Final[KeyPath] = ("select", "strategy")
 
 
 def checked_campaign(path: Path, machine: Machine) -> CampaignFile:
@@ -23,16 +29,21 @@ def checked_campaign(path: Path, machine: Machine) -> CampaignFile:
     Doubts go to standard error. Raises CampaignError. While nothing may be run that the file names
     (`csp_al.importing.looking_only`), what would be is told.
     """
-    file = open_campaign(path)
+    try:
+        file = open_campaign(path)
+    except CampaignError as error:
+        raise CampaignError([*error.problems, *_of_reference(path, machine, error.problems)]) from None
     campaign = file.campaign
     doubts = list(_unknown_kinds(campaign, path.parent))
     reference = None if isinstance(campaign.reference, Kept) else reference_of(campaign, machine, path.parent)
     findings = [Finding(("reference", key), message) for key, message in (reference.check() if reference else ())]
-    if not findings:
-        if reference:
-            campaign = campaign.model_copy(update={"reference": reference.pinned()})
+    if not findings and reference:
+        campaign = campaign.model_copy(update={"reference": reference.pinned()})
+    # those of a run are told by the reference that is pinned, which one that lacks something is not
+    if not findings or not any((path.parent / one.path / SETTINGS).exists() for one in campaign.labels):
         findings.extend(_labels(campaign, path.parent, doubts.append))
     findings.extend(_seeds(file.campaign, path.parent))
+    findings.extend(_strategy(file.campaign, path.parent))
     wrong = [file.problem(finding.key, finding.message) for finding in findings]
     if wrong:
         raise CampaignError(wrong)
@@ -55,6 +66,8 @@ def checked_again(campaign: Campaign, machine: Machine, base: Path) -> Campaign:
     wrong = reference_of(campaign, machine, base).check()
     if wrong:
         raise ValueError("\n".join(f"{campaign.name}: reference.{key}: {message}" for key, message in wrong))
+    if wrong_strategy := list(_strategy(campaign, base)):
+        raise ValueError(f"{campaign.name}: {wrong_strategy[0]}")
     return campaign
 
 
@@ -75,6 +88,29 @@ def _places(campaign: Campaign, base: Path) -> dict[str, Path]:
 def reference_of(campaign: Campaign, machine: Machine, base: Path) -> Reference:
     """The reference method of a campaign here."""
     return build_reference(campaign.reference, list(species_counts(campaign.pool.formula)), machine, base)
+
+
+def _of_reference(path: Path, machine: Machine, known: Sequence[Problem]) -> Iterator[Problem]:
+    """What else is wrong with the reference of a file with these problems, and lacks here."""
+    sound = sound_reference(path, known)
+    if sound is None or isinstance(sound[1], Kept):
+        return
+    document, section, species = sound
+    lacking = build_reference(section, species, machine, path.parent).check()
+    found = [*section.senseless(), *(Finding((key,), message) for key, message in lacking)]
+    told = {problem.key for problem in known}
+    problems = [document.problem(replace(finding, key=("reference", *finding.key))) for finding in found]
+    yield from (problem for problem in problems if problem.key not in told)
+
+
+def _strategy(campaign: Campaign, folder: Path) -> Iterator[Finding]:
+    """Why the strategy cannot be imported."""
+    try:
+        with beside(folder):
+            find(STRATEGIES, campaign.select.strategy)
+    except BrokenKindError as error:
+        if not isinstance(error.__cause__, UnaskedError):
+            yield Finding(STRATEGY, str(error))
 
 
 def _seeds(campaign: Campaign, folder: Path) -> Iterator[Finding]:
@@ -99,13 +135,19 @@ def _unknown_kinds(campaign: Campaign, folder: Path) -> Iterator[Finding]:
                 with beside(folder):
                     find_named(path)
             except ImportPathError as error:
-                yield Finding(key, f"{error}, so that its keys were not checked; --trust does that, as csp-al run")
+                unchecked = "" if key == STRATEGY else ", so that its keys were not checked"
+                yield Finding(key, f"{error}{unchecked}; --trust does that, as csp-al run")
 
 
 def _named_kinds(campaign: Campaign) -> list[tuple[KeyPath, str]]:
     """Kinds that are not ours, and where they are named."""
-    sections = {REFERENCES: ("reference",), POTENTIALS: ("potential",), SOURCES: ("pool", "sources")}
-    return [((*sections[group], "kind"), kind) for group, kind in campaign.kinds if not is_ours(group, kind)]
+    places: dict[str, KeyPath] = {
+        REFERENCES: ("reference", "kind"),
+        POTENTIALS: ("potential", "kind"),
+        SOURCES: ("pool", "sources", "kind"),
+        STRATEGIES: STRATEGY,
+    }
+    return [(places[group], kind) for group, kind in campaign.kinds if not is_ours(group, kind)]
 
 
 def _modules_in_several_places(campaign: Campaign) -> Iterator[Finding]:

@@ -13,12 +13,17 @@ from typing import Final
 
 from csp_al.campaign.models import Campaign
 from csp_al.importing import is_looking
-from csp_al.kinds import POTENTIALS, REFERENCES, SOURCES, is_ours
+from csp_al.kinds import POTENTIALS, REFERENCES, SOURCES, STRATEGIES, is_ours
 from csp_al.reference.references import places, reference_kind
 from csp_al.store.run_directory import SETTINGS, folder_of_campaign
 from csp_al.store.stages import is_published
 
-PLACE: Final = {REFERENCES: "reference.kind", SOURCES: "pool.sources.kind", POTENTIALS: "potential.kind"}
+PLACE: Final = {
+    REFERENCES: "reference.kind",
+    SOURCES: "pool.sources.kind",
+    POTENTIALS: "potential.kind",
+    STRATEGIES: "select.strategy",
+}
 """Where a campaign file names a kind."""
 
 
@@ -40,9 +45,12 @@ def refuse_code(campaign: Campaign, run: Path) -> None:
 
 
 def refuse_unknown_kinds(campaign: Campaign, path: Path) -> None:
-    """Raise UntrustedError if a campaign file names a kind that was not imported, as nobody asked for that."""
+    """Raise UntrustedError if a campaign file names a kind that was not imported, as nobody asked for that.
+
+    What a strategy chooses changes no plan.
+    """
     for group, name in campaign.kinds:
-        if is_looking() and "." in name and not is_ours(group, name):
+        if is_looking() and group != STRATEGIES and "." in name and not is_ours(group, name):
             raise UntrustedError(f"{path}: {PLACE[group]}: {name} is code of yours, and is not run here; add --trust")
 
 

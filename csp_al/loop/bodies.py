@@ -30,6 +30,7 @@ from csp_al.loop.random_streams import (
     EXPLORE,
     PERTURB,
     RELAXED_CLOSEST,
+    SCORE,
     TRAIN,
     first_cells,
     least_distances,
@@ -45,8 +46,8 @@ from csp_al.select.descriptor import with_descriptor
 from csp_al.select.known import NOTHING, Known, corrected, known_of
 from csp_al.select.pick import pick
 from csp_al.select.ranking import rank, representatives, rows_of
-from csp_al.select.score import score
 from csp_al.select.stopping import Missed, Rules, Spent, is_challenged, top_of, verdict
+from csp_al.select.strategies import scores_by
 from csp_al.select.walk_forward import walk_forward
 from csp_al.store import layout
 from csp_al.structures import Picks, Relaxed, Structures, concatenate
@@ -158,7 +159,9 @@ def rank_candidates(work: Work, folder: Path, cycle: int, relaxed: Relaxed) -> N
     """Score, cluster and basin of every candidate."""
     section = work.campaign.select
     clusters = k_means(relaxed.prediction.features, stream(work.campaign, cycle, CLUSTER), section.groups)
-    layout.RANKING.write(folder, rank(relaxed, score(relaxed, section.force_weight), clusters))
+    with beside(work.base):
+        scores = scores_by(section.strategy, relaxed, section, stream(work.campaign, cycle, SCORE))
+    layout.RANKING.write(folder, rank(relaxed, scores, clusters))
 
 
 def judge_cycle(

@@ -119,8 +119,9 @@ def judge(figures: Figures, run: str = "DIR") -> Judgement:
         return Judgement(EXTEND, reasons, lines)
     within = objective.show_difference(figures.rules.tolerance)
     rule = f"to within {within}, as far as one campaign can tell: it knows nothing of crystals that it never came near"
+    others = f"{figures.seed + 1}-{figures.seed + 3}"
     return Judgement(
-        SETTLED, [Reason(rule, "if another seed finds the same: csp-al run FILE --seed N --directory ANOTHER")], lines
+        SETTLED, [Reason(rule, f"if other seeds find the same crystal: csp-al run FILE --seeds {others}")], lines
     )
 
 

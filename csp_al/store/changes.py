@@ -115,12 +115,14 @@ def _is_of_ours(field: FieldInfo, section: Section) -> bool:
 def _is_default(old: Any, new: Any, *, ours: bool) -> bool:
     """Whether what a run directory holds was a default of csp_al, and nothing that somebody may have put there.
 
-    Nobody gives code as a number. A text may be an import path in the section of a kind that is not ours; where the
-    default is empty, whatever is there was given; and a section of a kind that was not imported is its author's.
+    Nobody gives code as a number. A text may be an import path in the section of a kind that is not ours, and one with
+    a point anywhere; where the default is empty, whatever is there was given; and a section of a kind that was not
+    imported is its author's.
     """
     if isinstance(old, Section):
         return isinstance(new, Section) and not isinstance(old, Kept)
-    return new not in ({}, ()) and (ours or isinstance(old, int | float | None))
+    is_path = isinstance(old, str) and "." in old
+    return new not in ({}, ()) and ((ours and not is_path) or isinstance(old, int | float | None))
 
 
 def _as_json(campaign: Campaign) -> dict[str, Any]:

@@ -75,6 +75,7 @@ def prepare(run: Path, campaign: Campaign, source: Path | None, programs: dict[s
     if not (run / PROVENANCE).exists():
         folder = (source or run / "campaign.yaml").parent.resolve()
         content = provenance() | {"programs": programs, "folder": str(folder), "seed": campaign.seed}
+        content |= {"strategy": campaign.select.strategy}
         write_sealed(run / PROVENANCE, "provenance", content, indent=1)
     write_sealed(run / SETTINGS, "settings", {"campaign": campaign.written()}, indent=1)
 
