@@ -27,6 +27,7 @@ from csp_al.benchmark.trial import evaluations_to, known_minima, leaders_by_cycl
 from csp_al.campaign import read_campaign
 from csp_al.campaign.machine import Machine
 from csp_al.cli import app
+from csp_al.cli.benchmark import _evaluations, _of_few_seeds, _ratio
 from csp_al.engine.engines import start_engine
 from csp_al.engine.tasks import task_id
 from csp_al.files import DamagedError
@@ -154,6 +155,22 @@ def test_a_campaign_that_is_a_random_search_saves_nothing(seeds):
 def test_campaigns_that_mostly_fail_save_nothing():
     control = statistics.random_orders([(np.array([50]), np.array([True]))] * 3, seed=1)
     assert statistics.ratio_of_medians(control, one_each([10, INF, INF], [20] * 3)).value == 0
+
+
+def test_few_seeds_have_no_interval_and_the_words_say_what_they_show():
+    runs = one_each([100, 200], [150, 250])
+    few = statistics.told(statistics.median_of(runs), 2)
+    assert few["value"] == 200
+    assert np.isnan([few["low"], few["high"]]).all()
+    assert statistics.told(statistics.median_of(runs), 6)["low"] == 100
+    assert [statistics.holds_median(seeds) >= statistics.LEVEL for seeds in (5, 6)] == [False, True]
+    assert _evaluations(few) == "200"
+    assert _ratio(few) == "200"
+    success = {"value": 1.0, "low": 0.342, "high": 1.0}
+    (line,) = _of_few_seeds({"seeds": [1, 2], "campaign": {"success": success}})
+    assert line.startswith("2 seeds show that a campaign finds it in 34% to 100% of all cases, and no more")
+    assert "with a chance of 50%" in line
+    assert not _of_few_seeds({"seeds": list(range(6)), "campaign": {"success": success}})
 
 
 def test_intervals_shrink_with_more_seeds():

@@ -144,7 +144,8 @@ def row(result: dict[str, Any]) -> dict[str, str]:
 
 def ratio(interval: dict[str, Any]) -> str:
     value, low, high = (number(interval[key]) for key in ("value", "low", "high"))
-    return f"{'> ' if interval['bound'] else ''}{value} [{low}, {high}]"
+    ends = "" if interval["low"] is None else f" [{low}, {high}]"
+    return f"{'> ' if interval['bound'] else ''}{value}{ends}"
 
 
 def number(value: float | None) -> str:

@@ -138,8 +138,8 @@ def _result(
             "hits_per_candidate": float(np.mean(np.concatenate(hits))),
             "evaluations_per_candidate": float(np.mean(np.concatenate([labels.evaluations for labels in controls]))),
         },
-        "ratio": asdict(statistics.ratio_of_medians(theirs, ours)),
-        "ratio_of_expected": asdict(statistics.ratio_of_expected(theirs, ours)),
+        "ratio": statistics.told(statistics.ratio_of_medians(theirs, ours), len(trials)),
+        "ratio_of_expected": statistics.told(statistics.ratio_of_expected(theirs, ours), len(trials)),
         "stopping": _stopping(trials),
         "minima": _minima(trials, theirs),
         "calibration": calibration([run.labels for run in runs]),
@@ -153,8 +153,8 @@ def _side(runs: Runs, found: list[bool], seconds: list[float]) -> dict[str, Any]
         "found": sum(found),
         "of": len(found),
         "success": asdict(statistics.proportion(sum(found), len(found))),
-        "median": asdict(statistics.median_of(runs)),
-        "expected": asdict(statistics.expected_of(runs)),
+        "median": statistics.told(statistics.median_of(runs), len(found)),
+        "expected": statistics.told(statistics.expected_of(runs), len(found)),
         "seconds": _median(seconds),
     }
 

@@ -11,7 +11,8 @@ doi:10.1080/10556788.2020.1808977), which is finite as soon as one run succeeded
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,9 @@ ORDERS = 1000
 """Random orders of a pool, over which the control is averaged."""
 RESAMPLES = 2000
 LEVEL = 0.95
+FEWEST = 6
+"""Seeds that an interval of medians or expectations needs: the range of fewer holds the median less often than `LEVEL`
+says (`holds_median`)."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,16 @@ def random_orders(pools: list[tuple[Ints, NDArray[np.bool_]]], seed: int) -> Run
 def upper_median(values: Floats) -> float:
     """The median; of an even number of values the upper of the two in the middle, so that it is never NaN."""
     return float(np.sort(values, axis=None)[values.size // 2])
+
+
+def holds_median(seeds: int) -> float:
+    """The chance that the median lies between the least and the most of so many values, whatever their distribution."""
+    return float(1 - 0.5 ** (seeds - 1))
+
+
+def told(interval: Interval, seeds: int) -> dict[str, Any]:
+    """An interval for a result, whose ends are NaN where the seeds are too few to know them."""
+    return asdict(interval if seeds >= FEWEST else replace(interval, low=np.nan, high=np.nan))
 
 
 def proportion(successes: int, runs: int) -> Interval:

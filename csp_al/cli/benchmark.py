@@ -15,7 +15,7 @@ from csp_al import objective
 from csp_al.benchmark.campaigns import CampaignFailedError
 from csp_al.benchmark.comparison import CONTROL, Benchmark, compare
 from csp_al.benchmark.figure import draw
-from csp_al.benchmark.statistics import Interval
+from csp_al.benchmark.statistics import FEWEST, Interval, holds_median
 from csp_al.benchmark.trial import LOW
 from csp_al.campaign.machine import Machine
 from csp_al.cli.checks import checked_campaign, for_workers, reference_of
@@ -41,6 +41,7 @@ def run_benchmark(
     control_size: int | None,
     *,
     repair: bool,
+    as_json: bool = False,
 ) -> int:
     """Run or continue a benchmark and return the exit status."""
     campaign = checked_campaign(path, machine).campaign
@@ -61,7 +62,7 @@ def run_benchmark(
         engine=lambda folder: start_engine(folder, workers),
         slots=slots,
         options=[*options, *(["--repair"] if repair else [])],
-        tell=_Progress().tell,
+        tell=(lambda *_: None) if as_json else _Progress().tell,
         control_size=control_size,
         mend=repair,
     )
@@ -83,6 +84,9 @@ def run_benchmark(
     except CampaignFailedError as failure:
         say(str(failure), err=True)
         return failure.status
+    if as_json:
+        say((directory / "result.json").read_text(encoding="utf-8"))
+        return 0
     print_result(result)
     say(f"All figures: {directory / 'result.json'}; picture: {directory / 'success.png'}")
     return 0
@@ -119,6 +123,7 @@ def print_result(result: dict[str, Any]) -> None:
 def _sentences(result: dict[str, Any]) -> list[str]:
     return [
         *_without_result(result["trials"]),
+        *_of_few_seeds(result),
         *(["Labels from elsewhere are not among the evaluations."] if result["labels_from_elsewhere"] else []),
         *_of_smaller_cells(result),
         *_of_smaller_control(result),
@@ -131,6 +136,17 @@ def _sentences(result: dict[str, Any]) -> list[str]:
 def _without_result(trials: list[dict[str, Any]]) -> list[str]:
     failed = [trial for trial in trials if not trial["ended"]]
     return [f"Seed {trial['seed']} ended without a result: {_first_line(trial['reason'])}" for trial in failed]
+
+
+def _of_few_seeds(result: dict[str, Any]) -> list[str]:
+    """What so few seeds can show, where they are too few for intervals."""
+    count, ours = len(result["seeds"]), result["campaign"]
+    if count >= FEWEST:
+        return []
+    low, high = (100 * ours["success"][end] for end in ("low", "high"))
+    shown = f"{count} seeds show that a campaign finds it in {low:.0f}% to {high:.0f}% of all cases, and no more"
+    why = f"the median lies between the least and the most of {count} with a chance of {holds_median(count):.0%}"
+    return [f"{shown}: {why}, so that evaluations have no interval of 95% here; from {FEWEST} seeds on they have."]
 
 
 def _first_line(text: str) -> str:
@@ -179,13 +195,16 @@ def _shares(interval: dict[str, Any]) -> str:
 
 
 def _evaluations(interval: dict[str, Any]) -> str:
+    if math.isnan(interval["low"]):
+        return _number(interval["value"])
     return f"{_number(interval['value'])} [{_number(interval['low'])}, {_number(interval['high'])}]"
 
 
 def _ratio(interval: dict[str, Any]) -> str:
     found = Interval(**interval)
     least = "at least " if found.bound else ""
-    return f"{least}{found.value:.3g} [{found.low:.3g}, {found.high:.3g}]"
+    ends = "" if math.isnan(found.low) else f" [{found.low:.3g}, {found.high:.3g}]"
+    return f"{least}{found.value:.3g}{ends}"
 
 
 def _number(value: float) -> str:
