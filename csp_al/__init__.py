@@ -2,6 +2,7 @@
 
 run = csp_al.open_run("runs/si8")
 run.results
+csp_al.open_runs("runs/si8-seed-*").leaders
 """
 
 from __future__ import annotations
@@ -9,11 +10,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from csp_al.report.runs import open_runs
     from csp_al.report.tables import open_run
 
     __version__: str
 
-__all__ = ["__version__", "open_run"]
+__all__ = ["__version__", "open_run", "open_runs"]
 
 
 def __getattr__(name: str) -> Any:
@@ -22,6 +24,10 @@ def __getattr__(name: str) -> Any:
         from csp_al.report.tables import open_run
 
         return open_run
+    if name == "open_runs":
+        from csp_al.report.runs import open_runs
+
+        return open_runs
     if name == "__version__":
         from importlib.metadata import version
 

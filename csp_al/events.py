@@ -23,6 +23,17 @@ class Advanced:
 
 
 @dataclass(frozen=True)
+class Calculated:
+    """A calculation by the reference has ended: its id, how, energy (eV/atom), cost (core seconds), why it failed."""
+
+    task: str
+    status: str
+    energy: float | None
+    cost: float
+    reason: str
+
+
+@dataclass(frozen=True)
 class LabelsImported:
     """Labels were read, so many of them fit to train on; the remarks say what was left out of the files."""
 
@@ -66,5 +77,5 @@ class CycleJudged:
     reason: str
 
 
-Event = StageStarted | Advanced | LabelsImported | Noted | Warned | CycleJudged
+Event = StageStarted | Advanced | Calculated | LabelsImported | Noted | Warned | CycleJudged
 Listener = Callable[[Event], None]

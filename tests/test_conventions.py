@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 import csp_al
 from csp_al.campaign import Campaign, Pool, open_campaign
 from csp_al.cli import app
-from csp_al.cli.panel import Panel, _cycle_table
-from csp_al.events import StageStarted
+from csp_al.cli.panel import NORMAL, QUIET, VERBOSE, Panel, _cycle_table
+from csp_al.events import Advanced, Calculated, StageStarted, Warned
 from csp_al.reference.gpaw import GpawReference
 
 
@@ -23,7 +23,7 @@ def run(*words):
 def test_version_is_told_on_the_command_line_and_in_python():
     assert run("--version").output.split() == ["csp-al", version("csp_al")]
     assert csp_al.__version__ == version("csp_al")
-    assert set(dir(csp_al)) == {"__version__", "open_run"}
+    assert set(dir(csp_al)) == {"__version__", "open_run", "open_runs"}
 
 
 def test_help_has_a_short_option_everywhere_and_tells_the_exit_statuses():
@@ -91,6 +91,41 @@ def test_export_to_a_file_is_refused_in_words(finished_run, tmp_path):
     ended = run("export", str(finished_run), "--format", "cif", "--to", str(tmp_path / "there"))
     assert ended.exit_code == 2
     assert ended.stderr == f"{tmp_path}/there: a file, where a folder is expected; name another with --to\n"
+
+
+def panel_of(folder, loudness):
+    campaign = Campaign(name="al4", pool=Pool(formula="Al4"), reference=GpawReference())
+    with Panel(campaign, folder, loudness) as panel:
+        panel.tell(StageStarted(3, "train"))
+        for done in range(101):
+            panel.tell(Advanced(done, 100))
+        panel.tell(Calculated("a1", "failed", None, 2.5, "SCF not converged"))
+        panel.tell(Warned("mind the gap"))
+
+
+@pytest.mark.parametrize(
+    ("loudness", "told"),
+    [
+        (QUIET, ["Warning: mind the gap"]),
+        (NORMAL, ["running in", "cycle 3: training the ensemble", "Warning: mind the gap"]),
+        (VERBOSE, ["running in", "cycle 3", *(f"{done} of 100" for done in range(10, 101, 10)),
+                   "calculation a1 failed, 2.5 s of a core: SCF not converged", "Warning"]),
+    ],
+)  # fmt: skip
+def test_quiet_tells_warnings_alone_and_verbose_each_calculation(capsys, tmp_path, loudness, told):
+    panel_of(tmp_path, loudness)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(told)
+    assert all(words in line for line, words in zip(lines, told, strict=True))
+
+
+def test_shell_completes_verbs_and_options():
+    def completed(words: str, place: int) -> list[str]:
+        environment = {"_CSP_AL_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(place)}
+        return CliRunner().invoke(app, [], prog_name="csp-al", env=environment).output.split()
+
+    assert completed("csp-al re", 1) == ["resume", "results"]
+    assert completed("csp-al run --see", 2) == ["--seed", "--seeds"]
 
 
 def test_lines_of_a_pipe_have_the_time(capsys, tmp_path):

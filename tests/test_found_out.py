@@ -34,13 +34,13 @@ def test_reference_that_cannot_be_meant_is_refused(tmp_path, reference, said):
 def test_all_faults_of_a_file_are_told_at_once_where_its_program_lacks_too(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     (tmp_path / "a.yaml").write_text(
-        "name: a\npool: {formula: Si8, siez: 3}\nreference: {kind: vasp, kpts: 3, encut: 40, pseudo_dir: nowhere}\n"
+        "name: a\npool: {formula: Si8, sizes: 3}\nreference: {kind: vasp, kpts: 3, encut: 40, pseudo_dir: nowhere}\n"
         "select: {strategy: papr}\nstop: {top_k: 0}\n"
     )
     found = CliRunner().invoke(app, ["validate", str(tmp_path / "a.yaml")])
     assert found.exit_code == 2
     for said in (
-        "2:22: pool.siez: unknown key, did you mean size?",
+        "2:22: pool.sizes: unknown key, did you mean size?",
         "3:19: reference.kind: vasp_std cannot be run",
         "3:25: reference.kpts: unknown key; here it is kspacing",
         "3:41: reference.encut: 40 eV is too low",

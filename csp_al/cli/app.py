@@ -49,6 +49,8 @@ Retry = Annotated[
     list[str] | None,
     typer.Option(metavar="TASK", help="try a failed calculation again: its id, or 'failed' for all of them"),
 ]
+Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="tell how far each stage is, and each calculation")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="tell nothing but warnings and how it ended")]
 Device = Annotated[str, typer.Option(help="where the potentials run: auto, cpu, cuda, cuda:1, mps")]
 
 
@@ -166,22 +168,33 @@ def run(
     slots: Slots = None,
     device: Device = "auto",
     seed: Annotated[int | None, typer.Option(min=0, help="instead of the seed in the file")] = None,
+    seeds: Annotated[
+        str | None,
+        typer.Option(help="several, e.g. 1-10 or 1,4,7: one after the other, each in a run directory NAME-seed-N"),
+    ] = None,
     repair: Repair = False,
     trust: Trust = False,
     retry: Retry = None,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
 ) -> None:
     """Start a campaign, or continue it where it stopped."""
     from csp_al.campaign.machine import read_machine
     from csp_al.cli.checks import checked_campaign
     from csp_al.cli.driver import Start, drive
+    from csp_al.cli.seeds import drive_each, seeds_of
 
+    if seed is not None and seeds is not None:
+        raise ValueError("--seed and --seeds: give one of them")
+    several = None if seeds is None else seeds_of(seeds)
+    loudness = _loudness(verbose, quiet)
     here = read_machine(machine)
     campaign = checked_campaign(path, here).campaign
     if seed is not None:
         campaign = campaign.model_copy(update={"seed": seed})
     run = directory or default_directory(campaign.name)
-    start = Start(path, path.parent, run, here, slots, device, repair, trust, tuple(retry or ()))
-    raise typer.Exit(drive(campaign, start))
+    start = Start(path, path.parent, run, here, slots, device, repair, trust, tuple(retry or ()), loudness)
+    raise typer.Exit(drive(campaign, start) if several is None else drive_each(campaign, start, several))
 
 
 @app.command()
@@ -194,6 +207,8 @@ def resume(
     repair: Repair = False,
     trust: Trust = False,
     retry: Retry = None,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
 ) -> None:
     """Continue the campaign of a run directory."""
     from csp_al.campaign.machine import read_machine
@@ -202,13 +217,14 @@ def resume(
     from csp_al.cli.trust import refuse_code
     from csp_al.store.run_directory import folder_of_campaign, read_campaign_of
 
+    loudness = _loudness(verbose, quiet)
     here = read_machine(machine)
     if not trust:
         refuse_code(read_campaign_of(directory), directory)
     campaign = read_campaign_of(directory, trust=True)
     base = folder_of_campaign(directory)
     campaign = checked_again(campaign, here, base)
-    start = Start(None, base, directory, here, slots, device, repair, trust, tuple(retry or ()))
+    start = Start(None, base, directory, here, slots, device, repair, trust, tuple(retry or ()), loudness)
     raise typer.Exit(drive(campaign, start))
 
 
@@ -360,6 +376,7 @@ def benchmark(
         int | None, typer.Option(min=1, help="candidates of each pool that random search relaxes; default: all")
     ] = None,
     repair: Repair = False,
+    as_json: Json = False,
 ) -> None:
     """Compare campaigns with random search, which relaxes the candidates of the same pools with the reference.
 
@@ -374,7 +391,9 @@ def benchmark(
     options = ["--device", device, *(["--machine", machine] if machine else [])]
     here = read_machine(machine)
     aim = target or target_energy
-    raise typer.Exit(run_benchmark(path, seeds, aim, directory, here, slots, options, control_size, repair=repair))
+    raise typer.Exit(
+        run_benchmark(path, seeds, aim, directory, here, slots, options, control_size, repair=repair, as_json=as_json)
+    )
 
 
 @app.command()
@@ -384,6 +403,14 @@ def schema() -> None:
     from csp_al.campaign import campaign_schema
 
     say(json.dumps(campaign_schema(), indent=1))
+
+
+def _loudness(verbose: bool, quiet: bool) -> int:  # noqa: FBT001 - two options
+    from csp_al.cli.panel import NORMAL, QUIET, VERBOSE
+
+    if verbose and quiet:
+        raise ValueError("--verbose and --quiet: give one of them")
+    return VERBOSE if verbose else QUIET if quiet else NORMAL
 
 
 def default_directory(name: str) -> Path:

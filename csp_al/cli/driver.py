@@ -8,7 +8,7 @@ from pathlib import Path
 
 from csp_al.campaign.machine import Machine, cores_of_this_process
 from csp_al.campaign.models import Campaign
-from csp_al.cli.panel import Panel
+from csp_al.cli.panel import NORMAL, Panel
 from csp_al.cli.tables import say_results
 from csp_al.cli.trust import how_to_continue, refuse_links
 from csp_al.disk_space import is_machine_failure, machine_failure_in_words
@@ -29,7 +29,7 @@ class Start:
 
     ``source`` is None where a run directory goes on with its own copy; ``base`` is the folder that file names in the
     campaign file refer to. ``repair``: set aside what is damaged; ``trust``: links may lead out of the run directory;
-    ``retry``: calculations that are tried again although they failed.
+    ``retry``: calculations that are tried again although they failed; ``loudness``: how much is told while it runs.
     """
 
     source: Path | None
@@ -41,6 +41,7 @@ class Start:
     repair: bool
     trust: bool
     retry: tuple[str, ...] = ()
+    loudness: int = NORMAL
 
 
 def drive(campaign: Campaign, start: Start) -> int:
@@ -64,7 +65,7 @@ def drive(campaign: Campaign, start: Start) -> int:
         directory.mkdir(parents=True, exist_ok=True)
         if not start.trust:
             refuse_links(directory)
-        with interruptible(), locked(directory) as still_ours, Panel(campaign, directory) as panel:
+        with interruptible(), locked(directory) as still_ours, Panel(campaign, directory, start.loudness) as panel:
             status = _drive(campaign, replace(start, machine=machine), programs, panel, still_ours)
     except Interrupted as end:  # before the run directory was ours
         return end.status

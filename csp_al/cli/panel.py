@@ -29,7 +29,7 @@ from rich.text import Text
 
 from csp_al import objective
 from csp_al.campaign.models import Campaign
-from csp_al.events import Advanced, CycleJudged, Event, LabelsImported, Noted, StageStarted, Warned
+from csp_al.events import Advanced, Calculated, CycleJudged, Event, LabelsImported, Noted, StageStarted, Warned
 from csp_al.printing import printable_lines
 from csp_al.report.plan import duration
 
@@ -51,6 +51,9 @@ DOING = {
     "winners": "relaxing the winners by the reference",
 }
 
+
+QUIET, NORMAL, VERBOSE = -1, 0, 1
+"""How much is told: warnings and how it ended; each stage and cycle; how far stages are and each calculation, too."""
 
 ROWS: Final = 20
 """Cycles that are drawn while a campaign runs: a thousand, four times a second, would take two cores."""
@@ -102,8 +105,10 @@ class Panel:
     All cycles are shown in the end.
     """
 
-    def __init__(self, campaign: Campaign, directory: Path) -> None:
+    def __init__(self, campaign: Campaign, directory: Path, loudness: int = NORMAL) -> None:
         self.console = _Console()
+        self.loudness = loudness
+        self.told = 0
         self.live: Live | None = None
         self.pace: Pace | None = None
         self.progress = Progress(
@@ -121,8 +126,9 @@ class Panel:
         self.title = f"{campaign.name}: running in {directory}"
 
     def __enter__(self) -> Self:
-        self.note(self.title)
-        if self.draws:
+        if self.loudness > QUIET:
+            self.note(self.title)
+        if self.draws and self.loudness > QUIET:
             self.live = Live(get_renderable=self._drawn, console=self.console, refresh_per_second=4)
             self.live.__enter__()
         return self
@@ -142,17 +148,21 @@ class Panel:
 
     def tell(self, event: Event) -> None:
         """Show what happened."""
+        if self.loudness > QUIET or isinstance(event, Warned):
+            self._tell(event)
+
+    def _tell(self, event: Event) -> None:
         match event:
             case StageStarted(cycle, stage):
                 doing = f"cycle {cycle}: {DOING[stage]}" if cycle is not None else DOING[stage]
                 self.progress.reset(self.task, description=doing, total=None, pace=None)
-                self.pace = None
+                self.pace, self.told = None, 0
                 if self.live is None:
                     self.note(doing)
             case Advanced(done, everything):
-                now = monotonic()
-                self.pace = (self.pace or Pace(now, done, now, done, everything)).advanced(now, done, everything)
-                self.progress.update(self.task, completed=done, total=everything, pace=self.pace)
+                self._advance(done, everything)
+            case Calculated() if self.loudness == VERBOSE:
+                self.note(_in_words(event))
             case LabelsImported(usable, rejected):
                 why = " (elsewhere/table.csv says why)" if rejected else ""
                 self.note(f"{usable} usable labels from elsewhere, {rejected} rejected{why}")
@@ -165,6 +175,16 @@ class Panel:
                 self.cycles.append(list(shown.values()))
                 if self.live is None:
                     self.note(", ".join(f"{title} {said}" for title, said in shown.items()))
+
+    def _advance(self, done: int, everything: int) -> None:
+        """Move the bar; where everything is told and nothing is drawn, a line for each tenth of a stage."""
+        now = monotonic()
+        self.pace = (self.pace or Pace(now, done, now, done, everything)).advanced(now, done, everything)
+        self.progress.update(self.task, completed=done, total=everything, pace=self.pace)
+        tenth = 10 * done // max(1, everything)
+        if self.loudness == VERBOSE and self.live is None and tenth > self.told:
+            self.told = tenth
+            self.note(f"  {done} of {everything}")
 
     def _drawn(self) -> Group:
         return Group(_cycle_table(self.heading, self.cycles[-self.most :]), self.progress)
@@ -188,6 +208,12 @@ _COLUMNS: Final[dict[str, Callable[[CycleJudged], str]]] = {
     "stable cycles": lambda judged: str(judged.stable),
     "unseen minima": lambda judged: _shown(judged.unseen),
 }
+
+
+def _in_words(calculated: Calculated) -> str:
+    energy = "" if calculated.energy is None else f", {objective.show(calculated.energy)}"
+    reason = f": {' '.join(calculated.reason.split())}" if calculated.reason else ""
+    return f"  calculation {calculated.task} {calculated.status}{energy}, {calculated.cost:.3g} s of a core{reason}"
 
 
 def _cycle_table(title: str, rows: list[list[str]]) -> Table:

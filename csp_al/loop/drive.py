@@ -14,7 +14,7 @@ from csp_al.campaign import Campaign
 from csp_al.disk_space import require_space
 from csp_al.engine.retry import forget_failure, is_due
 from csp_al.engine.tasks import read_result, task_id
-from csp_al.events import Advanced, CycleJudged, LabelsImported, Listener, Noted, StageStarted, Warned
+from csp_al.events import Advanced, Calculated, CycleJudged, LabelsImported, Listener, Noted, StageStarted, Warned
 from csp_al.interfaces import Engine, Task
 from csp_al.interruption import safe_point
 from csp_al.loop.tasks import StoppedError, run_all, told_once
@@ -109,9 +109,14 @@ class Drive(Work):
 
         Of what failed before this driver began, some is tried again.
         """
-        self._try_again({task_id(task) for task in tasks} - self.tried)
-        self.tried.update(map(task_id, tasks))
-        return run_all(self.run, self.engine, folder, tasks, self.report)
+        new = {task_id(task) for task in tasks} - self.tried
+        self._try_again(new)
+        self.tried.update(new)
+        names, results = run_all(self.run, self.engine, folder, tasks, self.report)
+        for result in results:
+            if result.id in new:
+                self.tell(_calculated(result))
+        return names, results
 
     def _try_again(self, names: Collection[str]) -> None:
         root = self.run / "tasks"
@@ -162,6 +167,12 @@ class Drive(Work):
             set_aside(
                 self.run, QUARANTINE, [later for later in published_after(self.run, folder) if later.name != LAST]
             )
+
+
+def _calculated(result: Result) -> Calculated:
+    values = result.values
+    energy = None if values is None else values.energy / len(values.forces)
+    return Calculated(result.id, result.status, energy, result.cost, str(result.reason or ""))
 
 
 def _cycle_of(folder: Path) -> int | None:

@@ -50,6 +50,11 @@ RESULTS: Final[Columns] = {
     "volume_per_atom": "float64", "fmax": "float64", "converged": "bool", "times_reached": "int64", "cycle": "int64",
     "cif": "str", "space_group_symbol": "str", "space_group_number": "int64",
 }  # fmt: skip
+LEADERS: Final[Columns] = {
+    "run": "str", "seed": "int64", "strategy": "str", "judgement": "str", "crystal": "int64", "id": "int64",
+    "energy_per_atom": "float64", "space_group_symbol": "str", "times_reached": "int64",
+    "reference_evaluations": "int64",
+}  # fmt: skip
 LEARNING_CURVES: Final[Columns] = {
     "cycle": "int64", "epoch": "int64", "member": "int64", "training": "float64", "validation": "float64",
 }  # fmt: skip

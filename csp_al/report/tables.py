@@ -20,8 +20,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from csp_al.campaign.models import Campaign
+from csp_al.campaign.models import Campaign, species_counts
+from csp_al.importing import beside
 from csp_al.interfaces import Verdict
+from csp_al.kinds import POTENTIALS, is_ours
 from csp_al.reference.derivatives import findings
 from csp_al.report.columns import (
     CYCLES,
@@ -40,13 +42,15 @@ from csp_al.select.judgement import Judgement, figures_of, judge
 from csp_al.select.ranking import rows_of, stopped_at_once
 from csp_al.select.walk_forward import apart
 from csp_al.store import layout
-from csp_al.store.run_directory import cycle_folder, published_stages, read_campaign_of
+from csp_al.store.run_directory import cycle_folder, folder_of_campaign, published_stages, read_campaign_of
 from csp_al.store.run_directory import cycles as cycles_of
 from csp_al.store.stages import is_published, seconds_of, verify
 from csp_al.structures import Ints, Labels, Relaxed, Structures, concatenate
 
 if TYPE_CHECKING:
     from ase import Atoms
+
+    from csp_al.report.calculator import EnsembleCalculator
 
 
 def open_run(path: str | Path) -> Run:
@@ -278,6 +282,27 @@ class Run:
             "leading": table["id"].isin(verdict.top if verdict else []),
         }
         return typed(table.assign(cycle=number, **marks), POOL_MAP)
+
+    def calculator(self, cycle: int = -1, *, device: str = "cpu", trust: bool = False) -> EnsembleCalculator:
+        """The ensemble of a cycle (-1: the last trained) as an ASE calculator, for the elements of the pool.
+
+        A potential that is not of csp_al is code of its author, and run only with ``trust``. Raises ValueError for a
+        cycle that has none.
+        """
+        from csp_al.campaign.potentials import potential_kind
+        from csp_al.potential.devices import resolve_device
+        from csp_al.report.calculator import EnsembleCalculator
+
+        campaign = read_campaign_of(self.path, trust=trust)
+        kind = campaign.potential.kind
+        if not trust and not is_ours(POTENTIALS, kind):
+            raise ValueError(f"{self.path}: {kind} is code of its author; with trust=True it is run")
+        folder = self._of_cycle("train", cycle)
+        if folder is None:
+            raise ValueError(f"{self.path}: no ensemble has been trained yet")
+        with beside(folder_of_campaign(self.path)):
+            ensemble = potential_kind(campaign.potential).load(folder, campaign.potential, resolve_device(device))
+        return EnsembleCalculator(ensemble, species_counts(campaign.pool.formula), str(self.path))
 
     @property
     def winners(self) -> list[Atoms]:
