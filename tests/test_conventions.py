@@ -124,7 +124,7 @@ def test_shell_completes_verbs_and_options():
         environment = {"_CSP_AL_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(place)}
         return CliRunner().invoke(app, [], prog_name="csp-al", env=environment).output.split()
 
-    assert completed("csp-al re", 1) == ["resume", "results"]
+    assert completed("csp-al va", 1) == ["validate"]
     assert completed("csp-al run --see", 2) == ["--seed", "--seeds"]
 
 
