@@ -403,6 +403,15 @@ def test_what_one_ensemble_led_near_rest_another_ends_and_ranks():
     assert reports[-1] == (10, 10)
 
 
+def test_what_a_guide_led_out_of_range_begins_where_it_began():
+    blown = without_gradient(lambda _, prediction: replace(prediction, stress=prediction.stress * 0 - np.eye(3)))
+    starts = lj_crystals()
+    assert (relax(starts, blown, TIGHT, WIDE).reason == VOLUME).all()
+    ends, alone = (relax(starts, ensemble, TIGHT, WIDE) for ensemble in (Polished(blown, lj_stub()), lj_stub()))
+    np.testing.assert_array_equal(ends.structures.positions, alone.structures.positions)
+    assert (ends.steps > alone.steps).all()
+
+
 def test_forces_that_lead_in_circles_end_with_the_steps_and_where_they_are_then():
     axis = np.array([0.3, 0.0, 0.0])
     stub = without_gradient(
