@@ -103,6 +103,8 @@ def test_one_winner_far_from_its_prediction_is_not_excused():
     one = {"ids": [1], "found": [-0.006], "predicted": [2.1], "sigmas": [0.0], "converged": [True]}
     assert judge(replace(RIGHT, **one)).word == NOT_TRUSTED
     near = one | {"predicted": [0.02], "sigmas": [0.01]}
+    (reason,) = judge(replace(RIGHT, **near, error=0.029)).reasons
+    assert reason.what.startswith("only one crystal was relaxed, and the newest labels were off by 29 meV/atom")
     assert judge(replace(RIGHT, **near, all_relaxed=True)).word == SETTLED
 
 

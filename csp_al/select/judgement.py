@@ -233,7 +233,9 @@ def _unsure(figures: Figures, run: str) -> list[Reason]:
         return [Reason(f"{what} than candidate {figures.ids[0]}; others may be lower, too", more)]
     span = max(figures.predicted) - figures.predicted[0]
     if not figures.all_relaxed and span + rules.tolerance < error:
-        what = f"the crystals relaxed lie within {_difference(span)}, and the newest labels were off by"
+        relaxed = f"the crystals relaxed lie within {_difference(span)}"
+        relaxed = "only one crystal was relaxed" if len(figures.ids) == 1 else relaxed
+        what = f"{relaxed}, and the newest labels were off by"
         return [Reason(f"{what} {_difference(error)}: the next may be lower", more)]
     return []
 
