@@ -345,6 +345,7 @@ def csp_al(tmp_path, machine, *words):
     return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.long
 def test_campaign_goes_on_whatever_becomes_of_single_labels(tmp_path, machine, monkeypatch):
     monkeypatch.setenv("FAKE_PW", "by turns")
     campaign_file(tmp_path)

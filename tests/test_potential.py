@@ -383,6 +383,7 @@ def bytes_of_derivatives() -> str:
     return "".join(result.detach().numpy().tobytes().hex() for result in results)
 
 
+@pytest.mark.long
 def test_compiled_convolutions_and_messages_give_the_same_bits_on_two_threads_and_when_just_compiled(tmp_path):
     ran = subprocess.run(
         [sys.executable, "-c", "import test_potential; print(test_potential.bytes_of_derivatives())"],
