@@ -885,6 +885,14 @@ def test_training_takes_the_steps_that_its_labels_ask_for():
     assert curve["epoch"].max() == -(-steps_for(23, ensemble.section) // 3)
 
 
+@pytest.mark.parametrize("steps", [1, 4, 5, 9, 10, 19, 20])
+def test_training_may_take_as_few_steps_as_one_likes(steps):
+    ensemble = beginner(steps=steps, members=2, features=4, batch_size=24)
+    curve = train(ensemble, emt_labels(24), [1, 0]).curve
+    assert curve["epoch"].max() == steps
+    assert np.isfinite(curve["training"]).all()
+
+
 def test_early_stopping_ends_when_no_member_has_improved_for_its_patience():
     ensemble = beginner(steps=120, patience=6, learning_rate=0.05)  # two steps make an epoch
     curve = train(ensemble, emt_labels(12), [1, 0]).curve

@@ -235,8 +235,9 @@ def _optimise(
     optimiser = torch.optim.AdamW(parameters, lr=rate, weight_decay=WEIGHT_DECAY, foreach=True)
     per_epoch = -(-len(targets.energy) // section.batch_size)
     epochs = -(-steps_for(len(targets.energy), section) // per_epoch)
+    steps = epochs * per_epoch + 1
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, rate, total_steps=epochs * per_epoch + 1, pct_start=WARM_UP, cycle_momentum=False,
+        optimiser, rate, total_steps=steps, pct_start=max(WARM_UP, 2 / steps), cycle_momentum=False,
         div_factor=10, final_div_factor=10,
     )  # fmt: skip
     best = _detached(state)
