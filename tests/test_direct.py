@@ -336,7 +336,7 @@ def run(*words: object):
 def test_relaxer_is_trained_tested_and_applied_by_commands(alloys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_pairs(Path("pairs.extxyz"), alloys)
-    words = ("train", "pairs.extxyz", "--out", "model", "--members", 1, "--steps", 1)
+    words = ("train", "pairs.extxyz", "--out", "model", "--members", 2, "--steps", 1)
     trained = run(*words)
     assert trained.exit_code == 0, trained.output
     assert "24 pairs" in trained.stdout

@@ -32,7 +32,7 @@ PairsFile = Annotated[
 ]
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="folder of a trained relaxer")]
 Device = Annotated[str, typer.Option(help="where the network runs: auto, cpu, cuda, cuda:1, mps")]
-Count = Annotated[int | None, typer.Option(min=1, help="default: 4 for deeprelax, 2 for dogss")]
+Count = Annotated[int | None, typer.Option(min=2, help="networks that are asked together; default: 4, 2")]
 
 
 @relaxer.command("train")

@@ -4,7 +4,8 @@
 
 A file is one extxyz. A frame is the unrelaxed structure, with a column ``relaxed_positions`` (Å, unwrapped: an atom
 that crosses a face of the cell goes on outside) and, where the cell moves, ``relaxed_cell`` (nine numbers, rows, Å) in
-its header. Atoms that must not move have ``move_mask`` 0, as ASE writes those of FixAtoms.
+its header. Atoms that must not move have ``move_mask`` 0, as ASE writes those of FixAtoms. All directions count as
+periodic: the vacuum of a slab must be wider than the cutoff of a network.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ FAR: Final = 3.0
 """Å that an atom may move besides what the cell does to it; farther, and an unwrapped image or a mistake is likely."""
 STRETCHED: Final = 2.0
 """Factor by which a length of the crystal may change."""
-HELD: Final = 0.01
+HELD: Final = 0.05
 """Å by which atoms that must not move may be off."""
 NAMED: Final = 5
 """Frames that are named in a message; of others the number is told."""

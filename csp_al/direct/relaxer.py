@@ -24,11 +24,11 @@ from typing import Annotated, Any, Final, NamedTuple
 
 import numpy as np
 import torch
-from ase.data import atomic_numbers, chemical_symbols
+from ase.data import chemical_symbols
 from pydantic import Field, TypeAdapter
 from torch import Tensor
 
-from csp_al.campaign.section import Section
+from csp_al.campaign.section import Positive, Section
 from csp_al.direct.network import Cell, DirectNetwork, Said
 from csp_al.direct.section import DirectSection
 from csp_al.direct.springs import Patience, settle
@@ -154,7 +154,7 @@ class _About(Section):
     section: DirectSection
     cell: Cell
     elements: Annotated[list[Annotated[int, Field(ge=1, lt=SPECIES)]], Field(min_length=1)]
-    volumes: dict[str, float] | None
+    volumes: list[Positive] | None
     gate: Annotated[float, Field(ge=0)]
     learnt: dict[str, Any]
 
@@ -168,7 +168,7 @@ def save_relaxer(folder: Path, relaxer: Relaxer) -> None:
         "section": relaxer.section.written(),
         "cell": relaxer.cell,
         "elements": list(relaxer.elements),
-        "volumes": volumes and {chemical_symbols[z]: float(volumes.of_elements[z]) for z in relaxer.elements},
+        "volumes": volumes and volumes.of_elements[list(relaxer.elements)].tolist(),
         "gate": relaxer.gate,
         "learnt": relaxer.learnt,
     }
@@ -196,8 +196,10 @@ def load_relaxer(folder: Path, device: torch.device) -> Relaxer:
     except DamagedError as error:
         raise ValueError(f"{error.path}: {error.what}; this is no model of ours, train it again") from error
     of_elements = np.zeros(SPECIES)
-    for symbol, volume in (about.volumes or {}).items():
-        of_elements[atomic_numbers[symbol]] = volume
+    if about.volumes is not None:
+        if len(about.volumes) != len(about.elements):
+            raise ValueError(f"{folder / ABOUT}: {len(about.volumes)} volumes of {len(about.elements)} elements")
+        of_elements[about.elements] = about.volumes
     return Relaxer(
         about.section,
         about.cell,

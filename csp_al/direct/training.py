@@ -70,6 +70,21 @@ class _Targets:
         return graph, self.free[atoms], self.stretch[rows], self.moves[atoms]
 
 
+@dataclass(frozen=True)
+class _Lesson:
+    """What each member is trained on, and the rows that it learns from and is judged by."""
+
+    section: DirectSection
+    targets: _Targets
+    learnt: Ints
+    held_out: Ints
+
+    def batches(self, rows: Ints, times: int) -> list[Ints]:
+        """Rows in batches of about so many times the atoms of one step."""
+        atoms = int(self.targets.start.counts[rows].sum())
+        return np.array_split(rows, min(len(rows), -(-atoms // (times * self.section.batch_atoms))))
+
+
 def train(
     pairs: Pairs, section: DirectSection, folder: Path, device: torch.device, report: Report = lambda *_: None
 ) -> Relaxer:
@@ -92,7 +107,7 @@ def train(
     checkpoint = _read_checkpoint(folder, device)
     for index in range(section.members):
         member = _member(section, cell, index).to(device)
-        _train_member(member, index, section, targets, learnt, held_out, folder, checkpoint, report)
+        _train_member(member, index, _Lesson(section, targets, learnt, held_out), folder, checkpoint, report)
         members.append(member.eval().requires_grad_(requires_grad=False))
     elements = tuple(np.unique(pairs.start.numbers).tolist())
     relaxer = Relaxer(section, cell, elements, volumes, tuple(members), device)
@@ -124,22 +139,14 @@ def _member(section: DirectSection, cell: Cell, index: int) -> DirectNetwork:
 
 
 def _train_member(
-    member: DirectNetwork,
-    index: int,
-    section: DirectSection,
-    targets: _Targets,
-    learnt: Ints,
-    held_out: Ints,
-    folder: Path,
-    checkpoint: State,
-    report: Report,
+    member: DirectNetwork, index: int, lesson: _Lesson, folder: Path, checkpoint: State, report: Report
 ) -> None:
     """Leave a member with the weights that were best on the pairs held out."""
-    per_epoch = -(-int(targets.start.counts[learnt].sum()) // section.batch_atoms)
-    per_epoch = min(per_epoch, len(learnt))
+    section = lesson.section
+    per_epoch = len(lesson.batches(lesson.learnt, 1))
     epochs = -(-section.steps // per_epoch)
     optimiser = torch.optim.AdamW(member.parameters(), lr=section.learning_rate, weight_decay=WEIGHT_DECAY)
-    best, lowest, begin = member.state_dict(), torch.inf, 0
+    best, lowest, begin = _copied(member), torch.inf, 0
     if f"{index}.progress" in checkpoint:
         try:
             begin, lowest, best = _recall(member, optimiser, index, epochs, checkpoint)
@@ -147,18 +154,18 @@ def _train_member(
             raise ValueError(f"{folder / CHECKPOINT}: not of this training; remove it to begin anew") from error
     written = monotonic()
     for epoch in range(begin, epochs):
-        shuffled = np.random.default_rng([section.seed, 2, index, epoch]).permutation(learnt)
-        for step, rows in enumerate(np.array_split(shuffled, per_epoch)):
+        shuffled = np.random.default_rng([section.seed, 2, index, epoch]).permutation(lesson.learnt)
+        for step, rows in enumerate(lesson.batches(shuffled, 1)):
             share = (epoch * per_epoch + step) / (epochs * per_epoch)
             for group in optimiser.param_groups:
                 group["lr"] = section.learning_rate * _rate(share)
             optimiser.zero_grad()
-            _losses(member, section, targets, rows).mean().backward()
+            _losses(member, lesson, rows).mean().backward()
             torch.nn.utils.clip_grad_norm_(member.parameters(), GRADIENT_LIMIT)
             optimiser.step()
-        loss = _validation(member, section, targets, held_out)
+        loss = _validation(member, lesson)
         if loss < lowest:
-            lowest, best = loss, {name: tensor.clone() for name, tensor in member.state_dict().items()}
+            lowest, best = loss, _copied(member)
         report(index, epoch + 1, epochs, loss)
         if monotonic() - written > EVERY or epoch + 1 == epochs:
             for name in [name for name in checkpoint if name.startswith(f"{index}.")]:
@@ -176,13 +183,17 @@ def _rate(share: float) -> float:
     return 0.005 + 0.995 * (1 + cos(pi * (share - WARM_UP) / (1 - WARM_UP))) / 2
 
 
-def _losses(member: DirectNetwork, section: DirectSection, targets: _Targets, rows: Ints) -> Tensor:
+def _copied(member: DirectNetwork) -> State:
+    return {name: tensor.clone() for name, tensor in member.state_dict().items()}
+
+
+def _losses(member: DirectNetwork, lesson: _Lesson, rows: Ints) -> Tensor:
     """The loss of each structure (n,)."""
-    graph, free, stretch, moves = targets.batch(rows)
+    graph, free, stretch, moves = lesson.targets.batch(rows)
     said = member(graph, free)
-    if section.kind == "dogss":
+    if lesson.section.kind == "dogss":
         return _distance_left(learnt_springs(graph, said, free) - moves, graph, free)
-    return _unlikelihood(graph, said, stretch, moves) + _cell_error(targets.start, rows, said, stretch)
+    return _unlikelihood(graph, said, stretch, moves) + _cell_error(lesson.targets.start, rows, said, stretch)
 
 
 def _distance_left(off: Tensor, graph: Graph, free: Tensor) -> Tensor:
@@ -208,11 +219,9 @@ def _cell_error(start: Structures, rows: Ints, said: Said, stretch: Tensor) -> T
     return CELL_WEIGHT * (cells @ (torch.matrix_exp(said.strain) - stretch)).abs().mean(dim=(1, 2))
 
 
-def _validation(member: DirectNetwork, section: DirectSection, targets: _Targets, rows: Ints) -> float:
-    size = int(targets.start.counts[rows].sum())
-    parts = np.array_split(rows, min(len(rows), -(-size // (2 * section.batch_atoms))))
+def _validation(member: DirectNetwork, lesson: _Lesson) -> float:
     with torch.no_grad():
-        losses = [_losses(member, section, targets, part) for part in parts]
+        losses = [_losses(member, lesson, rows) for rows in lesson.batches(lesson.held_out, 2)]
     return float(torch.cat(losses).mean())
 
 
