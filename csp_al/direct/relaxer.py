@@ -35,8 +35,7 @@ from csp_al.direct.springs import Patience, settle
 from csp_al.direct.vegard import Volumes
 from csp_al.files import DamagedError, read_sealed, validated, write_atomically, write_sealed
 from csp_al.formats import SPECIES
-from csp_al.potential.ensemble import State
-from csp_al.potential.ensemble import _tensors as read_tensors
+from csp_al.potential.ensemble import State, read_tensors
 from csp_al.potential.graphs import batches_by_edges, build_graph, find_edges
 from csp_al.potential.networks.member import Graph
 from csp_al.structures import Bools, Floats, Structures

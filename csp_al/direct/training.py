@@ -27,8 +27,7 @@ from csp_al.direct.relaxer import ABOUT, Relaxer, as_bytes, learnt_springs, load
 from csp_al.direct.section import DirectSection
 from csp_al.direct.vegard import fit_volumes, pays
 from csp_al.files import DamagedError, digest, make_directory, read_sealed, write_atomically, write_sealed
-from csp_al.potential.ensemble import State
-from csp_al.potential.ensemble import _tensors as read_tensors
+from csp_al.potential.ensemble import State, read_tensors
 from csp_al.potential.graphs import Edges, build_graph, find_edges
 from csp_al.potential.networks.member import Graph
 from csp_al.structures import Ints, Structures

@@ -139,7 +139,7 @@ def load_ensemble(folder: Path, section: NetworkPotential, device: torch.device)
     shapes that do not fit.
     """
     version, written = read_as_written(folder / ABOUT, "weights")
-    about, state = upgraded(folder / ABOUT, "weights", version, (written, _tensors(folder / WEIGHTS, device)))
+    about, state = upgraded(folder / ABOUT, "weights", version, (written, read_tensors(folder / WEIGHTS, device)))
     if not section.agrees_with(about["potential"]):
         raise DamagedError(folder / ABOUT, "another potential than the campaign's")
     member = skeleton(section, device)
@@ -153,7 +153,7 @@ def load_ensemble(folder: Path, section: NetworkPotential, device: torch.device)
     return Ensemble(section, member, state, device)
 
 
-def _tensors(path: Path, device: torch.device) -> State:
+def read_tensors(path: Path, device: torch.device) -> State:
     """A state dictionary. Raises DamagedError for anything else."""
     content = BytesIO(read_plain(path))
     if not _holds_tensors_alone(content):
