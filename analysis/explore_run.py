@@ -43,8 +43,9 @@ figures.convergence(run.cycles, run.results, run.reference_evaluations)
 #
 # Every point was predicted before its label was known. From cycle to cycle the points should come closer to the grey
 # line. Bars are 1 sigma, the spread of the ensemble: if they often miss the line, the potential is too sure of itself.
-# Below, `..._within_1_sigma` should be near 0.68 for energies and somewhat less for forces and stress;
-# `..._spread_factor` is what the spread would have to be multiplied by for that.
+# Below, `..._within_1_sigma` would be 0.68 for energies if the spread were right and the ensemble large, 0.59 with five
+# potentials, 0.52 with three; `csp_al.select.walk_forward.right_spread` has these, and those of forces and stress.
+# `..._spread_factor` is what the spread would have to be multiplied by to cover 0.68.
 
 # %%
 figures.parity(run.labels)

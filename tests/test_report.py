@@ -320,7 +320,7 @@ def test_principal_components_of_less_than_a_plane(features):
 CHECK = 4  # evaluations that tell whether forces and stress are derivatives
 FIELDS = [
     "name", "state", "cycle", "stage", "labels", "reference_evaluations", "best", "lowest_label", "top_k",
-    "relaxations", "walk_forward", "stop", "judgement", "elapsed_s", "eta_s", "check",
+    "relaxations", "walk_forward", "members", "stop", "judgement", "elapsed_s", "eta_s", "check",
 ]  # fmt: skip
 
 
@@ -357,10 +357,13 @@ def test_status_of_a_finished_run(finished_run, run, labels):
 
 def test_status_tells_where_the_spread_is_too_small_and_what_of(finished_run):
     now = status(finished_run)
-    figures = now.walk_forward | {"energy_spread_factor": 1.2, "forces_spread_factor": 3.0, "stress_spread_factor": 5.5}
-    told = describe(replace(now, walk_forward=figures))
-    assert "larger by a factor of: forces 3.0, stress 5.5" in told
-    assert "up to 3.0 times the doubt that relax.uncertainty allows" in told
+    figures = now.walk_forward | {"energy_spread_factor": 2.2, "forces_spread_factor": 3.0, "stress_spread_factor": 5.5}
+    told = describe(replace(now, walk_forward=figures, members=None))
+    assert "larger by a factor of: energy 2.2, forces 2.8, stress 5.1" in told
+    assert "up to 2.8 times the doubt that relax.uncertainty allows" in told
+    told = describe(replace(now, walk_forward=figures, members=3))  # of so few an honest one misses more
+    assert "if the spread of 3 potentials is right" in told
+    assert "larger by a factor of: forces 2.2, stress 4.1" in told
     shares = [figures[f"{quantity}_within_1_sigma"] for quantity in ("energy", "forces", "stress")]
     assert all(f"{share:.0%} and" in told for share in shares)
     older = {name: value for name, value in figures.items() if not name.endswith("factor")}

@@ -43,6 +43,7 @@ from csp_al.select.challenge import average_distances, challengers, of_rare_kind
 from csp_al.select.identity import count_arrivals, pairs_of_same
 from csp_al.select.known import corrected, known_of
 from csp_al.select.pick import same_geometry
+from csp_al.select.walk_forward import COMPONENTS, COVERED, right_spread
 from csp_al.structures import Labels, Prediction, Relaxed, Structures
 
 RULES = Stop(top_k=3, tolerance=0.01, patience=2, max_cycles=15)
@@ -996,6 +997,18 @@ def labels_and_prediction(rng, n=400, sigma=0.1):
         cycle=np.zeros(n, dtype=np.int64),
     )
     return prediction, labels
+
+
+@pytest.mark.parametrize("members", [2, 3, 5])
+@pytest.mark.parametrize("quantity", ["energy", "forces", "stress"])
+def test_a_right_spread_is_that_of_members_of_which_the_truth_might_be_one(quantity, members):
+    said = np.random.default_rng(0).normal(size=(100_000, members + 1, COMPONENTS[quantity]))
+    truth, ensemble = said[:, 0], said[:, 1:]
+    errors = np.linalg.norm(ensemble.mean(axis=1) - truth, axis=1)
+    sigmas = np.sqrt(ensemble.var(axis=1, ddof=1).sum(axis=1))
+    shares = [np.mean(errors <= times * sigmas) for times in (1, 2)]
+    assert right_spread(quantity, members)[:2] == pytest.approx(shares, abs=0.01)
+    assert right_spread(quantity, members)[2] == pytest.approx(np.quantile(errors / sigmas, COVERED), rel=0.02)
 
 
 def test_walk_forward_errors_are_those_of_a_plain_sum_over_labels():

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 relaxer = typer.Typer(
     cls=Verbs,
-    help="Direct relaxers: networks that learn from pairs of unrelaxed and relaxed crystals where atoms come to rest.",
+    help="Train, test and apply a network that predicts the relaxed crystal from the unrelaxed one, in one step.",
     no_args_is_help=True,
 )
 

@@ -125,7 +125,7 @@ def _potcars() -> Line:
     remedy = f"only for VASP: set {names} to the folder that holds potpaw_PBE or POT_GGA_PAW_PBE"
     folder = Vasp(VaspReference(kind="vasp")).folder
     if folder is None:
-        return None, f"POTCARs of VASP: neither {names} is set", remedy
+        return None, f"POTCARs of VASP: neither {' nor '.join(FOLDERS)} is set", remedy
     try:
         count = sum(1 for path in folder.glob("*/*") if path.name.startswith("POTCAR.") or path.is_dir())
     except OSError as error:

@@ -82,6 +82,7 @@ class RunStatus:
     - best and top_k: None before the first ranking; lowest_label: eV/atom, of the last cycle judged
     - relaxations: in words, where nearly all of the last ranking stopped at once; None elsewhere
     - walk_forward: how well the latest labels were predicted (`csp_al.select.walk_forward`); None in cycle 0
+    - members: of the ensemble; None where the potential is none of ours
     - judgement: what the results are worth (`csp_al.select.judgement`); None before there are any
     - check: what the check of the reference found that is not equal, a line each
     - elapsed_s: wall time of the stages, interruptions left out
@@ -100,6 +101,7 @@ class RunStatus:
     top_k: Leaders | None
     relaxations: str | None
     walk_forward: dict[str, Any] | None
+    members: int | None
     stop: Stop
     judgement: Judgement | None
     elapsed_s: float
@@ -132,6 +134,7 @@ def status(run: Path) -> RunStatus:
         top_k=_leaders(verdict, campaign),
         relaxations=stopped_at_once(opened.ranking()) or None,
         walk_forward=opened.walk_forward(),
+        members=getattr(campaign.potential, "members", None),
         stop=Stop(_why_over(verdict, state, events), verdict.settled if verdict else None),
         judgement=opened.judgement,
         elapsed_s=opened.seconds + so_far,

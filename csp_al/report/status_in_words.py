@@ -7,9 +7,12 @@ from typing import Any, Final
 from csp_al import objective
 from csp_al.report.plan import duration
 from csp_al.report.status import Best, RunStatus
+from csp_al.select.walk_forward import COMPONENTS, right_spread
 
 SMALL: Final = 1.5
-"""Factor that the spread would have to be larger by, from which on it is said to be too small."""
+"""Times what a right spread would be, from which on it is said to be too small."""
+MANY: Final = 1000
+"""Members, where it is not known how many there are."""
 
 
 def describe(status: RunStatus) -> str:
@@ -34,7 +37,7 @@ def describe(status: RunStatus) -> str:
     if status.relaxations:
         lines.append(f"relaxations {status.relaxations}")
     if status.walk_forward:
-        lines += _prediction_errors(status.walk_forward)
+        lines += _prediction_errors(status.walk_forward, status.members or MANY)
     if stop:
         said = f"stopped     {stop.removeprefix('settled: ')}" if status.judgement else f"verdict     {stop}"
         lines.append(said)
@@ -57,7 +60,7 @@ def _lowest(best: Best, label: float | None) -> str:
     return f"{best.energy_per_atom:.4f}{spread} {objective.UNIT} predicted, candidate {best.id}{labelled}"
 
 
-def _prediction_errors(figures: dict[str, Any]) -> list[str]:
+def _prediction_errors(figures: dict[str, Any], members: int) -> list[str]:
     """Errors of the predictions of the latest labels, and how many of them the spread covers, a line each."""
     if not figures["compared"]:
         return ["predicted   nothing to compare: none of the latest labels has both a result and a prediction"]
@@ -73,24 +76,27 @@ def _prediction_errors(figures: dict[str, Any]) -> list[str]:
         f"predicted   latest labels, before training on them: energy off by {energy} meV/atom{median}, "
         f"forces by {forces} eV/Å, stress by {stress} GPa"
     )
-    return [line, *(f"{'' if row else 'spread':<12}{line}" for row, line in enumerate(_calibration(figures)))]
+    return [line, *(f"{'' if row else 'spread':<12}{line}" for row, line in enumerate(_calibration(figures, members)))]
 
 
-def _calibration(figures: dict[str, Any]) -> list[str]:
+def _calibration(figures: dict[str, Any], members: int) -> list[str]:
     """How many errors the spread of the ensemble covers, and where it is too small; nothing where that is unknown."""
-    shares = {
-        quantity: [figures[f"{quantity}_within_{times}_sigma"] for times in (1, 2)]
-        for quantity in ("energy", "forces", "stress")
-    }
-    told = [f"{quantity} {one:.0%} and {two:.0%}" for quantity, (one, two) in shares.items() if one is not None]
+    told, small = [], {}
+    for quantity in COMPONENTS:
+        one, two = (figures[f"{quantity}_within_{times}_sigma"] for times in (1, 2))
+        right_one, right_two, right = right_spread(quantity, members)
+        if one is not None:
+            told.append(f"{quantity} {one:.0%} and {two:.0%} ({right_one:.0%} and {right_two:.0%})")
+        factor = figures.get(f"{quantity}_spread_factor")
+        if factor is not None and factor > SMALL * right:
+            small[quantity] = factor / right
     if not told:
         return []
-    lines = [f"errors within one and two sigma: {', '.join(told)}; a right spread covers 68% and 95% of the energies"]
-    factors = {quantity: figures.get(f"{quantity}_spread_factor") for quantity in shares}
-    small = {quantity: factor for quantity, factor in factors.items() if factor is not None and factor > SMALL}
+    of = f" of {members} potentials" if members < MANY else ""
+    lines = [f"errors within one and two sigma (in brackets: if the spread{of} is right): {', '.join(told)}"]
     if small:
         words = ", ".join(f"{quantity} {_factor(factor)}" for quantity, factor in small.items())
-        lines.append(f"too small; to cover 68% it would have to be larger by a factor of: {words}")
+        lines.append(f"too small; it would have to be larger by a factor of: {words}")
     if "forces" in small:
         lines.append(
             f"so relaxations go on up to {_factor(small['forces'])} times the doubt that relax.uncertainty allows; "
