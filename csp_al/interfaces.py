@@ -15,6 +15,7 @@ import numpy as np
 
 from csp_al.reasons import (
     CONVERGED,
+    LABELLED,
     NOT_FINITE,
     OUT_OF_STEPS,
     STALLED,
@@ -293,8 +294,8 @@ class EngineKind:
 
 
 __all__ = [
-    "CONVERGED", "NOT_FINITE", "OUT_OF_STEPS", "STALLED", "STOP_REASONS", "TOO_CLOSE", "UNCERTAIN", "UNTRUSTED",
-    "VOLUME", "Cure", "Engine", "EngineKind", "Ensemble", "Failure", "Gives", "Labels", "PotentialKind", "Reason",
-    "Reference", "ReferenceFailedError", "ReferenceKind", "SourceKind", "State", "Status", "Task", "Trained",
+    "CONVERGED", "LABELLED", "NOT_FINITE", "OUT_OF_STEPS", "STALLED", "STOP_REASONS", "TOO_CLOSE", "UNCERTAIN",
+    "UNTRUSTED", "VOLUME", "Cure", "Engine", "EngineKind", "Ensemble", "Failure", "Gives", "Labels", "PotentialKind",
+    "Reason", "Reference", "ReferenceFailedError", "ReferenceKind", "SourceKind", "State", "Status", "Task", "Trained",
     "UnplaceableError", "Verdict", "trusted",
 ]  # fmt: skip

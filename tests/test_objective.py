@@ -20,7 +20,7 @@ from csp_al.loop.tasks import labels_of
 from csp_al.results import Result, Values
 from csp_al.select import Judged, Rules, Spent, basins, rank, representatives, score, verdict
 from csp_al.select.stopping import changes, top_of
-from csp_al.structures import Prediction, Relaxed, Status, Structures
+from csp_al.structures import Prediction, Relaxed, Status, Structures, take
 
 KEPT_RUN = Path(__file__).parent / "data" / "run-format-2"
 CRYSTALS = [bulk("Si", "diamond", 5.43, cubic=True), bulk("Si", "sc", 2.53), bulk("Si", "fcc", 3.88)]
@@ -63,6 +63,10 @@ def results(relaxed):
     ]  # fmt: skip
 
 
+def nothing_of(relaxed: Relaxed) -> Relaxed:
+    return take(relaxed, np.zeros(0, np.int64), relaxed.structures)
+
+
 @pytest.fixture(params=["energy per atom", "another"])
 def values(request, monkeypatch, relaxed):
     """Value of each crystal, for the objective as it is and for one that reverses the order of the crystals."""
@@ -77,7 +81,7 @@ def values(request, monkeypatch, relaxed):
 def test_score_ranking_leaders_and_stop_rule_follow_the_objective(relaxed, values):
     scores = score(relaxed, 0.5)
     assert scores == pytest.approx(values - 0.5 * 0.1 * np.sqrt(3))
-    table = rank(relaxed, scores, np.arange(3))
+    table = rank(relaxed, nothing_of(relaxed), scores, np.arange(3))
     by_id = np.argsort(IDS)
     assert table["energy_per_atom"].to_numpy() == pytest.approx(values[by_id])
     assert basins(relaxed).tolist() == np.argsort(np.argsort(values)).tolist()
@@ -101,7 +105,7 @@ def test_results_of_the_reference_follow_the_objective(relaxed, values, results)
     rested = [result.done for result in results]
     winners = [Winner(atoms, values) for atoms, values in zip(CRYSTALS, rested, strict=True)]
     done = dict(zip(IDS.tolist(), winners, strict=True))
-    table = rank(relaxed, np.zeros(3), np.arange(3))
+    table = rank(relaxed, nothing_of(relaxed), np.zeros(3), np.arange(3))
     drive = SimpleNamespace(campaign=SimpleNamespace(stop=STOP), run=KEPT_RUN)
     progress = SimpleNamespace(table=table, relaxed=relaxed, generated=int(IDS.max()) + 1, cycle=1)
     rows, groups = _ranked(drive, progress, done)

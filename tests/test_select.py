@@ -40,11 +40,12 @@ from csp_al.select import (
     walk_forward,
 )
 from csp_al.select.challenge import average_distances, challengers, of_rare_kinds, strangers
+from csp_al.select.ends import as_labelled, one_end_each
 from csp_al.select.identity import count_arrivals, pairs_of_same
 from csp_al.select.known import corrected, known_of
 from csp_al.select.pick import same_geometry
 from csp_al.select.walk_forward import COMPONENTS, COVERED, right_spread
-from csp_al.structures import Labels, Prediction, Relaxed, Structures
+from csp_al.structures import Labels, Prediction, Relaxed, Structures, concatenate
 
 RULES = Stop(top_k=3, tolerance=0.01, patience=2, max_cycles=15)
 BUDGET = Budget(labels=1000)
@@ -136,6 +137,11 @@ def batch(atoms, energies_per_atom, features=None, reason=why.CONVERGED, forces=
         features=np.asarray(energies_per_atom, dtype=float)[:, None] if features is None else features,
     )
     return Relaxed(structures, prediction, np.broadcast_to(reason, n).astype("U30"), np.full(n, 7))
+
+
+def nothing():
+    """Of a pool in which each candidate stands at the lowest of its ends."""
+    return batch([], [])
 
 
 def table_of(scores, clusters, trusted=True, energies=None, basins=None):
@@ -358,7 +364,7 @@ def test_basins_are_found_and_counted_upwards_in_energy():
     relaxed, truth = wells(np.random.default_rng(0), [5, 1, 8, 1, 3])
     found = basins(relaxed)
     assert (found == truth).all()
-    assert (times_reached(found) == np.array([5, 1, 8, 1, 3])[truth]).all()
+    assert (times_reached(found, found) == np.array([5, 1, 8, 1, 3])[truth]).all()
 
 
 def test_crystals_that_share_a_basin_share_the_candidates_that_reached_it():
@@ -396,7 +402,7 @@ def test_untrusted_candidates_have_no_basin():
     reasons = [why.CONVERGED, why.CONVERGED, why.TOO_CLOSE, why.UNCERTAIN]
     found = basins(batch([diamond()] * 4, [-4.6] * 4, features, reasons))
     assert found.tolist() == [0, -1, -1, 0]
-    assert times_reached(found).tolist() == [2, 0, 0, 2]
+    assert times_reached(found, found).tolist() == [2, 0, 0, 2]
     assert basins(batch([diamond()], [np.nan], reason=why.NOT_FINITE)).tolist() == [-1]
 
 
@@ -412,7 +418,7 @@ def test_the_table_has_a_row_for_each_candidate_sorted_by_id():
         ids=[7, 2, 5],
     )
     scores = score(relaxed, 0.5)
-    table = rank(relaxed, scores, np.array([4, 5, 6]))
+    table = rank(relaxed, nothing(), scores, np.array([4, 5, 6]))
     assert list(table) == [
         "id",
         "energy_per_atom",
@@ -423,6 +429,7 @@ def test_the_table_has_a_row_for_each_candidate_sorted_by_id():
         "volume_per_atom",
         "cluster",
         "basin",
+        "lowest_basin",
         "reason",
         "steps",
         "trusted",
@@ -439,9 +446,83 @@ def test_the_table_has_a_row_for_each_candidate_sorted_by_id():
     assert row["volume_per_atom"] == pytest.approx(5.43**3 / 8)
 
 
+def test_a_candidate_that_stands_for_a_crystal_is_counted_where_the_lowest_of_its_ends_is():
+    relaxed = batch([diamond(), diamond(), lonsdaleite()], [-4.0, -4.0, -3.0], ids=[1, 2, 3])
+    lower = batch([diamond()], [-4.0], ids=[3])
+    table = rank(relaxed, lower, np.zeros(3), np.arange(3))
+    assert table["basin"].tolist() == [0, 0, 1]
+    assert table["lowest_basin"].tolist() == [0, 0, 0]
+    assert unseen_share(table) == 0  # three independent draws found the same
+    reached = times_reached(table["basin"].to_numpy(), table["lowest_basin"].to_numpy())
+    assert reached.tolist() == [3, 3, 1]
+    arrivals = count_arrivals(
+        [[0], [2]], table["basin"].to_numpy(), relaxed.structures, None, table["lowest_basin"].to_numpy()
+    )
+    assert arrivals == [3, 1]
+
+
+# the ends of relaxations
+
+
+def ends_of(*found):
+    """Ends as (candidate, energy in eV/atom) or (candidate, energy, reason), of as many crystals as energies."""
+    rows = [(*each, why.CONVERGED)[:3] for each in found]
+    ids, energies, reasons = zip(*rows, strict=True)
+    return batch([diamond()] * len(rows), energies, reason=list(reasons), ids=list(ids))
+
+
+def stands(ends):
+    relaxed, lower = one_end_each(ends)
+    energies = [each.prediction.energy / each.structures.counts for each in (relaxed, lower)]
+    return dict(zip(relaxed.structures.ids.tolist(), energies[0].tolist(), strict=True)), dict(
+        zip(lower.structures.ids.tolist(), energies[1].tolist(), strict=True)
+    )
+
+
+def test_a_candidate_stands_at_its_lowest_end_that_can_be_trusted():
+    ends = ends_of((7, -4.0), (2, -5.0), (2, -4.0), (7, -9.0, why.TOO_CLOSE), (3, np.nan, why.NOT_FINITE))
+    relaxed, lower = one_end_each(ends)
+    assert relaxed.structures.ids.tolist() == [2, 3, 7]
+    assert relaxed.reason.tolist() == [why.CONVERGED, why.NOT_FINITE, why.CONVERGED]
+    np.testing.assert_allclose(relaxed.prediction.energy[[0, 2]] / 8, [-5.0, -4.0])
+    assert not len(lower)
+
+
+def test_a_crystal_that_would_have_nobody_is_given_a_candidate_that_came_there_from_the_fullest():
+    ends = ends_of((1, -5.0), (2, -5.0), (3, -5.0), (4, -4.5), (5, -4.5), (1, -4.0), (4, -4.0), (4, -3.5))
+    assert stands(ends) == ({1: -4.0, 2: -5.0, 3: -5.0, 4: -3.5, 5: -4.5}, {1: -5.0, 4: -4.5})
+
+
+def test_a_candidate_without_a_twin_keeps_its_place_also_in_a_full_basin():
+    fcc, hcp = bulk("Si", "fcc", a=3.9).repeat(2), bulk("Si", "hcp", a=3.9 / np.sqrt(2)).repeat((2, 2, 1))
+    cubic, energies = bulk("Si", "sc", a=2.5).repeat(2), [-5.0, -5.0, -4.999, -4.0, -4.0]
+    ends = batch([fcc, fcc, hcp, diamond(), cubic], energies, np.zeros((5, 1)), ids=[1, 2, 3, 3, 1])
+    assert stands(ends) == ({1: -4.0, 2: -5.0, 3: -4.999}, {1: -5.0})
+
+
+def test_no_crystal_loses_its_last_candidate_to_a_higher_one():
+    assert stands(ends_of((1, -5.0), (1, -4.0))) == ({1: -5.0}, {})
+
+
+def test_a_label_is_an_end_whose_energy_is_known():
+    labelled = batch([diamond(), lonsdaleite()], [-4.5, -6.0], ids=[4, 5])
+    ends = as_labelled(labels_of(labelled, [-5.0, -4.0]), labelled.prediction)
+    moved_away = ends_of((4, -4.8), (5, -4.2))
+    relaxed, _ = one_end_each(concatenate([moved_away, ends]))
+    np.testing.assert_allclose(relaxed.prediction.energy / relaxed.structures.counts, [-5.0, -4.2])
+    assert relaxed.reason.tolist() == [why.LABELLED, why.CONVERGED]
+    assert relaxed.prediction.energy_sigma[0] == 0
+    assert why.trusted(relaxed.reason).all()
+
+
+@pytest.mark.parametrize("reason", [why.UNCERTAIN, why.TOO_CLOSE])
+def test_nobody_stands_for_an_end_that_is_no_rest(reason):
+    assert stands(ends_of((1, -5.0), (2, -5.0), (1, -4.0, reason)))[1] == {}
+
+
 @pytest.mark.parametrize("reason", why.STOP_REASONS)
 def test_only_ghosts_are_not_trusted(reason):
-    table = rank(batch([diamond()], [-4.0], reason=reason), np.zeros(1), np.zeros(1, int))
+    table = rank(batch([diamond()], [-4.0], reason=reason), nothing(), np.zeros(1), np.zeros(1, int))
     assert table["trusted"].tolist() == [reason not in {why.TOO_CLOSE, why.VOLUME, why.NOT_FINITE}]
 
 
@@ -458,7 +539,7 @@ def test_representatives_are_the_lowest_candidates_of_different_crystals_whateve
     reasons = [why.CONVERGED] * 4 + [why.VOLUME, why.CONVERGED]
     ids = np.array([10, 11, 12, 13, 14, 15])
     relaxed = batch(atoms, [-4.620, -4.629, -4.625, -4.61, -9.0, -3.5], reason=reasons, ids=ids)
-    table = rank(relaxed, np.zeros(6), np.array([0, 0, 1, 0, 3, 4]))
+    table = rank(relaxed, nothing(), np.zeros(6), np.array([0, 0, 1, 0, 3, 4]))
     shuffled = relaxed.structures.take(rng.permutation(6))
     assert representatives(table, shuffled, 5, 0.01)["id"].tolist() == [11, 13, 15]
     assert representatives(table, shuffled, 2, 0.01)["id"].tolist() == [11, 13]

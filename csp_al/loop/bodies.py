@@ -43,6 +43,7 @@ from csp_al.relax.relaxation import relax, relax_pool
 from csp_al.select.challenge import challengers
 from csp_al.select.cluster import k_means
 from csp_al.select.descriptor import with_descriptor
+from csp_al.select.ends import as_labelled, one_end_each
 from csp_al.select.known import NOTHING, Known, corrected, known_of
 from csp_al.select.pick import pick
 from csp_al.select.ranking import rank, representatives, rows_of
@@ -113,16 +114,18 @@ def train_ensemble(work: Work, folder: Path, cycle: int, progress: Progress) -> 
 
 
 def relax_candidates(work: Work, folder: Path, cycle: int, progress: Progress, ensemble: Ensemble) -> None:
-    """Every candidate at rest on the ensemble's mean energy, see `relax_pool`; features tell crystals apart."""
+    """Every candidate at rest on the ensemble's mean energy, see `relax_pool` and `one_end_each`."""
     section, limits = work.campaign.relax, relaxation_limits(work.campaign)
     starts, proven = first_cells(work.campaign, progress.pool, cycle), _proven(work.campaign, progress)
-    known = known_by(ensemble, progress)
-    relaxed = relax_pool(
-        starts, progress.relaxed, ensemble, section, limits, work.report, proven, lambda ends: corrected(ends, known)
-    )
+    ends = relax_pool(starts, progress.relaxed, ensemble, section, limits, work.report, proven)
+    labels, origins = progress.own_labels
+    predicted = ensemble.fresh().predict(labels.structures)
+    ends = concatenate([corrected(ends, known_of(labels, origins, predicted)), as_labelled(labels, predicted)])
     if not ensemble.gives.features and cycle == 0:
         work.tell(Noted(DESCRIBED))
-    layout.RELAXED.write(folder, described(relaxed, ensemble))
+    relaxed, lower = one_end_each(described(ends, ensemble))
+    layout.RELAXED.write(folder, relaxed)
+    layout.LOWER_ENDS.write(folder, lower)
 
 
 def _proven(campaign: Campaign, progress: Progress) -> Structures:
@@ -155,13 +158,13 @@ def described(relaxed: Relaxed, ensemble: Ensemble) -> Relaxed:
     return relaxed if ensemble.gives.features else with_descriptor(relaxed)
 
 
-def rank_candidates(work: Work, folder: Path, cycle: int, relaxed: Relaxed) -> None:
-    """Score, cluster and basin of every candidate."""
+def rank_candidates(work: Work, folder: Path, cycle: int, relaxed: Relaxed, lower: Relaxed) -> None:
+    """Score, cluster and basins of every candidate."""
     section = work.campaign.select
     clusters = k_means(relaxed.prediction.features, stream(work.campaign, cycle, CLUSTER), section.groups)
     with beside(work.base):
         scores = scores_by(section.strategy, relaxed, section, stream(work.campaign, cycle, SCORE))
-    layout.RANKING.write(folder, rank(relaxed, scores, clusters))
+    layout.RANKING.write(folder, rank(relaxed, lower, scores, clusters))
 
 
 def judge_cycle(

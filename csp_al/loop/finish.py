@@ -22,7 +22,7 @@ from csp_al.reference.derivatives import findings
 from csp_al.results import Result, Values
 from csp_al.select.identity import count_arrivals, distinct
 from csp_al.select.judgement import figures_of, judge
-from csp_al.select.ranking import representatives, rows_of, stopped_at_once
+from csp_al.select.ranking import lowest_basin, representatives, rows_of, stopped_at_once
 from csp_al.store import layout
 from csp_al.store.method import Method, block_name, method_of, result_items
 from csp_al.store.stages import is_published
@@ -182,7 +182,7 @@ def _count_arrivals(progress: Progress, groups: list[list[int]]) -> list[int]:
     structures = relaxed.structures.take(rows_of(relaxed.structures, progress.table["id"]))  # in the table's order
     rows = [rows_of(structures, group).tolist() for group in groups]
     drawn = structures.ids < progress.generated
-    return count_arrivals(rows, progress.table["basin"].to_numpy(), structures, drawn)
+    return count_arrivals(rows, progress.table["basin"].to_numpy(), structures, drawn, lowest_basin(progress.table))
 
 
 def _description(winner: Winner) -> dict[str, Any]:

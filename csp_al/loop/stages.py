@@ -25,7 +25,7 @@ from csp_al.select.ranking import stopped_at_once
 from csp_al.select.stopping import top_of
 from csp_al.store import layout
 from csp_al.store.layout import stage_folder
-from csp_al.structures import Labels, Picks, Relaxed, concatenate
+from csp_al.structures import Labels, Picks, Relaxed, concatenate, take
 
 
 def generate(drive: Drive) -> Progress:
@@ -83,11 +83,20 @@ def grow(drive: Drive, cycle: int, progress: Progress, ensemble: Callable[[], En
 def rank(drive: Drive, cycle: int, relaxed: Relaxed) -> pd.DataFrame:
     """Score, cluster and basin of every candidate."""
     place = stage_folder(drive.run, "rank", cycle)
-    folder = drive.stage(place, lambda folder: bodies.rank_candidates(drive, folder, cycle, relaxed))
+    lower = _lower_ends(drive, cycle, relaxed)
+    folder = drive.stage(place, lambda folder: bodies.rank_candidates(drive, folder, cycle, relaxed, lower))
     table = layout.RANKING.read(folder)
     if words := stopped_at_once(table):
         drive.tell(Warned(f"cycle {cycle}: {words}"))
     return table
+
+
+def _lower_ends(drive: Drive, cycle: int, relaxed: Relaxed) -> Relaxed:
+    """What `relax` published of candidates that do not stand at the lowest of their ends; nothing in older runs."""
+    folder = stage_folder(drive.run, "relax", cycle)
+    if layout.LOWER_ENDS.is_in(folder):
+        return layout.LOWER_ENDS.read(folder)
+    return take(relaxed, np.zeros(0, np.int64), relaxed.structures)
 
 
 def judge(drive: Drive, cycle: int, relaxed: Relaxed, table: pd.DataFrame, progress: Progress) -> Verdict:

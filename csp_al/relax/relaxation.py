@@ -98,34 +98,22 @@ def relax_pool(
     limits: Limits,
     report: Callable[[int, int], None] = lambda *_: None,
     proven: Structures | None = None,
-    correct: Callable[[Relaxed], Relaxed] = lambda ends: ends,
 ) -> Relaxed:
     """Relax every candidate from its cell in the ``pool`` and, if its end ``before`` can be trusted, from there too.
 
-    What labels have ``proven`` to be low is a further start. Of ends that can be trusted the lowest counts, after its
-    energy was made ``correct``, also where its members disagree. What an early ensemble spoiled, a later one mends from
-    the first cell; what an early one found, a later one that disagrees with itself on the way there goes on from; a
-    crystal that proved lower than predicted leads, also where its candidate had fallen off to another. Results are in
-    the order of the ids; ``report`` hears of all relaxations.
+    What labels have ``proven`` to be low is a further start. What an early ensemble spoiled, a later one mends from the
+    first cell; what an early one found, a later one that disagrees with itself on the way there goes on from; a crystal
+    that proved lower than predicted is kept, also where its candidate had fallen off to another. All ends are returned,
+    several of most candidates; ``csp_al.select.ends`` chooses.
     """
     starts = pool
     if before is not None:
         starts = concatenate([starts, before.structures.take(why.trusted(before.reason))])
     if proven is not None:
         starts = concatenate([starts, proven])
-    # an ensemble remembers neighbours by id, and these are two crystals of one candidate
+    # an ensemble remembers neighbours by id, and these are several crystals of one candidate
     relaxed = relax(replace(starts, ids=np.arange(len(starts))), ensemble, section, limits, report)
-    return _lowest_of_each(correct(replace(relaxed, structures=replace(relaxed.structures, ids=starts.ids))))
-
-
-def _lowest_of_each(relaxed: Relaxed) -> Relaxed:
-    """Of all relaxations of each candidate the lowest that can be trusted, else the first, in the order of the ids."""
-    ids = relaxed.structures.ids
-    energy = objective.descent(relaxed.prediction, relaxed.structures).energy
-    energy = np.where(why.trusted(relaxed.reason), energy, np.inf)
-    rows = np.lexsort((energy, ids))
-    _, first = np.unique(ids[rows], return_index=True)
-    return take(relaxed, rows[first], relaxed.structures)
+    return replace(relaxed, structures=replace(relaxed.structures, ids=starts.ids))
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ from csp_al.report.labels import count_opened, effort_table, label_table, lowest
 from csp_al.report.projection import projected
 from csp_al.select.identity import times_reached
 from csp_al.select.judgement import Judgement, figures_of, judge
-from csp_al.select.ranking import rows_of, stopped_at_once
+from csp_al.select.ranking import lowest_basin, rows_of, stopped_at_once
 from csp_al.select.walk_forward import apart
 from csp_al.store import layout
 from csp_al.store.run_directory import cycle_folder, folder_of_campaign, published_stages, read_campaign_of
@@ -149,7 +149,8 @@ class Run:
         if folder is None:
             return typed(None, RANKING)
         table = layout.RANKING.read(folder)
-        table["times_reached"] = times_reached(table["basin"].to_numpy(), ~table["id"].isin(self._bred()).to_numpy())
+        drawn = ~table["id"].isin(self._bred()).to_numpy()
+        table["times_reached"] = times_reached(table["basin"].to_numpy(), lowest_basin(table), drawn)
         table = table.sort_values(["trusted", "energy_per_atom", "id"], ascending=[False, True, True])
         return typed(table.reset_index(drop=True), RANKING)
 

@@ -162,28 +162,36 @@ def basins(relaxed: Relaxed) -> Ints:
     return found
 
 
-def times_reached(basin: Ints, drawn: Bools | None = None) -> Ints:
+def times_reached(basin: Ints, lowest: Ints, drawn: Bools | None = None) -> Ints:
     """How many candidates came to rest in the basin of each one, (n,); 0 where that is `UNKNOWN`.
 
-    Where ``drawn`` (n,) says which ones are independent draws, and not bred, only those count.
+    ``lowest`` (n,) are the basins of their lowest ends, where these are others. Where ``drawn`` (n,) says which ones
+    are independent draws, and not bred, only those count.
     """
     drawn = np.ones(len(basin), dtype=bool) if drawn is None else drawn
-    counts = np.bincount(basin[drawn & (basin != UNKNOWN)], minlength=max(1, int(basin.max(initial=0)) + 1))
+    arrived = np.concatenate([basin[drawn], lowest[drawn & (lowest != basin)]])
+    counts = np.bincount(arrived[arrived != UNKNOWN], minlength=max(1, int(basin.max(initial=0)) + 1))
     return np.where(basin == UNKNOWN, 0, counts[basin])
 
 
 def count_arrivals(
-    groups: Sequence[Sequence[int]], basin: Ints, structures: Structures, drawn: Bools | None = None
+    groups: Sequence[Sequence[int]],
+    basin: Ints,
+    structures: Structures,
+    drawn: Bools | None = None,
+    lowest: Ints | None = None,
 ) -> list[int]:
     """How many candidates came to rest in each of these crystals, whose rows in the batch a group holds.
 
-    Where ``drawn`` (n,) says which ones are independent draws, and not bred, only those count.
+    Where ``drawn`` (n,) says which ones are independent draws, and not bred, only those count; ``lowest`` (n,) are the
+    basins of their lowest ends, where these are others.
 
     Those in the basins of its rows. Where crystals of several groups share a basin, as the stackings of close packing
     may, each candidate there counts for the crystal that the matcher calls the same, or for none, so that no candidate
     counts twice.
     """
     drawn = np.ones(len(basin), dtype=bool) if drawn is None else drawn
+    lowest = basin if lowest is None else lowest
     owners: dict[int, list[int]] = {}
     for number, group in enumerate(groups):
         for home in dict.fromkeys(basin[list(group)].tolist()):
@@ -192,7 +200,7 @@ def count_arrivals(
     for home, rivals in owners.items():
         rows = np.flatnonzero(basin == home) if home != UNKNOWN else np.zeros(0, np.int64)
         if len(rivals) == 1:
-            counts[rivals[0]] += int(drawn[rows].sum())
+            counts[rivals[0]] += int((drawn & ((basin == home) | (lowest == home))).sum()) if len(rows) else 0
             continue
         crystals = dict(zip(rows.tolist(), map(_reduce, structures.take(rows).to_atoms()), strict=True))
         founders = [(number, crystals[row]) for number in rivals for row in groups[number] if row in crystals]

@@ -9,11 +9,11 @@ from numpy.typing import ArrayLike
 from csp_al import objective
 from csp_al.interfaces import UNCERTAIN, trusted
 from csp_al.select.identity import basins, distinct
-from csp_al.structures import Floats, Ints, Relaxed, Structures
+from csp_al.structures import Floats, Ints, Relaxed, Structures, concatenate
 
 COLUMNS = (
     "id", "energy_per_atom", "sigma_per_atom", "score", "max_force", "max_force_sigma", "volume_per_atom", "cluster",
-    "basin", "reason", "steps", "trusted",
+    "basin", "lowest_basin", "reason", "steps", "trusted",
 )  # fmt: skip
 
 FIRST_STEP = 2
@@ -23,14 +23,18 @@ NEARLY_ALL = 0.9
 """Share of the candidates from which on their relaxations are said to have stopped at once."""
 
 
-def rank(relaxed: Relaxed, scores: Floats, clusters: Ints) -> pd.DataFrame:
+def rank(relaxed: Relaxed, lower: Relaxed, scores: Floats, clusters: Ints) -> pd.DataFrame:
     """One row for each candidate, sorted by id, with `COLUMNS`.
 
     Energies, sigmas and scores in eV/atom, forces in eV/Å (norms, the largest over atoms), volumes in Å^3. Basins are
-    those of `csp_al.select.identity.basins`. A candidate is trusted unless it ended with atoms too close, with a
-    volume out of range, or with numbers that are not finite.
+    those of `csp_al.select.identity.basins`: the one that the candidate stands in, and that of the lowest of its ends,
+    which is another one for those in ``lower`` (`csp_al.select.ends`). A candidate is trusted unless it ended with
+    atoms too close, with a volume out of range, or with numbers that are not finite.
     """
     structures, prediction = relaxed.structures, relaxed.prediction
+    basin, of_lower = np.split(basins(concatenate([relaxed, lower])), [len(relaxed)])
+    lowest = basin.copy()
+    lowest[rows_of(structures, lower.structures.ids)] = of_lower
     table = pd.DataFrame(
         {
             "id": structures.ids,
@@ -41,7 +45,8 @@ def rank(relaxed: Relaxed, scores: Floats, clusters: Ints) -> pd.DataFrame:
             "max_force_sigma": structures.largest(prediction.forces_sigma),
             "volume_per_atom": structures.volumes / structures.counts,
             "cluster": clusters,
-            "basin": basins(relaxed),
+            "basin": basin,
+            "lowest_basin": lowest,
             "reason": relaxed.reason,
             "steps": relaxed.steps,
             "trusted": trusted(relaxed.reason),
@@ -49,6 +54,12 @@ def rank(relaxed: Relaxed, scores: Floats, clusters: Ints) -> pd.DataFrame:
         columns=list(COLUMNS),
     )
     return table.sort_values("id", ignore_index=True)
+
+
+def lowest_basin(table: pd.DataFrame) -> Ints:
+    """Basin of the lowest end of each candidate; tables of older runs have the one that it stands in alone."""
+    found: Ints = table["lowest_basin" if "lowest_basin" in table else "basin"].to_numpy()
+    return found
 
 
 def stopped_at_once(table: pd.DataFrame) -> str:

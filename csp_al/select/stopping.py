@@ -20,7 +20,7 @@ from csp_al import objective
 from csp_al.campaign.models import Budget, Stop
 from csp_al.interfaces import CONVERGED, Verdict
 from csp_al.select.identity import EXCUSED, UNKNOWN, pairs_of_same, widen_tolerance
-from csp_al.select.ranking import rows_of
+from csp_al.select.ranking import lowest_basin, rows_of
 from csp_al.structures import Floats, Ints, Relaxed, Structures
 
 SURPRISE: Final = 2
@@ -156,13 +156,15 @@ def changes(top: Top, before: Top | None, rules: Stop) -> list[str]:
 def unseen_share(table: pd.DataFrame) -> float:
     """Good-Turing estimate of the chance that one more candidate would end in a basin not seen yet: f1/n.
 
-    Of n trusted and converged candidates, f1 reached a basin that none of the others did; 1 where n is 0.
+    Of n trusted and converged candidates, f1 reached a basin that none of the others did; 1 where n is 0. Basins are
+    those of their lowest ends: where else they stand depends on the others, and is no independent draw.
     I. J. Good, Biometrika 40, 237 (1953).
     """
-    arrived = table[table["trusted"] & (table["reason"] == CONVERGED) & (table["basin"] != UNKNOWN)]
-    if arrived.empty:
+    basin = lowest_basin(table)
+    arrived = basin[(table["trusted"] & (table["reason"] == CONVERGED)).to_numpy() & (basin != UNKNOWN)]
+    if not len(arrived):
         return 1.0
-    return float((arrived["basin"].value_counts() == 1).sum() / len(arrived))
+    return float((np.unique(arrived, return_counts=True)[1] == 1).sum() / len(arrived))
 
 
 def _apply_common_shift(before: Top, moves: Floats, rules: Stop) -> Top:

@@ -197,8 +197,10 @@ LEARNING_CURVE: Final = _table("learning_curve.csv", records.LEARNING_CURVE, {})
 TRAINING: Final = _json("training.json", records.ANYTHING)
 # relax
 RELAXED: Final = _arrays("relaxed.h5", Relaxed)
+LOWER_ENDS: Final = _arrays("lower_ends.h5", Relaxed)
+"""Of candidates that do not stand at the lowest of their ends, see `csp_al.select.ends`."""
 # rank
-RANKING: Final = _table("ranking.csv", records.RANKING, {})
+RANKING: Final = _table("ranking.csv", records.RANKING, {"lowest_basin": "int64"})
 # verdict
 VERDICT: Final = Content("verdict.json", lambda path, verdict: write_json(path, asdict(verdict)), _read_verdict)
 # select
