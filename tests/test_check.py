@@ -105,6 +105,13 @@ def test_differences_that_are_told_but_not_refused():
     assert not Slope("stress", 3.0, -4.0, "GPa", (2.0, 15.0)).wrong  # too small to be sure of
 
 
+def test_a_changed_sign_is_called_so():
+    small, large = (Slope("stress", size, -1.05 * size, "GPa", (2.0, 15.0)) for size in (5.0, 50.0))
+    assert str(small).endswith("not equal: its sign is changed")
+    assert str(large).endswith("WRONG: its sign is changed")
+    assert not Slope("stress", 50.0, -20.0, "GPa", (2.0, 15.0)).reversed
+
+
 def test_displaced_atoms_move_little_and_keep_their_fractions_under_strain(atoms):
     still, forth, back, wide, narrow = trial(atoms, lambda _: None, 1).structures
     np.testing.assert_allclose(forth.positions + back.positions, 2 * still.positions)

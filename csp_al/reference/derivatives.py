@@ -9,7 +9,7 @@ at 40 Ry where 88 are suggested. A few GPa of it are told and not refused.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -67,11 +67,20 @@ class Slope:
         return self._apart <= max(CLOSE * max(abs(self.said), abs(self.found)), self.least[0])
 
     @property
+    def reversed(self) -> bool:
+        """Whether one is the other with its sign changed."""
+        return not self.close and replace(self, found=-self.found).close
+
+    @property
     def _apart(self) -> float:
         return abs(self.said - self.found)
 
     def __str__(self) -> str:
-        verdict = "WRONG" if self.wrong else "equal" if self.close else "not equal: is the cutoff high enough?"
+        verdict = "WRONG" if self.wrong else "equal" if self.close else "not equal"
+        if self.reversed:
+            verdict += ": its sign is changed"
+        elif not self.wrong and not self.close:
+            verdict += ": is the cutoff high enough?"
         return (
             f"{self.what}: the reference gives {self.said:.4g} {self.unit}, differences of its energies give "
             f"{self.found:.4g} {self.unit}; {verdict}"
