@@ -12,8 +12,10 @@ import pytest
 from ase.build import bulk
 from ase.db import connect
 from pymatgen.io.cif import CifFile
+from typer.testing import CliRunner
 
 from csp_al.campaign import read_campaign
+from csp_al.cli.app import app
 from csp_al.direct.pairs import read_pairs
 from csp_al.hdf5 import load
 from csp_al.report.export import Exported, export
@@ -224,3 +226,11 @@ def test_pairs_of_a_campaign_are_what_a_relaxer_reads(finished_run, tmp_path):
     assert pairs.moves_cell
     with pytest.raises(ValueError, match="extxyz alone"):
         export(finished_run, ["cif"], "pairs", tmp_path)
+
+
+def test_without_a_format_winners_are_cif_and_pairs_extxyz(finished_run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for words, expected in (([], "winners-cif"), (["--what", "pairs"], "pairs.extxyz")):
+        told = CliRunner().invoke(app, ["export", str(finished_run), *words])
+        assert told.exit_code == 0, told.output
+        assert expected in told.output

@@ -360,7 +360,7 @@ def test_status_tells_where_the_spread_is_too_small_and_what_of(finished_run):
     figures = now.walk_forward | {"energy_spread_factor": 2.2, "forces_spread_factor": 3.0, "stress_spread_factor": 5.5}
     told = describe(replace(now, walk_forward=figures, members=None))
     assert "larger by a factor of: energy 2.2, forces 2.8, stress 5.1" in told
-    assert "up to 2.8 times the doubt that relax.uncertainty allows" in told
+    assert "up to 2.8 times the uncertainty that relax.uncertainty sets" in told
     told = describe(replace(now, walk_forward=figures, members=3))  # of so few an honest one misses more
     assert "if the spread of 3 potentials is right" in told
     assert "larger by a factor of: forces 2.2, stress 4.1" in told

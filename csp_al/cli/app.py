@@ -281,12 +281,16 @@ def results(
 @in_words
 def export(
     directory: RunDirectory,
-    formats: Annotated[
-        str, typer.Option("--format", help="cif, poscar, extxyz, ase-db, png or pdf; several separated by commas")
-    ],
     what: Annotated[
         What, typer.Option(help="which structures; relaxed: the minima as predicted; pairs: for csp-al relaxer")
     ] = What.WINNERS,
+    formats: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            help="cif, poscar, extxyz, ase-db, png or pdf; several separated by commas; default: cif, of pairs extxyz",
+        ),
+    ] = None,
     to: Annotated[Path | None, typer.Option(help="folder to write into; default: export/NAME here")] = None,
     within: Annotated[
         float | None,
@@ -299,7 +303,8 @@ def export(
     """Write structures for other programs and for a paper, and pictures of their energies."""
     from csp_al.report.export import export as write
 
-    written = write(directory, formats.split(","), what.value, to, within)
+    chosen = formats or ("extxyz" if what is What.PAIRS else "cif")
+    written = write(directory, chosen.split(","), what.value, to, within)
     say(json.dumps([str(path) for path in written], indent=1) if as_json else "\n".join(map(str, written)))
 
 

@@ -68,7 +68,7 @@ def results_table(rows: list[dict[str, Any]], told: Sequence[int] = ()) -> None:
         "predicted: by the ensemble, ± its spread; reached: how many candidates of the pool relaxed into the crystal"
     )
     if len(set(told)) < len(told):
-        console.print("one number: they differ in energy by less than final relaxations to this finish.fmax tell apart")
+        console.print("same number: energies too near to each other for relaxations to this finish.fmax to rank them")
 
 
 def say_what_failed(summary: dict[str, Any] | None) -> str:

@@ -224,7 +224,7 @@ def _core_seconds(section: GpawReference, n_atoms: int) -> tuple[tuple[float, fl
     finer = (section.cutoff / CUTOFF) ** 1.5 * (KSPACING / section.kspacing) ** 3
     least, most = (one * finer * size**2 for one in SECONDS)
     basis = (
-        f"roughly {least:.0f} to {most:.0f} core seconds a single point, scaled from {SECONDS[0]:.0f} "
+        f"roughly {least:.0f} to {most:.0f} core seconds per single point, scaled from {SECONDS[0]:.0f} "
         f"(Si2) to {SECONDS[1]:.0f} (Al4O6) at 250 to 400 eV and 0.35 to 0.5 1/Å; measured after the first cycle"
     )
     return (least, most), basis

@@ -181,7 +181,7 @@ def _judged(cycles: pd.DataFrame) -> pd.DataFrame:
 def _core_seconds(campaign: Campaign, measured: Measured | None) -> tuple[list[float] | None, str]:
     """Core seconds a call of the reference method, [least, most], and what that rests on."""
     if measured is not None:
-        return [measured.core_seconds] * 2, f"measured: {measured.core_seconds:.3g} core seconds a single point"
+        return [measured.core_seconds] * 2, f"measured: {measured.core_seconds:.3g} core seconds per single point"
     estimate = reference_kind(campaign.reference).core_seconds
     if estimate is None:
         return None, "unknown before the first cycle"

@@ -65,7 +65,7 @@ def _prediction_errors(figures: dict[str, Any], members: int) -> list[str]:
     if not figures["compared"]:
         return ["predicted   nothing to compare: none of the latest labels has both a result and a prediction"]
     apart = figures.get("energy_apart_mev_per_atom")
-    median = f" (median {apart:.0f}, a shift common to all left out)" if apart is not None else ""
+    median = f" (median {apart:.0f} without the shift common to all)" if apart is not None else ""
     energy, forces, stress = (
         "-" if (error := figures[name]) is None else f"{error:{digits}}"
         for name, digits in (
@@ -99,7 +99,7 @@ def _calibration(figures: dict[str, Any], members: int) -> list[str]:
         lines.append(f"too small; it would have to be larger by a factor of: {words}")
     if "forces" in small:
         lines.append(
-            f"so relaxations go on up to {_factor(small['forces'])} times the doubt that relax.uncertainty allows; "
+            f"so relaxations go on up to {_factor(small['forces'])} times the uncertainty that relax.uncertainty sets; "
             "scores do not depend on it"
         )
     return lines

@@ -285,7 +285,8 @@ def _lines(figures: Figures) -> list[str]:
     if figures.error is not None:
         within = "" if figures.within is None else f"; {figures.within:.0%} within two sigmas of the ensemble"
         lines.append(
-            f"newest labels: off by {_difference(figures.error)} in the median, a shift common to all left out{within}"
+            f"newest labels: predictions off by {_difference(figures.error)}, the median without the shift common to "
+            f"all{within}"
         )
     lines.append(
         f"lowest crystal: candidate {figures.ids[0]}, predicted {_predicted(figures, 0)}, found at "
