@@ -15,7 +15,6 @@ import numpy as np
 
 from csp_al.reasons import (
     CONVERGED,
-    LABELLED,
     NOT_FINITE,
     OUT_OF_STEPS,
     STALLED,
@@ -294,8 +293,8 @@ class EngineKind:
 
 
 __all__ = [
-    "CONVERGED", "LABELLED", "NOT_FINITE", "OUT_OF_STEPS", "STALLED", "STOP_REASONS", "TOO_CLOSE", "UNCERTAIN",
-    "UNTRUSTED", "VOLUME", "Cure", "Engine", "EngineKind", "Ensemble", "Failure", "Gives", "Labels", "PotentialKind",
-    "Reason", "Reference", "ReferenceFailedError", "ReferenceKind", "SourceKind", "State", "Status", "Task", "Trained",
+    "CONVERGED", "NOT_FINITE", "OUT_OF_STEPS", "STALLED", "STOP_REASONS", "TOO_CLOSE", "UNCERTAIN", "UNTRUSTED",
+    "VOLUME", "Cure", "Engine", "EngineKind", "Ensemble", "Failure", "Gives", "Labels", "PotentialKind", "Reason",
+    "Reference", "ReferenceFailedError", "ReferenceKind", "SourceKind", "State", "Status", "Task", "Trained",
     "UnplaceableError", "Verdict", "trusted",
 ]  # fmt: skip

@@ -24,11 +24,10 @@ OUT_OF_STEPS: Final = "out of steps"
 TOO_CLOSE: Final = "atoms too close"
 VOLUME: Final = "volume out of range"
 NOT_FINITE: Final = "not finite"
-LABELLED: Final = "as labelled"
 UNTRUSTED: Final = (TOO_CLOSE, VOLUME, NOT_FINITE)
 """Reasons that say that the potential led the candidate out of the range of sensible crystals."""
 
-STOP_REASONS: Final = (CONVERGED, UNCERTAIN, STALLED, OUT_OF_STEPS, TOO_CLOSE, VOLUME, NOT_FINITE, LABELLED)
+STOP_REASONS: Final = (CONVERGED, UNCERTAIN, STALLED, OUT_OF_STEPS, TOO_CLOSE, VOLUME, NOT_FINITE)
 
 
 def trusted(reason: Strings) -> NDArray[np.bool_]:

@@ -109,7 +109,8 @@ def test_a_changed_sign_is_called_so():
     small, large = (Slope("stress", size, -1.05 * size, "GPa", (2.0, 15.0)) for size in (5.0, 50.0))
     assert str(small).endswith("not equal: its sign is changed")
     assert str(large).endswith("WRONG: its sign is changed")
-    assert not Slope("stress", 50.0, -20.0, "GPa", (2.0, 15.0)).reversed
+    for size, found in ((50.0, -20.0), (1.5, -1.0), (3.0, -1.5)):  # a pressure about zero, not a sign
+        assert not Slope("stress", size, found, "GPa", (2.0, 15.0)).reversed
 
 
 def test_displaced_atoms_move_little_and_keep_their_fractions_under_strain(atoms):

@@ -525,11 +525,9 @@ def test_each_cycle_of_a_run_relaxes_from_first_cells_where_candidates_stood_and
         for each in (first_cells(run.campaign, pool, 1), first.structures, proven)
     )
     sound = np.all([trusted(each.reason) for each in (first, anew, further)], axis=0)
-    energies = np.full((4, len(pool)), np.inf)
+    energies = np.full((3, len(pool)), np.inf)
     energies[:2] = anew.prediction.energy, further.prediction.energy
     np.minimum.at(energies[2], rows_of(pool, proven.ids), from_labels.prediction.energy)
-    own, _ = progress.own_labels
-    np.minimum.at(energies[3], rows_of(pool, own.structures.ids), own.energy)
     assert (np.abs(energies.min(axis=0) - energies)[:, sound] > 1e-3).any(axis=1).all()
     found, lower = run.relaxed(1).prediction.energy.copy(), layout.LOWER_ENDS.read(folder)
     found[rows_of(pool, lower.structures.ids)] = lower.prediction.energy

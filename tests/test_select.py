@@ -40,7 +40,7 @@ from csp_al.select import (
     walk_forward,
 )
 from csp_al.select.challenge import average_distances, challengers, of_rare_kinds, strangers
-from csp_al.select.ends import as_labelled, one_end_each
+from csp_al.select.ends import one_end_each
 from csp_al.select.identity import count_arrivals, pairs_of_same
 from csp_al.select.known import corrected, known_of
 from csp_al.select.pick import same_geometry
@@ -455,10 +455,11 @@ def test_a_candidate_that_stands_for_a_crystal_is_counted_where_the_lowest_of_it
     assert unseen_share(table) == 0  # three independent draws found the same
     reached = times_reached(table["basin"].to_numpy(), table["lowest_basin"].to_numpy())
     assert reached.tolist() == [3, 3, 1]
-    arrivals = count_arrivals(
-        [[0], [2]], table["basin"].to_numpy(), relaxed.structures, None, table["lowest_basin"].to_numpy()
-    )
+    ends = concatenate([relaxed.structures, lower.structures])
+    basin = np.concatenate([table["basin"], [0]])
+    arrivals = count_arrivals([[0], [2]], basin, ends)
     assert arrivals == [3, 1]
+    assert count_arrivals([[0, 2]], basin, ends) == [3]  # no candidate twice
 
 
 # the ends of relaxations
@@ -471,8 +472,8 @@ def ends_of(*found):
     return batch([diamond()] * len(rows), energies, reason=list(reasons), ids=list(ids))
 
 
-def stands(ends):
-    relaxed, lower = one_end_each(ends)
+def stands(ends, not_searched=()):
+    relaxed, lower = one_end_each(ends, np.isin(ends.structures.ids, not_searched, invert=True))
     energies = [each.prediction.energy / each.structures.counts for each in (relaxed, lower)]
     return dict(zip(relaxed.structures.ids.tolist(), energies[0].tolist(), strict=True)), dict(
         zip(lower.structures.ids.tolist(), energies[1].tolist(), strict=True)
@@ -481,7 +482,7 @@ def stands(ends):
 
 def test_a_candidate_stands_at_its_lowest_end_that_can_be_trusted():
     ends = ends_of((7, -4.0), (2, -5.0), (2, -4.0), (7, -9.0, why.TOO_CLOSE), (3, np.nan, why.NOT_FINITE))
-    relaxed, lower = one_end_each(ends)
+    relaxed, lower = one_end_each(ends, np.ones(len(ends), bool))
     assert relaxed.structures.ids.tolist() == [2, 3, 7]
     assert relaxed.reason.tolist() == [why.CONVERGED, why.NOT_FINITE, why.CONVERGED]
     np.testing.assert_allclose(relaxed.prediction.energy[[0, 2]] / 8, [-5.0, -4.0])
@@ -504,15 +505,12 @@ def test_no_crystal_loses_its_last_candidate_to_a_higher_one():
     assert stands(ends_of((1, -5.0), (1, -4.0))) == ({1: -5.0}, {})
 
 
-def test_a_label_is_an_end_whose_energy_is_known():
-    labelled = batch([diamond(), lonsdaleite()], [-4.5, -6.0], ids=[4, 5])
-    ends = as_labelled(labels_of(labelled, [-5.0, -4.0]), labelled.prediction)
-    moved_away = ends_of((4, -4.8), (5, -4.2))
-    relaxed, _ = one_end_each(concatenate([moved_away, ends]))
-    np.testing.assert_allclose(relaxed.prediction.energy / relaxed.structures.counts, [-5.0, -4.2])
-    assert relaxed.reason.tolist() == [why.LABELLED, why.CONVERGED]
-    assert relaxed.prediction.energy_sigma[0] == 0
-    assert why.trusted(relaxed.reason).all()
+def test_candidates_that_may_not_lead_are_no_twins_and_stand_for_nobody():
+    ends = ends_of((1, -5.0), (2, -5.0), (2, -4.0))
+    assert stands(ends)[0] == {1: -5.0, 2: -4.0}
+    assert stands(ends, not_searched=[1])[0] == {1: -5.0, 2: -5.0}
+    twins = ends_of((1, -5.0), (2, -5.0), (3, -4.0), (2, -4.0))
+    assert stands(twins, not_searched=[3])[0] == {1: -5.0, 2: -4.0, 3: -4.0}
 
 
 @pytest.mark.parametrize("reason", [why.UNCERTAIN, why.TOO_CLOSE])

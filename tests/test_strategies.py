@@ -21,6 +21,7 @@ from csp_al.report.tables import open_run
 from csp_al.select.strategies import scores_by
 from csp_al.store.layout import RANKING
 from csp_al.store.run_directory import PROVENANCE
+from csp_al.structures import take
 
 FILE = "name: a\npool: {formula: Al4}\nreference: {kind: ase, calculator: ase.calculators.emt.EMT}\n"
 
@@ -65,7 +66,8 @@ def test_strategy_of_a_user_is_looked_for_beside_the_campaign_file_and_its_score
     run = open_run(finished_run)
     select = run.campaign.select.model_copy(update={"strategy": "my_strategy.dense"})
     campaign = run.campaign.model_copy(update={"select": select})
-    rank_candidates(Work(campaign, finished_run, tmp_path, torch.device("cpu"), print), tmp_path, 2, run.relaxed())
+    relaxed, work = run.relaxed(), Work(campaign, finished_run, tmp_path, torch.device("cpu"), print)
+    rank_candidates(work, tmp_path, 2, relaxed, take(relaxed, np.zeros(0, np.int64), relaxed.structures))
     table = pd.read_csv(tmp_path / RANKING.name)
     assert table["score"].to_numpy() == pytest.approx(table["volume_per_atom"].to_numpy())
     with beside(tmp_path), pytest.raises(ValueError, match=r"my_strategy\.wrong gave .* where 24 numbers are expected"):

@@ -288,7 +288,8 @@ def export(
         str | None,
         typer.Option(
             "--format",
-            help="cif, poscar, extxyz, ase-db, png or pdf; several separated by commas; default: cif, of pairs extxyz",
+            help="cif, poscar, extxyz, ase-db, png or pdf; several separated by commas; default: cif of winners and "
+            "relaxed candidates, extxyz of others",
         ),
     ] = None,
     to: Annotated[Path | None, typer.Option(help="folder to write into; default: export/NAME here")] = None,
@@ -303,7 +304,9 @@ def export(
     """Write structures for other programs and for a paper, and pictures of their energies."""
     from csp_al.report.export import export as write
 
-    chosen = formats or ("extxyz" if what is What.PAIRS else "cif")
+    chosen = "cif" if what in {What.WINNERS, What.RELAXED} else "extxyz"
+    if formats is not None:
+        chosen = formats
     written = write(directory, chosen.split(","), what.value, to, within)
     say(json.dumps([str(path) for path in written], indent=1) if as_json else "\n".join(map(str, written)))
 

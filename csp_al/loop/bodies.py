@@ -43,7 +43,7 @@ from csp_al.relax.relaxation import relax, relax_pool
 from csp_al.select.challenge import challengers
 from csp_al.select.cluster import k_means
 from csp_al.select.descriptor import with_descriptor
-from csp_al.select.ends import as_labelled, one_end_each
+from csp_al.select.ends import one_end_each
 from csp_al.select.known import NOTHING, Known, corrected, known_of
 from csp_al.select.pick import pick
 from csp_al.select.ranking import rank, representatives, rows_of
@@ -117,13 +117,11 @@ def relax_candidates(work: Work, folder: Path, cycle: int, progress: Progress, e
     """Every candidate at rest on the ensemble's mean energy, see `relax_pool` and `one_end_each`."""
     section, limits = work.campaign.relax, relaxation_limits(work.campaign)
     starts, proven = first_cells(work.campaign, progress.pool, cycle), _proven(work.campaign, progress)
-    ends = relax_pool(starts, progress.relaxed, ensemble, section, limits, work.report, proven)
-    labels, origins = progress.own_labels
-    predicted = ensemble.fresh().predict(labels.structures)
-    ends = concatenate([corrected(ends, known_of(labels, origins, predicted)), as_labelled(labels, predicted)])
+    known, before = known_by(ensemble, progress), progress.ends
+    ends = corrected(relax_pool(starts, before, ensemble, section, limits, work.report, proven), known)
     if not ensemble.gives.features and cycle == 0:
         work.tell(Noted(DESCRIBED))
-    relaxed, lower = one_end_each(described(ends, ensemble))
+    relaxed, lower = one_end_each(described(ends, ensemble), np.isin(ends.structures.ids, progress.searched))
     layout.RELAXED.write(folder, relaxed)
     layout.LOWER_ENDS.write(folder, lower)
 

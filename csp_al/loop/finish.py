@@ -14,7 +14,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from csp_al import cif, objective
 from csp_al.campaign import Campaign
 from csp_al.engine.retry import is_due
-from csp_al.events import Warned
+from csp_al.events import Noted, Warned
 from csp_al.loop.drive import Drive
 from csp_al.loop.progress import Progress
 from csp_al.loop.tasks import CalculationsFailedError, final_relaxations
@@ -26,13 +26,16 @@ from csp_al.select.ranking import lowest_basin, representatives, rows_of, stoppe
 from csp_al.store import layout
 from csp_al.store.method import Method, block_name, method_of, result_items
 from csp_al.store.stages import is_published
-from csp_al.structures import Structures
+from csp_al.structures import Ints, Structures, concatenate
 
 if TYPE_CHECKING:
     from ase import Atoms
 
 MOST_IN_VAIN = 20
 """Crystals that may fail one after the other before no other takes their places."""
+
+RESOLVED = 0.001
+"""eV/atom, by which a label lies below a result at least, if relaxations leave that much."""
 
 COLUMNS = (
     "rank", "id", "formula", "n_atoms", "energy_per_atom", "energy_above_best", "predicted_energy_per_atom",
@@ -49,6 +52,19 @@ class Winner:
     rested: Values
 
 
+@dataclass(frozen=True)
+class Relaxations:
+    """The crystals that the reference relaxed, with its results and how many evaluations all took.
+
+    ``labelled`` are the ids of those that began at a label, and not where their candidates stand.
+    """
+
+    structures: Structures
+    results: list[Result]
+    evaluations: int
+    labelled: Ints
+
+
 class NoResultError(CalculationsFailedError):
     """No winner could be relaxed by the reference method; the message says what happened to each."""
 
@@ -60,30 +76,30 @@ def finish(drive: Drive, progress: Progress) -> Path:
 
 
 def _relax_winners(drive: Drive, folder: Path, progress: Progress) -> None:
-    lowest, results = _relaxed_by_reference(drive, folder, progress)
+    final = _relaxed_by_reference(drive, folder, progress)
+    results = dict(zip(final.structures.ids.tolist(), final.results, strict=True))
     winners = {
         candidate: Winner(values.atoms(atoms.numbers), values)
-        for (candidate, result), atoms in zip(results.items(), lowest.to_atoms(), strict=True)
+        for (candidate, result), atoms in zip(results.items(), final.structures.to_atoms(), strict=True)
         if (values := result.done)
     }
     failed = {candidate: str(result.reason) for candidate, result in results.items() if candidate not in winners}
     if not winners:
         raise NoResultError(_nothing_left(failed), passing=all(map(is_due, results.values())))
-    rows, groups = _ranked(drive, progress, winners)
+    rows, groups = _ranked(drive, progress, winners, final.labelled)
     _write(folder, rows, [winners[row["id"]] for row in rows], method_of(drive.run, drive.campaign))
     check = layout.stage_folder(drive.run, "check")
     checked: dict[str, Any] = layout.CHECK.read(check) if is_published(check) else {"evaluations": 0, "slopes": []}
     checks = int(checked["evaluations"])
     labels = int(progress.all_labels.evaluations.sum())
-    relaxations = sum(result.evaluations for result in results.values())
     summary = {
         "stop": progress.verdict.reason if progress.verdict else None,
         "settled": progress.verdict.settled if progress.verdict else None,
         "evaluations": {
             "check": checks,
             "labels": labels,
-            "final_relaxations": relaxations,
-            "all": checks + labels + relaxations,
+            "final_relaxations": final.evaluations,
+            "all": checks + labels + final.evaluations,
         },
         "labels": {"asked_for": progress.asked, "from_elsewhere": progress.given},
         "failed": [
@@ -107,46 +123,77 @@ def _judgement(
     return asdict(judge(figures_of(drive.campaign, progress.verdict, errors, rows, summary, doubts)))
 
 
-def _lowest(campaign: Campaign, progress: Progress, count: int) -> Structures:
-    """So many different crystals, lowest predicted first; fewer where there are fewer. Raises `NoResultError`."""
+def _lowest(campaign: Campaign, progress: Progress, count: int, without: Ints) -> Structures:
+    """So many different crystals, lowest predicted first, none of them ``without``; fewer where there are fewer.
+
+    Raises `NoResultError`.
+    """
     if progress.relaxed is None or progress.top is None or not len(progress.top.structures):
         msg = "no candidate was relaxed to a crystal that can be trusted; look at the reasons in rank/ranking.csv"
         raise NoResultError(msg)
-    structures, sought = progress.relaxed.structures, progress.table[progress.table["id"].isin(progress.searched)]
+    structures, ids = progress.relaxed.structures, progress.table["id"]
+    sought = progress.table[ids.isin(progress.searched) & ~ids.isin(without)]
     crystals = representatives(sought, structures, count, campaign.stop.tolerance)
     return structures.take(rows_of(structures, crystals["id"]))
 
 
-def _relaxed_by_reference(drive: Drive, folder: Path, progress: Progress) -> tuple[Structures, dict[int, Result]]:
-    """The crystals and the results of their final relaxations, by candidate, lowest predicted first.
+def _relaxed_by_reference(drive: Drive, folder: Path, progress: Progress) -> Relaxations:
+    """The final relaxations, lowest predicted first.
 
     The next lowest takes the place of one that failed, as long as there is one; but where all of them lack something
-    of the machine, or `MOST_IN_VAIN` have failed one after the other, the next would fail as well.
+    of the machine, or `MOST_IN_VAIN` have failed one after the other, the next would fail as well. A label that lies
+    below all that came of it is relaxed as well, from where it was labelled: no result is above a label.
     """
-    lowest = _lowest(drive.campaign, progress, drive.campaign.winners)
+    campaign, count, labelled = drive.campaign, drive.campaign.winners, progress.pool.take([])
+    spent: dict[str, int] = {}
+    lowest = _lowest(campaign, progress, count, labelled.ids)
     while True:
-        _, results = drive.calculate(folder, final_relaxations(drive.run, drive.campaign, lowest))
-        by_candidate = dict(zip(lowest.ids.tolist(), results, strict=True))
+        names, results = drive.calculate(folder, final_relaxations(drive.run, campaign, lowest))
+        spent |= {name: result.evaluations for name, result in zip(names, results, strict=True)}
         failed = sum(result.done is None for result in results)
         in_vain = len(results) >= MOST_IN_VAIN and not any(result.done for result in results[-MOST_IN_VAIN:])
-        if not failed or in_vain or all(map(is_due, results)):
-            return lowest, by_candidate
-        more = _lowest(drive.campaign, progress, drive.campaign.winners + failed)
-        if len(more) == len(lowest):
-            return lowest, by_candidate
-        drive.tell(Warned(f"{failed} of {len(lowest)} final relaxations failed; the next lowest crystals follow"))
-        lowest = more
+        if failed and not in_vain and not all(map(is_due, results)):
+            more = _lowest(campaign, progress, count + failed, labelled.ids)
+            if len(more) + len(labelled) > len(lowest):
+                drive.tell(
+                    Warned(f"{failed} of {len(lowest)} final relaxations failed; the next lowest crystals follow")
+                )
+                lowest = concatenate([more, labelled])
+                continue
+        below = _label_below(progress, lowest, results) if not len(labelled) else labelled.take([])
+        if not len(below):
+            return Relaxations(lowest, results, sum(spent.values()), labelled.ids)
+        labelled = below
+        drive.tell(
+            Noted(f"The label of candidate {below.ids[0]} lies below all crystals that were relaxed: it follows")
+        )
+        lowest = concatenate([_lowest(campaign, progress, count + failed, below.ids), below])
+
+
+def _label_below(progress: Progress, relaxed: Structures, results: list[Result]) -> Structures:
+    """The lowest label of what may lead, as it was labelled, if it lies below all results; else none.
+
+    An ensemble that is wrong about one crystal relaxes it away, or ranks it behind others.
+    """
+    labels, _ = progress.own_labels
+    labels = labels.take(np.flatnonzero(np.isin(labels.structures.ids, progress.searched)))
+    energies = np.array([np.nan if result.done is None else result.done.energy for result in results])
+    found, values = objective.values(energies, relaxed), objective.values(labels.energy, labels.structures)
+    if not len(values) or not values.min() < np.nanmin(found, initial=np.inf) - RESOLVED or np.isnan(found).all():
+        return labels.structures.take([])
+    return labels.structures.take([int(values.argmin())])
 
 
 def _ranked(
-    drive: Drive, progress: Progress, winners: dict[int, Winner]
+    drive: Drive, progress: Progress, winners: dict[int, Winner], labelled: Ints
 ) -> tuple[list[dict[str, Any]], list[list[int]]]:
     """A row for each distinct crystal, lowest energy first, and the candidates that came to be the same."""
     candidates = list(winners)
     structures = Structures.from_atoms([winner.atoms for winner in winners.values()], candidates)
     energies = objective.values(np.array([winner.rested.energy for winner in winners.values()]), structures)
     groups = distinct(structures, energies, drive.campaign.stop.tolerance, len(candidates))
-    reached = _count_arrivals(progress, [[candidates[row] for row in group] for group in groups])
+    standing = [[candidates[row] for row in group if candidates[row] not in labelled] for group in groups]
+    reached = _count_arrivals(progress, standing)
     rows = []
     for rank, (group, arrivals) in enumerate(zip(groups, reached, strict=True), start=1):
         candidate = candidates[group[0]]
@@ -177,12 +224,15 @@ def _predicted(progress: Progress, candidate: int) -> tuple[float, float]:
 
 def _count_arrivals(progress: Progress, groups: list[list[int]]) -> list[int]:
     """How many candidates that were drawn came to rest, by the ensemble, in the crystals of each group."""
-    relaxed = progress.relaxed
+    relaxed, table = progress.relaxed, progress.table
     assert relaxed is not None  # crystals were chosen from it
-    structures = relaxed.structures.take(rows_of(relaxed.structures, progress.table["id"]))  # in the table's order
-    rows = [rows_of(structures, group).tolist() for group in groups]
-    drawn = structures.ids < progress.generated
-    return count_arrivals(rows, progress.table["basin"].to_numpy(), structures, drawn, lowest_basin(progress.table))
+    structures = relaxed.structures.take(rows_of(relaxed.structures, table["id"]))  # in the table's order
+    rows, basin = [rows_of(structures, group).tolist() for group in groups], table["basin"].to_numpy()
+    if progress.lower is not None:
+        lower = progress.lower.structures
+        basin = np.concatenate([basin, lowest_basin(table)[rows_of(structures, lower.ids)]])
+        structures = concatenate([structures, lower])
+    return count_arrivals(rows, basin, structures, structures.ids < progress.generated)
 
 
 def _description(winner: Winner) -> dict[str, Any]:

@@ -19,9 +19,10 @@ class Progress:
     """What a campaign knows so far; ``top`` are the leading crystals of the last cycle judged.
 
     ``searched`` are the ids of the candidates that may lead: all, or those of the search pool. The first ``generated``
-    ids are those of candidates that were drawn, the others of offspring. Of the labels, ``asked``
-    is how many the campaign asked for itself, ``failed`` how many of these came to nothing, ``given`` how many are from
-    elsewhere. ``ensemble`` loads the last one that was trained: of those before it none is needed.
+    ids are those of candidates that were drawn, the others of offspring. Of the labels, ``asked`` is how many the
+    campaign asked for itself, ``failed`` how many of these came to nothing, ``given`` how many are from elsewhere.
+    ``lower`` are the lowest ends of candidates that are ``relaxed`` to others. ``ensemble`` loads the last one that was
+    trained: of those before it none is needed.
     """
 
     pool: Structures
@@ -34,6 +35,7 @@ class Progress:
     given: int = 0
     ensemble: Callable[[], Ensemble] | None = None
     relaxed: Relaxed | None = None
+    lower: Relaxed | None = None
     table: pd.DataFrame = field(default_factory=pd.DataFrame)
     top: Top | None = None
     verdict: Verdict | None = None
@@ -42,6 +44,13 @@ class Progress:
         """Let offspring join the pool."""
         self.pool = concatenate([self.pool, offspring])
         self.searched = np.concatenate([self.searched, offspring.ids])
+
+    @property
+    def ends(self) -> Relaxed | None:
+        """Where candidates stood last, and the lowest ends of those that stood elsewhere; None in the first cycle."""
+        if self.relaxed is None or self.lower is None:
+            return self.relaxed
+        return concatenate([self.relaxed, self.lower])
 
     def sought(self, relaxed: Relaxed) -> Relaxed:
         """Of these candidates those that may lead."""

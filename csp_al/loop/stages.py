@@ -107,6 +107,7 @@ def judge(drive: Drive, cycle: int, relaxed: Relaxed, table: pd.DataFrame, progr
     if said.stop:
         drive.end_with(folder)
     progress.relaxed, progress.table, progress.verdict = relaxed, table, said
+    progress.lower = _lower_ends(drive, cycle, relaxed)
     progress.top = top_of(relaxed, said.top)
     _tell_of_cycle(drive, cycle, progress)
     return said

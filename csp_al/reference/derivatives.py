@@ -9,7 +9,7 @@ at 40 Ry where 88 are suggested. A few GPa of it are told and not refused.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -69,7 +69,8 @@ class Slope:
     @property
     def reversed(self) -> bool:
         """Whether one is the other with its sign changed."""
-        return not self.close and replace(self, found=-self.found).close
+        together = abs(self.said + self.found)
+        return not self.close and together <= CLOSE * max(abs(self.said), abs(self.found))
 
     @property
     def _apart(self) -> float:

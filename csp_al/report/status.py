@@ -134,7 +134,7 @@ def status(run: Path) -> RunStatus:
         top_k=_leaders(verdict, campaign),
         relaxations=stopped_at_once(opened.ranking()) or None,
         walk_forward=opened.walk_forward(),
-        members=getattr(campaign.potential, "members", None),
+        members=_members(campaign),
         stop=Stop(_why_over(verdict, state, events), verdict.settled if verdict else None),
         judgement=opened.judgement,
         elapsed_s=opened.seconds + so_far,
@@ -156,6 +156,11 @@ def _label_counts(run: Run, fresh: Sequence[Result], pending: int) -> LabelCount
         from_elsewhere=int(usable.sum()) - done,
         opened=count_opened(labels),
     )
+
+
+def _members(campaign: Campaign) -> int | None:
+    members = getattr(campaign.potential, "members", None)
+    return members if isinstance(members, int) and members > 1 else None
 
 
 def _leaders(verdict: Verdict | None, campaign: Campaign) -> Leaders | None:

@@ -2,49 +2,35 @@
 
 The lowest of its ends would hide the others, and with them crystals that an ensemble puts too high: of LiGaSi (three
 atoms, CHGNet) the last ensemble of a search took 3 of 200 first cells to the lowest crystal, and none of the 200 stood
-there, since each had another end that was predicted lower. What nobody stands for is never labelled.
-
-A label is an end too, whose energy is known: another search for LiGaSi labelled its lowest crystal, and called it
-settled at one 6 meV/atom above, since its ensembles relaxed the labelled one away to what they thought was lower still.
+there, since each had another end that was predicted lower. What nobody stands at is never labelled.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from csp_al import objective
-from csp_al.interfaces import CONVERGED, LABELLED, trusted
+from csp_al.interfaces import CONVERGED, trusted
 from csp_al.select.challenge import average_distances
 from csp_al.select.identity import UNKNOWN, basins
 from csp_al.select.known import DISTANCES
-from csp_al.structures import Floats, Ints, Labels, Prediction, Relaxed, take
+from csp_al.structures import Bools, Floats, Ints, Relaxed, take
 
 
-def as_labelled(labels: Labels, predicted: Prediction) -> Relaxed:
-    """Labels as ends: their energies, without spread, and what else an ensemble ``predicted`` for them.
-
-    They are usable labels of candidates, under the ids of these.
-    """
-    sure = np.zeros(len(labels))
-    prediction = replace(predicted, energy=labels.energy, energy_sigma=sure)
-    return Relaxed(labels.structures, prediction, np.full(len(labels), LABELLED), sure.astype(np.int64))
-
-
-def one_end_each(ends: Relaxed) -> tuple[Relaxed, Relaxed]:
+def one_end_each(ends: Relaxed, searched: Bools) -> tuple[Relaxed, Relaxed]:
     """Where each candidate stands, in the order of the ids, and the lowest ends of those that stand elsewhere.
 
     A candidate stands at the lowest of its ends that can be trusted, else at the first. Then, upwards in energy, each
     basin that nobody stands in and that a relaxation converged to is given a candidate that came there, if one has a
     twin where it stands, so that no other crystal loses its last: of several the one from the fullest basin. ``ends``
-    holds several of most candidates, under their ids.
+    holds several of most candidates, under their ids; those that are ``searched`` (n,), and may lead, know nothing of
+    the others.
     """
     candidate = np.unique(ends.structures.ids, return_inverse=True)[1]
-    energies = objective.descent(ends.prediction, ends.structures).energy
+    energies = objective.values(ends.prediction.energy, ends.structures)
     energies = np.where(trusted(ends.reason), energies, np.inf)
     lowest = _lowest_of_each(candidate, energies)
-    standing = _placed(ends, candidate, lowest, energies)
+    standing = _placed(ends, searched, candidate, lowest, energies)
     elsewhere = lowest[standing != lowest]
     return take(ends, standing, ends.structures), take(ends, elsewhere, ends.structures)
 
@@ -57,22 +43,31 @@ def _lowest_of_each(candidate: Ints, energies: Floats) -> Ints:
     return chosen
 
 
-def _placed(ends: Relaxed, candidate: Ints, lowest: Ints, energies: Floats) -> Ints:
+def _placed(ends: Relaxed, searched: Bools, candidate: Ints, lowest: Ints, energies: Floats) -> Ints:
     """The rows of ``lowest``, with others where a crystal would have nobody."""
     basin, converged = basins(ends), ends.reason == CONVERGED
+    basin = np.where(basin == UNKNOWN, UNKNOWN, 2 * basin + searched)  # still numbered upwards in energy
     standing, own = lowest.copy(), basin[lowest]
-    free = np.flatnonzero(converged[lowest] & (own != UNKNOWN))
-    places = dict(zip(free.tolist(), average_distances(ends.structures.take(lowest[free])), strict=True))
-    lost = converged & (basin != UNKNOWN) & ~np.isin(basin, own)
-    for home in np.unique(basin[lost]).tolist():  # basins are numbered upwards in energy
-        came = {}
-        for row in np.flatnonzero(lost & (basin == home)).tolist():
-            who = int(candidate[row])
-            beside = [other for other in places if own[other] == own[who] and other != who]
-            if who in places and any(np.linalg.norm(places[other] - places[who]) <= DISTANCES for other in beside):
-                came[row] = len(beside)
-        if came:
-            row = min(came, key=lambda row: (-came[row], energies[row], row))
-            del places[int(candidate[row])]
+    free = converged[lowest] & (own != UNKNOWN)
+    lost = np.flatnonzero(converged & (basin != UNKNOWN) & ~np.isin(basin, own) & free[candidate])
+    places = np.full((len(lowest), 1), np.nan)
+    if len(lost):
+        near = average_distances(ends.structures.take(lowest[free]))
+        places = np.full((len(lowest), near.shape[1]), np.nan)
+        places[free] = near
+
+    def crowd(row: int) -> int:
+        """How many others are in the basin of this end's candidate; 0 if it has no twin there, or has moved."""
+        who = candidate[row]
+        others = free & (own == own[who])
+        others[who] = False
+        apart = np.linalg.norm(places[others] - places[who], axis=1)
+        return int(others.sum()) if free[who] and apart.min(initial=np.inf) <= DISTANCES else 0
+
+    for home in np.unique(basin[lost]).tolist():
+        crowds = {row: crowd(row) for row in lost[basin[lost] == home].tolist()}
+        row = min(crowds, key=lambda row: (-crowds[row], energies[row], row))
+        if crowds[row]:
+            free[candidate[row]] = False
             standing[candidate[row]] = row
     return standing

@@ -175,32 +175,27 @@ def times_reached(basin: Ints, lowest: Ints, drawn: Bools | None = None) -> Ints
 
 
 def count_arrivals(
-    groups: Sequence[Sequence[int]],
-    basin: Ints,
-    structures: Structures,
-    drawn: Bools | None = None,
-    lowest: Ints | None = None,
+    groups: Sequence[Sequence[int]], basin: Ints, structures: Structures, drawn: Bools | None = None
 ) -> list[int]:
     """How many candidates came to rest in each of these crystals, whose rows in the batch a group holds.
 
-    Where ``drawn`` (n,) says which ones are independent draws, and not bred, only those count; ``lowest`` (n,) are the
-    basins of their lowest ends, where these are others.
+    Where ``drawn`` (n,) says which ones are independent draws, and not bred, only those count. A candidate may be there
+    with several ends, under its id.
 
     Those in the basins of its rows. Where crystals of several groups share a basin, as the stackings of close packing
-    may, each candidate there counts for the crystal that the matcher calls the same, or for none, so that no candidate
-    counts twice.
+    may, each end there counts for the crystal that the matcher calls the same, or for none, so that no end counts
+    twice, nor a candidate twice for one crystal.
     """
     drawn = np.ones(len(basin), dtype=bool) if drawn is None else drawn
-    lowest = basin if lowest is None else lowest
     owners: dict[int, list[int]] = {}
     for number, group in enumerate(groups):
         for home in dict.fromkeys(basin[list(group)].tolist()):
             owners.setdefault(home, []).append(number)
-    counts = [0] * len(groups)
+    arrived: list[set[int]] = [set() for _ in groups]
     for home, rivals in owners.items():
         rows = np.flatnonzero(basin == home) if home != UNKNOWN else np.zeros(0, np.int64)
         if len(rivals) == 1:
-            counts[rivals[0]] += int((drawn & ((basin == home) | (lowest == home))).sum()) if len(rows) else 0
+            arrived[rivals[0]] |= set(structures.ids[rows[drawn[rows]]].tolist())
             continue
         crystals = dict(zip(rows.tolist(), map(_reduce, structures.take(rows).to_atoms()), strict=True))
         founders = [(number, crystals[row]) for number in rivals for row in groups[number] if row in crystals]
@@ -208,8 +203,8 @@ def count_arrivals(
             crystal = crystals[row]
             same = next((number for number, founder in founders if _match(founder, crystal)), None)
             if same is not None:
-                counts[same] += 1
-    return counts
+                arrived[same].add(int(structures.ids[row]))
+    return [len(candidates) for candidates in arrived]
 
 
 def _group(energies: Floats, volumes: Floats, features: Floats) -> Ints:
