@@ -56,8 +56,11 @@ def values_of(atoms, energy_per_atom: float) -> Values:
     return Values(8 * energy_per_atom, no_forces, no_stress, atoms.positions, cell, 0.0, 10, converged=True, steps=1)
 
 
-def relaxed_by(progress: Progress, monkeypatch, winners: int, broken: tuple[int, ...] = ()):
-    """What is relaxed in the end, by a reference that finds what was predicted, and the label 10 meV/atom lower."""
+def relaxed_by(progress: Progress, monkeypatch, winners: int, broken: tuple[int, ...] = (), errors=(0, 0, 0)):
+    """What is relaxed in the end, by a reference that finds what was predicted but for ``errors``, eV/atom.
+
+    The label comes to rest 10 meV/atom lower.
+    """
     monkeypatch.setattr(finish, "final_relaxations", lambda run, campaign, structures: structures.to_atoms())
 
     def calculate(folder, asked):
@@ -66,7 +69,7 @@ def relaxed_by(progress: Progress, monkeypatch, winners: int, broken: tuple[int,
     def result(atoms):
         volumes = [crystal.cell.volume for crystal in CRYSTALS]
         near = np.flatnonzero(np.isclose(volumes, atoms.cell.volume))
-        energy = PREDICTED[near[0]] if len(near) else progress.lowest_label - 0.01
+        energy = (PREDICTED + errors)[near[0]] if len(near) else progress.lowest_label - 0.01
         values, status, reason = values_of(atoms, energy), Status.DONE, None
         if len(near) and IDS[near[0]] in broken:
             values, status, reason = None, Status.FAILED, Reason(Failure.CRASHED, "it crashed")
@@ -84,6 +87,21 @@ def test_the_lowest_predicted_crystals_are_relaxed(progress, monkeypatch):
     final, told = relaxed_by(progress, monkeypatch, 2)
     assert final.structures.ids.tolist() == [7, 4]
     assert (final.evaluations, final.labelled.tolist(), told) == (20, [], [])
+
+
+@pytest.mark.parametrize(("errors", "expected"), [((0, -0.2, 0), [7, 4, 9]), ((-0.2, -0.2, 0), [7, 4])])
+def test_what_may_be_the_lowest_by_the_errors_of_others_is_relaxed(progress, monkeypatch, errors, expected):
+    labelled(progress, 9, -4.0)
+    final, told = relaxed_by(progress, monkeypatch, 2, errors=errors)
+    assert final.structures.ids.tolist() == expected
+    assert [event.text for event in told] == [
+        "1 more may be the lowest, by the errors of the predictions so far: relaxed too"
+    ] * (len(expected) - 2)
+
+
+def test_one_relaxation_says_nothing_of_others(progress, monkeypatch):
+    labelled(progress, 9, -4.0)
+    assert relaxed_by(progress, monkeypatch, 1, errors=(0.5, 0, 0))[0].structures.ids.tolist() == [7]
 
 
 def test_a_label_below_all_that_was_relaxed_is_relaxed_as_well(progress, monkeypatch):
