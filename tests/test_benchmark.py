@@ -451,7 +451,9 @@ def test_a_replayed_stop_rule_waits_for_cycles_in_a_row_that_change_nothing(run,
     stopping = runpy.run_path(str(ROOT / "analysis" / "benchmarks" / "stopping.py"))
     first, *_, last = stopping["cycles_of"](run, tmp_path)
     assert (first.labels, last.labels) == (8 + run.opened, 24 + run.opened)
-    assert last.evaluations + last.relaxed.evaluations.sum() == run.reference_evaluations
+    final = run.summary["evaluations"]["final_relaxations"]
+    assert last.evaluations == run.reference_evaluations - final
+    assert 0 < last.relaxed.evaluations.sum() <= final  # others that may be the lowest follow these
     once, twice = (run.campaign.stop.model_copy(update={"patience": patience}) for patience in (1, 2))
     stopped = stopping["stopped"]
     assert stopped([first, last], once) is None

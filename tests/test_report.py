@@ -515,7 +515,7 @@ def test_schedule_of_what_is_left(campaign):
 def test_plan_before_the_start_knows_the_numbers_and_not_the_time(campaign):
     planned = plan(campaign, None)
     assert (planned["labels_at_most"], planned["cycles_at_most"]) == (280, 7)
-    assert planned["final_relaxations_at_most"] == 3
+    assert planned["final_relaxations_at_most"] == 7
     assert planned["core_hours"] == {
         "labels": None, "final_relaxations": None, "basis": "unknown before the first cycle",
     }  # fmt: skip
@@ -540,7 +540,7 @@ def test_plan_after_the_first_cycle_is_measured(finished_run, run, labels):
     one = labels.cost.sum() / labels.evaluations.sum()
     assert planned["labels_at_most"] == planned["labels_done"] == 24 + run.opened == len(labels)
     assert planned["core_hours"]["labels"] == pytest.approx([len(labels) * one / 3600] * 2)
-    assert planned["core_hours"]["final_relaxations"][1] == pytest.approx(2 * 41 * one / 3600)
+    assert planned["core_hours"]["final_relaxations"][1] == pytest.approx(5 * 41 * one / 3600)
     assert planned["seconds_per_cycle"]["train"] == pytest.approx(run.cycles["seconds_train"].mean())
     relax = run.cycles["seconds_relax"]
     assert planned["seconds_per_cycle"]["relax"] == pytest.approx((relax.sum() + relax[0]) / len(relax))

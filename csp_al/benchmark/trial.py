@@ -79,10 +79,12 @@ def relaxed_in_the_end(run: Run, root: Path, engine: Engines) -> Labels | None:
     summary, relaxed, ranking = run.summary, run.relaxed(), run.ranking()
     if summary is None or relaxed is None:
         return None
-    merged = {candidate for group in summary["merged"] for candidate in group}
-    ids = {*run.results["id"], *merged, *(failed["id"] for failed in summary["failed"])}
-    ascending = ranking.loc[ranking["id"].isin(ids), "id"]
-    structures = relaxed.structures.take(rows_of(relaxed.structures, ascending))
+    structures = run.begun
+    if structures is None:  # of an older run, whose winners stood where their candidates do
+        merged = {candidate for group in summary["merged"] for candidate in group}
+        ids = {*run.results["id"], *merged, *(failed["id"] for failed in summary["failed"])}
+        ascending = ranking.loc[ranking["id"].isin(ids), "id"]
+        structures = relaxed.structures.take(rows_of(relaxed.structures, ascending))
     return relax_again(structures, run.campaign, run.path, root, engine, lambda *_: None)
 
 

@@ -292,8 +292,13 @@ class Campaign(Section):
 
     @property
     def winners(self) -> int:
-        """Crystals that the reference relaxes in the end, at most."""
+        """Crystals that the reference relaxes in the end."""
         return max(self.stop.top_k, self.finish.crystals or 0)
+
+    @property
+    def final_relaxations(self) -> int:
+        """The same at most, if none fails: with ``stop.top_k`` more that may be the lowest, and a label."""
+        return self.winners + self.stop.top_k + 1
 
     @property
     def candidates(self) -> str:

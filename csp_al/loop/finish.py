@@ -90,6 +90,7 @@ def _relax_winners(drive: Drive, folder: Path, progress: Progress) -> None:
     if not winners:
         raise NoResultError(_nothing_left(failed), passing=all(map(is_due, results.values())))
     rows, groups = _ranked(drive, progress, winners, final.labelled)
+    layout.BEGUN.write(folder, final.structures)
     _write(folder, rows, [winners[row["id"]] for row in rows], method_of(drive.run, drive.campaign))
     check = layout.stage_folder(drive.run, "check")
     checked: dict[str, Any] = layout.CHECK.read(check) if is_published(check) else {"evaluations": 0, "slopes": []}
@@ -160,7 +161,7 @@ def _relaxed_by_reference(drive: Drive, folder: Path, progress: Progress) -> Rel
         in_vain = len(results) >= MOST_IN_VAIN and not any(result.done for result in results[-MOST_IN_VAIN:])
         hopeless = failed and (in_vain or all(map(is_due, results)))
         most = campaign.winners + failed
-        others = _lowest(campaign, progress, 2 * most, labelled.ids)
+        others = _lowest(campaign, progress, most + campaign.stop.top_k, labelled.ids)
         others = others.take(np.arange(len(crystals), len(others)))
         if len(others) and count < most and not hopeless:
             drive.tell(Warned(f"{failed} of {len(lowest)} final relaxations failed; the next lowest crystals follow"))

@@ -187,6 +187,10 @@ def _pairs(run: Run) -> list[Exported]:
 def _begun(run: Run, winner: Atoms) -> Atoms:
     """Where the reference began to relax a winner: in short vectors, or by an earlier version as it stood."""
     (before,) = run.structures(winner.info["id"], -1)
+    if run.begun is not None:
+        info = before.info
+        (before,) = run.begun.take(run.begun.ids == winner.info["id"]).to_atoms()
+        before.info |= info
     (short,) = in_short_vectors(Structures.from_atoms([before])).to_atoms()
     short.info |= before.info
     return min((short, before), key=lambda start: float(np.abs(start.cell.array - winner.cell.array).max()))

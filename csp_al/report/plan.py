@@ -50,7 +50,7 @@ def plan(campaign: Campaign, run: Path | None) -> dict[str, Any]:
     again = measured.opened if measured else 0
     labels = schedule(campaign, candidates, asked=again)
     checks = CHECKS * len(campaign.labels)
-    final = campaign.winners * (campaign.finish.max_steps + 1)
+    final = campaign.final_relaxations * (campaign.finish.max_steps + 1)
     seconds, basis = _core_seconds(campaign, measured)
     return {
         "name": campaign.name,
@@ -63,7 +63,7 @@ def plan(campaign: Campaign, run: Path | None) -> dict[str, Any]:
         "labels_done": measured.labels if measured else 0,
         "sources_elsewhere": len(campaign.labels),
         "checks_at_most": checks,
-        "final_relaxations_at_most": campaign.winners,
+        "final_relaxations_at_most": campaign.final_relaxations,
         "final_evaluations_at_most": final,
         "core_hours": {
             "labels": seconds and [(sum(labels) + again + checks) * one / 3600 for one in seconds],
@@ -193,7 +193,7 @@ def _disk(campaign: Campaign, candidates: int, labels: list[int], measured: Meas
     """Bytes of the run directory at its end."""
     if measured is not None:
         return int(measured.bytes_per_cycle * len(labels))
-    pool_and_end = cycle_bytes(campaign, candidates, campaign.winners)
+    pool_and_end = cycle_bytes(campaign, candidates, campaign.final_relaxations)
     return pool_and_end + sum(cycle_bytes(campaign, candidates, count) for count in labels)
 
 

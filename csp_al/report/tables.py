@@ -311,6 +311,12 @@ class Run:
         folder = self._outside("winners")
         return [] if folder is None else layout.CRYSTALS.read(folder)
 
+    @property
+    def begun(self) -> Structures | None:
+        """What the reference relaxed in the end, as it was before; None before the end, and in older runs."""
+        folder = self._outside("winners")
+        return layout.BEGUN.read(folder) if folder is not None and layout.BEGUN.is_in(folder) else None
+
     def published(self, stage: str) -> dict[int, Path]:
         """Cycle and folder of every published stage of this name, in order."""
         return layout.folders_of(self.path, stage)

@@ -207,6 +207,8 @@ VERDICT: Final = Content("verdict.json", lambda path, verdict: write_json(path, 
 PICKS: Final = _arrays("picks.h5", Picks)
 PREDICTED: Final = _arrays("predicted.h5", Prediction)
 # winners
+BEGUN: Final = _arrays("begun.h5", Structures)
+"""What the reference relaxed in the end, as it was before, lowest predicted first; older runs have none."""
 RESULTS: Final = _json("results.json", records.RESULTS)
 RESULT_TABLE: Final = _table("table.csv", {}, {})
 SUMMARY: Final = _json("summary.json", records.SUMMARY)
