@@ -50,6 +50,7 @@ from csp_al.reference.evaluate import relax as relax_by_reference
 from csp_al.relax import lbfgs, limits, relaxation
 from csp_al.relax.limits import Limits, broken_limit
 from csp_al.relax.relaxation import ENERGY_NOISE, relax, relax_pool
+from csp_al.select.ends import one_end_each
 from csp_al.select.known import corrected
 from csp_al.select.ranking import rows_of
 from csp_al.store import layout
@@ -471,6 +472,29 @@ def test_a_candidate_is_relaxed_from_its_first_cell_and_from_where_it_stood():
     assert ends.structures.ids.tolist() == [*identities, 4, 5, 7]
     assert ends.reason.tolist() == [CONVERGED] * 3 + [NOT_FINITE] + [CONVERGED] * 3
     np.testing.assert_allclose(ends.prediction.energy[[0, 1, 2, 4, 5, 6]], [fcc, sc, sc, sc, fcc, sc], atol=1e-3)
+    lowest, _ = standing(ends)
+    assert lowest.structures.ids.tolist() == identities
+    assert lowest.reason.tolist() == [CONVERGED] * 4
+    # from the first cell; from where it stood; that was not to be trusted; the way from the first cell is not
+    np.testing.assert_allclose(lowest.prediction.energy, [fcc, fcc, sc, sc], atol=1e-3)
+
+
+def standing(ends: Relaxed) -> tuple[Relaxed, Relaxed]:
+    """Where candidates stand, all of which may lead; features tell nothing apart."""
+    features = np.zeros((len(ends), 1))
+    described = replace(ends, prediction=replace(ends.prediction, features=features))
+    return one_end_each(described, np.ones(len(ends), dtype=bool))
+
+
+def test_a_candidate_that_no_way_leads_to_rest_keeps_the_way_from_its_first_cell():
+    pool = Structures.from_atoms([cell("fcc", 8.5)])
+    before = relax(Structures.from_atoms([cell("fcc", 9.5)]), lj_stub(), but(TIGHT, max_steps=1), WIDE)
+    breaking = lj_stub(
+        lambda structures, said: replace(said, energy=np.where(structures.volumes < 8, np.nan, said.energy))
+    )
+    ends, _ = standing(relax_pool(pool, before, breaking, TIGHT, WIDE))
+    assert_same_results(ends, relax(pool, breaking, TIGHT, WIDE))
+    assert ends.reason.tolist() == [NOT_FINITE]
 
 
 def of_cycle(folder: Path, cycle: int) -> tuple[Ensemble, Relax, Limits]:

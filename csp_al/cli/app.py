@@ -304,10 +304,9 @@ def export(
     """Write structures for other programs and for a paper, and pictures of their energies."""
     from csp_al.report.export import export as write
 
-    chosen = "cif" if what in {What.WINNERS, What.RELAXED} else "extxyz"
-    if formats is not None:
-        chosen = formats
-    written = write(directory, chosen.split(","), what.value, to, within)
+    if formats is None:
+        formats = "cif" if what in {What.WINNERS, What.RELAXED} else "extxyz"
+    written = write(directory, formats.split(","), what.value, to, within)
     say(json.dumps([str(path) for path in written], indent=1) if as_json else "\n".join(map(str, written)))
 
 

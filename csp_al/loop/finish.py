@@ -186,13 +186,18 @@ def _contenders(
     relaxed in the mean, and two standard deviations more. Of four stackings of close packed aluminium within 2 meV/atom
     an ensemble that is wrong by 4 relaxed three, and the ground state was the fourth.
     """
-    energies = np.array([np.nan if result.done is None else result.done.energy for result in results])
-    found, predicted = objective.values(energies, relaxed), _predicted_of(progress, relaxed.ids)
+    found, predicted = _found(relaxed, results), _predicted_of(progress, relaxed.ids)
     low = (found - predicted)[np.isfinite(found - predicted) & ~np.isin(relaxed.ids, labelled.ids)]
     if len(low) < ENOUGH:
         return 0
     hoped_for = _predicted_of(progress, others.ids) + low.mean() - 2 * low.std(ddof=1)
     return int(np.cumprod(hoped_for < np.nanmin(found)).sum())
+
+
+def _found(relaxed: Structures, results: list[Result]) -> Floats:
+    """The reference's energies of what it relaxed, eV/atom; NaN where that failed."""
+    energies = np.array([np.nan if result.done is None else result.done.energy for result in results])
+    return objective.values(energies, relaxed)
 
 
 def _predicted_of(progress: Progress, ids: Ints) -> Floats:
@@ -208,8 +213,7 @@ def _label_below(progress: Progress, relaxed: Structures, results: list[Result])
     """
     labels, _ = progress.own_labels
     labels = labels.take(np.flatnonzero(np.isin(labels.structures.ids, progress.searched)))
-    energies = np.array([np.nan if result.done is None else result.done.energy for result in results])
-    found, values = objective.values(energies, relaxed), objective.values(labels.energy, labels.structures)
+    found, values = _found(relaxed, results), objective.values(labels.energy, labels.structures)
     if not len(values) or not values.min() < np.nanmin(found, initial=np.inf) - RESOLVED or np.isnan(found).all():
         return labels.structures.take([])
     return labels.structures.take([int(values.argmin())])

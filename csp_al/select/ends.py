@@ -50,11 +50,11 @@ def _placed(ends: Relaxed, searched: Bools, candidate: Ints, lowest: Ints, energ
     standing, own = lowest.copy(), basin[lowest]
     free = converged[lowest] & (own != UNKNOWN)
     lost = np.flatnonzero(converged & (basin != UNKNOWN) & ~np.isin(basin, own) & free[candidate])
-    places = np.full((len(lowest), 1), np.nan)
-    if len(lost):
-        near = average_distances(ends.structures.take(lowest[free]))
-        places = np.full((len(lowest), near.shape[1]), np.nan)
-        places[free] = near
+    if not len(lost):
+        return standing
+    near = average_distances(ends.structures.take(lowest[free]))
+    places = np.full((len(lowest), near.shape[1]), np.nan)
+    places[free] = near
 
     def crowd(row: int) -> int:
         """How many others are in the basin of this end's candidate; 0 if it has no twin there, or has moved."""
