@@ -109,6 +109,8 @@ class ReferenceKind:
     """Of a label's directory with all its output, seen for cells of 4 to 16 atoms."""
     core_seconds: Callable[[Any, int], tuple[tuple[float, float], str]] | None = None
     """Of one single point of so many atoms, least and most, and in words what that rests on; None: not known."""
+    functional: Callable[[Any], str | None] = lambda _: None
+    """Of the reference that ``build`` made: the density functional, such as PBE; None: not known, or none."""
 
 
 @dataclass(frozen=True)
@@ -142,10 +144,10 @@ class Gives:
     """Atomic number of the heaviest element that it takes."""
 
 
-class Ensemble(Protocol):
-    """Potentials that are asked together. `csp_al.testing.check_potential` says whether one keeps all of this.
+class Predictor(Protocol):
+    """What a relaxation goes down on.
 
-    One that has a ``guide``, another ensemble, lets that lead relaxations first, see `csp_al.potential.polished`.
+    One that has a ``guide``, another one, lets that lead relaxations first, see `csp_al.potential.polished`.
     """
 
     @property
@@ -160,8 +162,16 @@ class Ensemble(Protocol):
         """
         ...
 
-    def fresh(self) -> Ensemble:
+    def fresh(self) -> Predictor:
         """The same, with nothing remembered of earlier calls: it predicts what a loaded copy would, bit for bit."""
+        ...
+
+
+class Ensemble(Predictor, Protocol):
+    """Potentials that are asked together. `csp_al.testing.check_potential` says whether one keeps all of this."""
+
+    def fresh(self) -> Ensemble:
+        """As that of any `Predictor`."""
         ...
 
     def train(self, labels: Labels, seed: list[int], report: Callable[[int, int], None] = ...) -> Trained:
@@ -294,7 +304,7 @@ class EngineKind:
 
 __all__ = [
     "CONVERGED", "NOT_FINITE", "OUT_OF_STEPS", "STALLED", "STOP_REASONS", "TOO_CLOSE", "UNCERTAIN", "UNTRUSTED",
-    "VOLUME", "Cure", "Engine", "EngineKind", "Ensemble", "Failure", "Gives", "Labels", "PotentialKind", "Reason",
-    "Reference", "ReferenceFailedError", "ReferenceKind", "SourceKind", "State", "Status", "Task", "Trained",
+    "VOLUME", "Cure", "Engine", "EngineKind", "Ensemble", "Failure", "Gives", "Labels", "PotentialKind", "Predictor",
+    "Reason", "Reference", "ReferenceFailedError", "ReferenceKind", "SourceKind", "State", "Status", "Task", "Trained",
     "UnplaceableError", "Verdict", "trusted",
 ]  # fmt: skip

@@ -149,6 +149,15 @@ class Labels:
         return take(self, _as_rows(rows), self.structures)
 
     @property
+    def strength(self) -> Floats:
+        """Mean squared force, (eV/Å)^2, plus the square of the virial per atom, eV^2, (n,)."""
+        structures = self.structures
+        forces = np.add.reduceat((self.forces**2).sum(axis=1), structures.ptr[:-1]) / structures.counts
+        virial = (structures.volumes / structures.counts)[:, None, None] * self.stress
+        strength: Floats = forces + (virial**2).sum(axis=(1, 2))
+        return strength
+
+    @property
     def usable(self) -> Labels:
         """The labels that a potential may learn from."""
         return self.take(self.status == Status.DONE)

@@ -103,17 +103,13 @@ def not_extreme(labels: Labels) -> Mask:
 
 
 def importance(labels: Labels) -> Floats:
-    """Weight of each label in the loss, (n,): 1 / (1 + s / (9 median of s)), s its squares of forces and virial.
+    """Weight of each label in the loss, (n,): 1 / (1 + s / (9 median of s)), s its `Labels.strength`.
 
-    ``s`` is the mean squared force, (eV/Å)^2, plus the square of the virial per atom, eV^2. Errors grow with forces,
+    Errors grow with forces,
     and those of random cells are a hundred times those of the crystals that a search has to rank: squared, the errors
     of the first five labels outweighed all others to the end of a campaign.
     """
-    structures = labels.structures
-    forces = np.add.reduceat((labels.forces**2).sum(axis=1), structures.ptr[:-1]) / structures.counts
-    virial = (structures.volumes / structures.counts)[:, None, None] * labels.stress
-    strength = forces + (virial**2).sum(axis=(1, 2))
-    return 1 / (1 + strength / (STRONG**2 * max(np.median(strength), AT_REST**2)))
+    return 1 / (1 + labels.strength / (STRONG**2 * max(np.median(labels.strength), AT_REST**2)))
 
 
 def steps_for(labels: int, section: NetworkPotential) -> int:

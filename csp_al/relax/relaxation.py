@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 import csp_al.interfaces as why
 from csp_al import objective
 from csp_al.campaign.models import Relax
-from csp_al.interfaces import Ensemble
+from csp_al.interfaces import Predictor
 from csp_al.relax import lbfgs
 from csp_al.relax.limits import Limits, broken_limit
 from csp_al.structures import Floats, Ints, Prediction, Relaxed, Strings, Structures, choose, concatenate, scatter, take
@@ -46,7 +46,7 @@ REFILL = 0.25
 
 def relax(
     structures: Structures,
-    ensemble: Ensemble,
+    ensemble: Predictor,
     section: Relax,
     limits: Limits,
     report: Callable[[int, int], None] = lambda *_: None,
@@ -67,7 +67,7 @@ def relax(
 
 
 def _relax(
-    structures: Structures, ensemble: Ensemble, section: Relax, limits: Limits, report: Callable[[int, int], None]
+    structures: Structures, ensemble: Predictor, section: Relax, limits: Limits, report: Callable[[int, int], None]
 ) -> Relaxed:
     width = int(structures.counts.max(initial=1))
     waiting = np.arange(len(structures))
@@ -93,7 +93,7 @@ def _relax(
 def relax_pool(
     pool: Structures,
     before: Relaxed | None,
-    ensemble: Ensemble,
+    ensemble: Predictor,
     section: Relax,
     limits: Limits,
     report: Callable[[int, int], None] = lambda *_: None,
@@ -151,7 +151,7 @@ def _count_entering(active: _Active | None, counts: Ints, capacity: int) -> int:
 
 
 def _enter(
-    rows: Ints, structures: Structures, ensemble: Ensemble, section: Relax, limits: Limits, width: int
+    rows: Ints, structures: Structures, ensemble: Predictor, section: Relax, limits: Limits, width: int
 ) -> _Active:
     outside = broken_limit(structures, limits)
     prediction = _predict_within(structures, outside == "", ensemble)
@@ -159,7 +159,7 @@ def _enter(
     n = len(rows)
     reason = _first_reason(
         outside,
-        _not_finite(prediction, structures),
+        _not_finite(prediction, structures, ensemble),
         _disagreement(structures, prediction, section),
         _at_rest(structures, prediction, section),
         np.full(n, why.OUT_OF_STEPS if section.max_steps == 1 else ""),
@@ -180,7 +180,7 @@ def _enter(
     )
 
 
-def _predict_within(structures: Structures, within: NDArray[np.bool_], ensemble: Ensemble) -> Prediction:
+def _predict_within(structures: Structures, within: NDArray[np.bool_], ensemble: Predictor) -> Prediction:
     """Predictions for the structures in this mask (n,), NaN for the others, which the ensemble is not asked about.
 
     The neighbour list of a collapsed cell may not fit into any memory.
@@ -198,7 +198,7 @@ def _retire(active: _Active | None, finished: list[tuple[Ints, Relaxed]]) -> _Ac
     return take(active, going, active.current) if len(going) else None
 
 
-def _step(active: _Active, ensemble: Ensemble, section: Relax, limits: Limits) -> _Active:
+def _step(active: _Active, ensemble: Predictor, section: Relax, limits: Limits) -> _Active:
     """One evaluation of every active candidate: a step is taken where the energy falls, and else shortened.
 
     Where forces are not the energy's, it is taken in any case.
@@ -208,7 +208,7 @@ def _step(active: _Active, ensemble: Ensemble, section: Relax, limits: Limits) -
     reason = broken_limit(trial, limits)
     trial = choose(reason == "", trial, active.current, trial)
     prediction = ensemble.predict(trial)
-    reason = _first_reason(reason, _not_finite(prediction, trial), _disagreement(trial, prediction, section))
+    reason = _first_reason(reason, _not_finite(prediction, trial, ensemble), _disagreement(trial, prediction, section))
 
     noise = ENERGY_NOISE * trial.counts
     energy = objective.descent(prediction, trial).energy
@@ -303,10 +303,11 @@ def _disagreement(structures: Structures, prediction: Prediction, section: Relax
     return np.where(sigma > np.maximum(section.uncertainty * force, section.uncertainty_floor), why.UNCERTAIN, "")
 
 
-def _not_finite(prediction: Prediction, structures: Structures) -> Strings:
+def _not_finite(prediction: Prediction, structures: Structures, ensemble: Predictor) -> Strings:
     finite = np.isfinite(prediction.energy) & np.isfinite(prediction.stress).all(axis=(1, 2))
     finite &= np.isfinite(structures.largest(np.abs(prediction.forces).max(axis=1)))
-    finite &= np.isfinite(structures.largest(prediction.forces_sigma))
+    if ensemble.gives.spread:
+        finite &= np.isfinite(structures.largest(prediction.forces_sigma))
     return np.where(finite, "", why.NOT_FINITE)
 
 
