@@ -7,8 +7,9 @@ from pathlib import Path
 
 import torch
 
-from csp_al.campaign import read_campaign
+from csp_al.campaign import Campaign, read_campaign
 from csp_al.campaign.machine import Machine
+from csp_al.cli.checks import foundation_of
 from csp_al.engine.engines import start_engine
 from csp_al.events import Listener
 from csp_al.interfaces import Verdict
@@ -28,11 +29,7 @@ def run_to_its_end(folder: Path, text: str, tell: Listener = lambda _: None) -> 
     with locked(run):
         prepare(run, campaign, source, {})
         log(run, "started")
-        engine = start_engine(run / "tasks", Machine(slots=2))
-        try:
-            verdict = search(Drive(campaign, run, folder, torch.device("cpu"), tell, engine))
-        finally:
-            engine.close()
+        verdict = _search(campaign, run, folder, tell, 2)
         log(run, "finished", reason=verdict.reason)
     return run
 
@@ -51,8 +48,15 @@ def cut_after(run: Path, folder: Path, keep: str) -> Path:
 
 def go_on(run: Path) -> Verdict:
     """Go on with a campaign, all of whose tasks have their results."""
-    engine = start_engine(run / "tasks", Machine(slots=1))
+    return _search(read_campaign_of(run, trust=True), run, run.parent, lambda _: None, 1)
+
+
+def _search(campaign: Campaign, run: Path, folder: Path, tell: Listener, slots: int) -> Verdict:
+    engine = start_engine(run / "tasks", Machine(slots=slots))
+    foundation = foundation_of(campaign, Machine(), folder)
     try:
-        return search(Drive(read_campaign_of(run), run, run.parent, torch.device("cpu"), lambda _: None, engine))
+        return search(Drive(campaign, run, folder, torch.device("cpu"), tell, engine, foundation=foundation))
     finally:
         engine.close()
+        if foundation is not None:
+            foundation.close()

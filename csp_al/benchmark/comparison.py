@@ -4,8 +4,9 @@
     result = compare(benchmark, target=None)
 
 Below the directory: a run directory ``seed-N`` for each campaign with ``seed-N.log``, what it printed; ``hindsight``,
-relaxations of leading crystals that the campaigns did not ask for and that are not counted. Beside it ``control``,
-where benchmarks of other settings find the control of the same pools.
+relaxations of leading crystals that the campaigns did not ask for and that are not counted; and, where the campaign has
+a foundation, ``rival-N``, what that finds without labels. Beside it ``control``, where benchmarks of other settings
+find the control of the same pools.
 """
 
 from __future__ import annotations
@@ -22,16 +23,18 @@ from csp_al.benchmark import statistics
 from csp_al.benchmark.calibration import calibration
 from csp_al.benchmark.campaigns import run_campaigns
 from csp_al.benchmark.control import Engines, random_search
+from csp_al.benchmark.rival import CRYSTALS, foundation_first
 from csp_al.benchmark.statistics import Runs
 from csp_al.benchmark.target import Target, lowest, target_of_file
-from csp_al.benchmark.trial import Trial, leaders_by_cycle, relaxed_in_the_end, trial_of
+from csp_al.benchmark.trial import Trial, evaluations_to, leaders_by_cycle, relaxed_in_the_end, trial_of
 from csp_al.campaign import Campaign
 from csp_al.formats import VERSIONS
+from csp_al.interfaces import Predictor
 from csp_al.report.tables import Run, open_run
 from csp_al.store.repair import repair_tasks
 from csp_al.structures import Labels
 
-CONTROL, HINDSIGHT = "control", "hindsight"
+CONTROL, HINDSIGHT, RIVAL = "control", "hindsight", "rival"
 POINTS = 200
 """Evaluations at which success rates are given."""
 
@@ -42,8 +45,8 @@ class Benchmark:
 
     File names in the campaign are relative to ``base``. ``engine`` makes one for a folder of tasks; ``options`` are
     handed to `csp-al run`; ``slots`` processes run side by side. ``tell(what, done, all)`` hears how far it is. The
-    control relaxes ``control_size`` candidates of each pool; None: all of them. To ``mend`` is to do again what is
-    damaged.
+    control relaxes ``control_size`` candidates of each pool; None: all of them. The ``foundation`` of the campaign is
+    compared with as well. To ``mend`` is to do again what is damaged.
     """
 
     file: Path
@@ -57,6 +60,7 @@ class Benchmark:
     tell: Callable[[str, int, int], None]
     control_size: int | None = None
     mend: bool = False
+    foundation: Predictor | None = None
 
     @property
     def runs(self) -> dict[int, Path]:
@@ -77,11 +81,12 @@ def compare(benchmark: Benchmark, target: Path | float | None) -> dict[str, Any]
     leaders = [_leaders(benchmark, run) for run in runs]
     finals = [relaxed_in_the_end(run, benchmark.directory / HINDSIGHT, benchmark.engine) for run in runs]
     controls = [_control(benchmark, seed) for seed in benchmark.seeds]
+    rivals = [_rival(benchmark, seed) for seed in benchmark.seeds if benchmark.foundation is not None]
     if looked_for is None:
         led = (labels for by_cycle in leaders for labels in by_cycle.values())
-        looked_for = lowest(benchmark.campaign, [*controls, *led, *filter(None, finals)])
+        looked_for = lowest(benchmark.campaign, [*controls, *rivals, *led, *filter(None, finals)])
     trials = [trial_of(*of_seed, looked_for) for of_seed in zip(runs, leaders, finals, controls, strict=True)]
-    return _result(benchmark, looked_for, trials, controls, runs)
+    return _result(benchmark, looked_for, trials, controls, rivals, runs)
 
 
 def _given_target(benchmark: Benchmark, target: Path | float | None) -> Target | None:
@@ -104,12 +109,25 @@ def _control(benchmark: Benchmark, seed: int) -> Labels:
     return random_search(campaign, benchmark.base, root, benchmark.engine, told, size, mend=mend)
 
 
+def _rival(benchmark: Benchmark, seed: int) -> Labels:
+    assert benchmark.foundation is not None  # it is asked for
+    campaign = benchmark.campaign.model_copy(update={"seed": seed})
+    told = _tell(benchmark, f"seed {seed}: the foundation, then the reference")
+    root = benchmark.directory / f"{RIVAL}-{seed}"
+    return foundation_first(campaign, benchmark.base, root, benchmark.foundation, benchmark.engine, told)
+
+
 def _tell(benchmark: Benchmark, what: str) -> Callable[[int, int], None]:
     return lambda done, everything: benchmark.tell(what, done, everything)
 
 
 def _result(
-    benchmark: Benchmark, target: Target, trials: list[Trial], controls: list[Labels], runs: list[Run]
+    benchmark: Benchmark,
+    target: Target,
+    trials: list[Trial],
+    controls: list[Labels],
+    rivals: list[Labels],
+    runs: list[Run],
 ) -> dict[str, Any]:
     first = np.array([trial.first_hit for trial in trials])
     ours = statistics.campaigns(first, np.array([trial.evaluations for trial in trials]))
@@ -138,6 +156,7 @@ def _result(
             "hits_per_candidate": float(np.mean(np.concatenate(hits))),
             "evaluations_per_candidate": float(np.mean(np.concatenate([labels.evaluations for labels in controls]))),
         },
+        "foundation": _of_rivals(campaign, rivals, target),
         "ratio": statistics.told(statistics.ratio_of_medians(theirs, ours), len(trials)),
         "ratio_of_expected": statistics.told(statistics.ratio_of_expected(theirs, ours), len(trials)),
         "stopping": _stopping(trials),
@@ -157,6 +176,18 @@ def _side(runs: Runs, found: list[bool], seconds: list[float]) -> dict[str, Any]
         "expected": statistics.told(statistics.expected_of(runs), len(found)),
         "seconds": _median(seconds),
     }
+
+
+def _of_rivals(campaign: Campaign, rivals: list[Labels], target: Target) -> dict[str, Any] | None:
+    """How the foundation did without labels; None where there is none."""
+    if campaign.foundation is None:
+        return None
+    first = np.array([evaluations_to(labels, target) for labels in rivals])
+    runs = statistics.campaigns(first, np.array([labels.evaluations.sum() for labels in rivals]))
+    found = np.isfinite(first).tolist()
+    return {"model": campaign.foundation.model, "crystals": CRYSTALS} | _side(
+        runs, found, [float(labels.cost.sum()) for labels in rivals]
+    )
 
 
 def _stopping(trials: list[Trial]) -> dict[str, Any]:

@@ -53,10 +53,7 @@ def random_search(
     folder of tasks; file names in the campaign are relative to ``base``. A pool that another benchmark is at is waited
     for. Raises DamagedError; to ``mend`` is to do again what is damaged.
     """
-    *smaller, sought = campaign.pools
-    sought = sought.model_copy(update={"size": min(size or sought.size, sought.size)})
-    candidates, table = generate_candidates([*smaller, sought], campaign.seed, lambda *_: None, base)
-    pool = candidates.take(is_searched(table))
+    pool = searched_pool(campaign, base, size)
     tasks = relaxations(campaign, in_short_vectors(pool))  # as a campaign relaxes its winners
     reference = campaign.reference.model_copy(update=dict.fromkeys(places(campaign.reference)))
     here = _place(root, tasks, reference)
@@ -75,6 +72,14 @@ def random_search(
     shutil.rmtree(here / "tasks", ignore_errors=True)  # a trajectory of every candidate, which nobody asks for again
     verify(folder)
     return load(file_of(folder, NAME), Labels)
+
+
+def searched_pool(campaign: Campaign, base: Path, size: int | None = None) -> Structures:
+    """The candidates that a campaign searches; of more than ``size`` the first so many, and seeds from files."""
+    *smaller, sought = campaign.pools
+    sought = sought.model_copy(update={"size": min(size or sought.size, sought.size)})
+    candidates, table = generate_candidates([*smaller, sought], campaign.seed, lambda *_: None, base)
+    return candidates.take(is_searched(table))
 
 
 def _place(root: Path, tasks: Sequence[Task], reference: AnyReference) -> Path:

@@ -16,6 +16,7 @@ from ase.data import atomic_numbers, chemical_symbols
 from csp_al import objective
 from csp_al.campaign.constraints import conflicts, distance_key, min_distances
 from csp_al.campaign.errors import Finding, KeyPath, shown
+from csp_al.campaign.foundation import Foundation
 from csp_al.campaign.models import Budget, LabelFile, Pool, Relax, Select, Stop, species_counts
 from csp_al.campaign.open_section import Kept
 from csp_al.campaign.potentials import PotentialSection, potential_kind
@@ -34,8 +35,8 @@ LEAST_LABELS = 2
 
 def check(values: dict[str, Any], folder: Path) -> Iterator[Finding]:
     """What is wrong with the values that are sound in themselves, by key; file names are relative to the folder."""
-    names = ("pool", "reference", "potential", "relax", "select", "budget", "stop")
-    pool, reference, potential, relaxing, select, budget, stop = (values.get(name) for name in names)
+    names = ("pool", "reference", "potential", "relax", "select", "stop", "foundation")
+    pool, reference, potential, relaxing, select, stop, foundation = (values.get(name) for name in names)
     yield from _labels(values.get("labels", ()), folder)
     if isinstance(pool, Pool):
         yield from _pool(pool, folder)
@@ -47,14 +48,14 @@ def check(values: dict[str, Any], folder: Path) -> Iterator[Finding]:
         yield from _potential(potential, pool, larger, relaxing)
     if isinstance(reference, ReferenceSection):
         yield from (replace(found, key=("reference", *found.key)) for found in reference.senseless())
+    yield from _foundation(foundation, potential)
     if isinstance(pool, Pool) and isinstance(select, Select):
         yield from _picks(pool, select)
     if isinstance(select, Select) and not values.get("labels"):
         yield from _first_labels(select)
     if isinstance(stop, Stop):
         yield from too_long(stop)
-    if isinstance(select, Select) and isinstance(budget, Budget):
-        yield from _budget(select, budget)
+    yield from _budget(select, values.get("budget"), foundation, values.get("labels"))
 
 
 def _pool(pool: Pool, folder: Path) -> Iterator[Finding]:
@@ -162,9 +163,15 @@ def lacking(gives: Gives) -> Iterator[Finding]:
     for given, what in needs:
         if not given:
             yield Finding(("potential", "kind"), f"it gives no {what}; choose another kind")
-    if not gives.features and find_spec(DESCRIPTOR) is None:
+    if not gives.features:
+        yield from _no_descriptor(("potential", "kind"))
+
+
+def _no_descriptor(key: KeyPath) -> Iterator[Finding]:
+    """Where what the key names gives no features."""
+    if find_spec(DESCRIPTOR) is None:
         message = f"it gives no features that tell crystals apart, and {DESCRIPTOR}, which then does, is not installed"
-        yield Finding(("potential", "kind"), f"{message}; pip install 'csp_al[descriptor]'")
+        yield Finding(key, f"{message}; pip install 'csp_al[descriptor]'")
 
 
 def _first_labels(select: Select) -> Iterator[Finding]:
@@ -181,11 +188,28 @@ def _picks(pool: Pool, select: Select) -> Iterator[Finding]:
         yield Finding(key, f"{message}; ask for at most {pool.size}, or make more candidates")
 
 
-def _budget(select: Select, budget: Budget) -> Iterator[Finding]:
-    if budget.labels < select.per_cycle:
+def _budget(select: Any, budget: Any, foundation: Any, imported: Any) -> Iterator[Finding]:
+    if not (isinstance(select, Select) and isinstance(budget, Budget)):
+        return
+    if budget.labels == 0 and foundation is None:
+        message = "no labels at all, and nothing that ranks without; name a foundation, e.g. {model: chgnet}, or allow"
+        yield Finding(("budget", "labels"), f"{message} at least {select.per_cycle}")
+    elif budget.labels == 0 and imported:
+        yield Finding(("budget", "labels"), "no labels at all beside imported ones; allow some, or leave labels out")
+    elif 0 < budget.labels < select.per_cycle:
         message = f"{budget.labels} labels in all (budget.labels), {select.per_cycle} in one cycle (select.per_cycle)"
         key = _given(budget, "budget", "labels") or ("select", "per_cycle")
         yield Finding(key, f"{message}; allow at least {select.per_cycle}, or ask for fewer in each cycle")
+
+
+def _foundation(foundation: Any, potential: Any) -> Iterator[Finding]:
+    if not isinstance(foundation, Foundation):
+        return
+    yield from (replace(found, key=("foundation", *found.key)) for found in foundation.senseless())
+    yield from _no_descriptor(("foundation", "model"))
+    if foundation.baseline and getattr(potential, "warm_start", False):
+        message = "weights that learned what is added to a foundation do not go on without it, and the other way round"
+        yield Finding(("potential", "warm_start"), f"{message}; leave it out, or set foundation.baseline: false")
 
 
 def _given(section: Section, name: str, field: str) -> KeyPath | None:

@@ -22,6 +22,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core.core_schema import CoreSchema
 
 from csp_al.campaign.errors import Finding, Misfit, shown
+from csp_al.campaign.foundation import Foundation
 from csp_al.campaign.potentials import AnyPotential, default_potential
 from csp_al.campaign.references import AnyReference
 from csp_al.campaign.section import Count, Fraction, Number, Positive, Range, Section
@@ -198,8 +199,10 @@ class Finish(Section):
 class Budget(Section):
     """What the campaign may cost."""
 
-    labels: Count = Field(
-        1500, description="maximum number of labels; imported labels and the final relaxations do not count"
+    labels: Annotated[int, Field(strict=True, ge=0)] = Field(
+        1500,
+        description="maximum number of labels; imported labels and the final relaxations do not count; 0: none, a "
+        "foundation alone ranks the candidates",
     )
     hours: Positive | None = Field(None, description="h, maximum wall time of the cycles; null: no limit")
 
@@ -271,6 +274,11 @@ class Campaign(Section):
         "outputs; {path: x.extxyz, energy: REF_energy, ...} names the keys of a file",
     )
     reference: AnyReference
+    foundation: Foundation | None = Field(
+        None,
+        description="a universal potential that relaxes the pool first, chooses the first labels, and is what the "
+        "ensemble adds to, e.g. {model: chgnet}; null: none",
+    )
     potential: AnyPotential = Field(default_factory=default_potential)
     relax: Relax = Field(default_factory=Relax)
     select: Select = Field(default_factory=Select)
@@ -289,6 +297,11 @@ class Campaign(Section):
         sources = [(SOURCES, source.kind) for pool in self.pools for source in pool.sources]
         named = [(POTENTIALS, self.potential.kind), *sources, (STRATEGIES, self.select.strategy)]
         return [(REFERENCES, self.reference.kind), *named]
+
+    @property
+    def unlabelled(self) -> bool:
+        """Whether a foundation alone ranks the candidates."""
+        return self.budget.labels == 0
 
     @property
     def winners(self) -> int:

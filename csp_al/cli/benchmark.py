@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +20,15 @@ from csp_al.benchmark.comparison import CONTROL, Benchmark, compare
 from csp_al.benchmark.figure import draw
 from csp_al.benchmark.statistics import FEWEST, Interval, holds_median
 from csp_al.benchmark.trial import LOW
+from csp_al.campaign import Campaign
 from csp_al.campaign.machine import Machine
-from csp_al.cli.checks import checked_campaign, for_workers, reference_of
+from csp_al.cli.checks import checked_campaign, for_workers, foundation_of, reference_of
 from csp_al.cli.driver import MACHINE_FAILED, STOPPED
 from csp_al.cli.tables import WIDTH_OF_FILES
 from csp_al.disk_space import is_machine_failure, machine_failure_in_words
 from csp_al.engine.engines import check_machine, start_engine
 from csp_al.files import make_directory, write_json
+from csp_al.foundation.universal import Universal
 from csp_al.interruption import Interrupted, interruptible
 from csp_al.loop.tasks import StoppedError
 from csp_al.printing import say, say_over
@@ -68,7 +73,8 @@ def run_benchmark(
     )
     make_directory(directory)
     try:
-        with interruptible(), locked(directory):
+        with interruptible(), locked(directory), _foundation(campaign, machine, path.parent) as foundation:
+            benchmark = replace(benchmark, foundation=foundation)
             result = compare(benchmark, target)
             write_json(directory / "result.json", result)
             draw(result, directory / "success.png")
@@ -92,6 +98,17 @@ def run_benchmark(
     return 0
 
 
+@contextmanager
+def _foundation(campaign: Campaign, machine: Machine, base: Path) -> Iterator[Universal | None]:
+    """The foundation of a campaign, while this lasts."""
+    foundation = foundation_of(campaign, machine, base)
+    try:
+        yield foundation
+    finally:
+        if foundation is not None:
+            foundation.close()
+
+
 def print_result(result: dict[str, Any]) -> None:
     """Print a result as a table, and in words what it says."""
     target = result["target"]
@@ -103,7 +120,8 @@ def print_result(result: dict[str, Any]) -> None:
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     for heading in ("", "found", "success", "median to first hit", "expected with restarts", "time of one (s)"):
         table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
-    for key, name in (("campaign", "campaign"), ("control", "random search")):
+    rival = [("foundation", f"{result['foundation']['model']}, no labels")] if result.get("foundation") else []
+    for key, name in (("campaign", "campaign"), ("control", "random search"), *rival):
         side = result[key]
         table.add_row(
             name,
@@ -127,6 +145,7 @@ def _sentences(result: dict[str, Any]) -> list[str]:
         *(["Labels from elsewhere are not among the evaluations."] if result["labels_from_elsewhere"] else []),
         *_of_smaller_cells(result),
         *_of_smaller_control(result),
+        *_of_rival(result),
         _saved(result),
         _stopping(result["stopping"], len(result["seeds"])),
         *_minima(result["minima"], result["winners"]),
@@ -164,6 +183,14 @@ def _of_smaller_cells(result: dict[str, Any]) -> list[str]:
 def _of_smaller_control(result: dict[str, Any]) -> list[str]:
     everything, some = result["candidates"], result["candidates_of_control"]
     return [f"Random search relaxed the first {some} of {everything} candidates."] if some < everything else []
+
+
+def _of_rival(result: dict[str, Any]) -> list[str]:
+    rival = result.get("foundation")
+    if not rival:
+        return []
+    how = f"relaxed every candidate, and the reference its lowest crystals one after the other, {rival['crystals']} at"
+    return [f"Without labels {rival['model']} {how} most."]
 
 
 def _saved(result: dict[str, Any]) -> str:

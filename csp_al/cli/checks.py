@@ -10,14 +10,15 @@ from typing import Final
 from csp_al.campaign import Campaign, CampaignError, CampaignFile, open_campaign, size, species_counts
 from csp_al.campaign.checks import LEAST_LABELS
 from csp_al.campaign.errors import Finding, KeyPath, Misfit, Problem
-from csp_al.campaign.machine import Machine
+from csp_al.campaign.machine import Machine, cores_of_this_process
 from csp_al.campaign.open_section import Kept
 from csp_al.campaign.read import sound_reference
+from csp_al.foundation.universal import Universal, build_foundation
 from csp_al.importing import ImportPathError, UnaskedError, beside, find_named, is_looking, which_of_several
 from csp_al.interfaces import Reference
 from csp_al.kinds import POTENTIALS, REFERENCES, SOURCES, STRATEGIES, BrokenKindError, find, is_ours
 from csp_al.printing import say
-from csp_al.reference.references import build_reference, places
+from csp_al.reference.references import build_reference, places, reference_kind
 from csp_al.store.run_directory import SETTINGS
 
 STRATEGY: Final[KeyPath] = ("select", "strategy")
@@ -42,6 +43,7 @@ def checked_campaign(path: Path, machine: Machine) -> CampaignFile:
     # those of a run are told by the reference that is pinned, which one that lacks something is not
     if not findings or not any((path.parent / one.path / SETTINGS).exists() for one in campaign.labels):
         findings.extend(_labels(campaign, path.parent, doubts.append))
+    findings.extend(_foundation(campaign, machine, path.parent, reference, doubts.append))
     findings.extend(_seeds(file.campaign, path.parent))
     findings.extend(_strategy(file.campaign, path.parent))
     wrong = [file.problem(finding.key, finding.message) for finding in findings]
@@ -66,6 +68,9 @@ def checked_again(campaign: Campaign, machine: Machine, base: Path) -> Campaign:
     wrong = reference_of(campaign, machine, base).check()
     if wrong:
         raise ValueError("\n".join(f"{campaign.name}: reference.{key}: {message}" for key, message in wrong))
+    wrong_foundation = list(_foundation(campaign, machine, base, None, lambda _: None))
+    if wrong_foundation:
+        raise ValueError("\n".join(f"{campaign.name}: {finding}" for finding in wrong_foundation))
     if wrong_strategy := list(_strategy(campaign, base)):
         raise ValueError(f"{campaign.name}: {wrong_strategy[0]}")
     return campaign
@@ -88,6 +93,43 @@ def _places(campaign: Campaign, base: Path) -> dict[str, Path]:
 def reference_of(campaign: Campaign, machine: Machine, base: Path) -> Reference:
     """The reference method of a campaign here."""
     return build_reference(campaign.reference, list(species_counts(campaign.pool.formula)), machine, base)
+
+
+def foundation_of(campaign: Campaign, machine: Machine, base: Path, device: str = "cpu") -> Universal | None:
+    """The foundation of a campaign here, if it has one; whoever asks it something closes it."""
+    if campaign.foundation is None:
+        return None
+    return build_foundation(campaign.foundation, machine, base, device, cores_of_this_process())
+
+
+def _foundation(
+    campaign: Campaign, machine: Machine, base: Path, reference: Reference | None, tell: Callable[[Finding], None]
+) -> Iterator[Finding]:
+    """What is wrong with the foundation here; doubts are told. One that is code of yours is not started in a look."""
+    section = campaign.foundation
+    if section is None:
+        return
+    if is_looking() and not section.is_ours:
+        found = f"{section.model} was not started, which is code of yours"
+        return tell(Finding(("foundation", "model"), f"{found}; --trust does that, as csp-al run"))
+    universal = build_foundation(section, machine, base)
+    try:
+        wrong = universal.check(list(species_counts(campaign.pool.formula)))
+        yield from wrong
+        if not wrong and reference is not None:
+            _doubt_functional(campaign, reference, universal, tell)
+    finally:
+        universal.close()
+
+
+def _doubt_functional(
+    campaign: Campaign, reference: Reference, universal: Universal, tell: Callable[[Finding], None]
+) -> None:
+    ours, theirs = reference_kind(campaign.reference).functional(reference), universal.about.functional
+    if ours and theirs and ours.casefold() != theirs.casefold():
+        model = universal.section.model
+        words = f"{model} learned {theirs}, and the reference is {ours}; where these differ, it chooses for another one"
+        tell(Finding(("foundation", "model"), words))
 
 
 def _of_reference(path: Path, machine: Machine, known: Sequence[Problem]) -> Iterator[Problem]:

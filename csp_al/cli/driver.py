@@ -12,6 +12,8 @@ from csp_al.cli.panel import NORMAL, Panel
 from csp_al.cli.tables import say_results
 from csp_al.cli.trust import how_to_continue, refuse_links
 from csp_al.disk_space import is_machine_failure, machine_failure_in_words
+from csp_al.foundation.client import FoundationError
+from csp_al.foundation.universal import Universal
 from csp_al.interfaces import State
 from csp_al.interruption import Interrupted, end_in_peace, interruptible, safe_point
 from csp_al.printing import say
@@ -47,8 +49,23 @@ class Start:
 def drive(campaign: Campaign, start: Start) -> int:
     """Run or continue a campaign and return the exit status.
 
-    Raises InUseError (TakenOverError among them), ChangedError, DamagedError and UntrustedError.
+    Raises InUseError (TakenOverError among them), ChangedError, DamagedError, UntrustedError and FoundationError.
     """
+    if campaign.foundation is None:
+        return _drive_here(campaign, start, None)
+    from csp_al.cli.checks import foundation_of
+    from csp_al.potential.devices import resolve_device
+
+    foundation = foundation_of(campaign, start.machine, start.base, str(resolve_device(start.device)))
+    assert foundation is not None  # the campaign has one
+    try:
+        return _drive_here(campaign.model_copy(update={"foundation": foundation.pinned()}), start, foundation)
+    finally:
+        foundation.close()
+
+
+def _drive_here(campaign: Campaign, start: Start, foundation: Universal | None) -> int:
+    """As `drive`, with the foundation of the campaign, where it has one."""
     from csp_al.cli.checks import reference_of
     from csp_al.engine.engines import check_machine
     from csp_al.report.tables import open_run
@@ -66,7 +83,8 @@ def drive(campaign: Campaign, start: Start) -> int:
         if not start.trust:
             refuse_links(directory)
         with interruptible(), locked(directory) as still_ours, Panel(campaign, directory, start.loudness) as panel:
-            status = _drive(campaign, replace(start, machine=machine), programs, panel, still_ours)
+            start = replace(start, machine=machine)
+            status = _drive(campaign, start, programs, foundation, panel, still_ours)
     except Interrupted as end:  # before the run directory was ours
         return end.status
     except OSError as trouble:
@@ -82,7 +100,12 @@ def drive(campaign: Campaign, start: Start) -> int:
 
 
 def _drive(
-    campaign: Campaign, start: Start, programs: dict[str, str], panel: Panel, still_ours: Callable[[], None]
+    campaign: Campaign,
+    start: Start,
+    programs: dict[str, str],
+    foundation: Universal | None,
+    panel: Panel,
+    still_ours: Callable[[], None],
 ) -> int:
     """Drive a run directory that is ours, and say how that ended. Raises TakenOverError where it is another's now."""
     from csp_al.loop.imported import UntrustedLabelsError
@@ -92,14 +115,14 @@ def _drive(
     directory = start.directory
     try:
         try:
-            reason = _search(campaign, start, programs, panel, still_ours)
+            reason = _search(campaign, start, programs, foundation, panel, still_ours)
         finally:
             still_ours()  # the log is another's otherwise, and what went wrong is its doing
     except (Interrupted, StoppedError) as end:
         log(directory, "stopped")
         panel.note(f"Stopped. {how_to_continue(campaign, directory)}")
         return end.status if isinstance(end, Interrupted) else STOPPED
-    except (WrongReferenceError, UntrustedLabelsError, CalculationsFailedError) as failure:
+    except (WrongReferenceError, UntrustedLabelsError, CalculationsFailedError, FoundationError) as failure:
         log(directory, State.FAILED, reason=str(failure))
         panel.note(str(failure))
         passing = isinstance(failure, CalculationsFailedError) and failure.passing
@@ -110,7 +133,12 @@ def _drive(
 
 
 def _search(
-    campaign: Campaign, start: Start, programs: dict[str, str], panel: Panel, still_ours: Callable[[], None]
+    campaign: Campaign,
+    start: Start,
+    programs: dict[str, str],
+    foundation: Universal | None,
+    panel: Panel,
+    still_ours: Callable[[], None],
 ) -> str:
     """Open the run directory and search; why the search ended."""
     from csp_al.cli.checks import for_workers
@@ -143,6 +171,7 @@ def _search(
             cores=cores_of_this_process(),
             retry=start.retry,
             still_ours=still_ours,
+            foundation=foundation,
         )
         return search(drive).reason
     except SystemError:  # what compiled code makes of a signal that was raised in it

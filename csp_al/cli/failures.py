@@ -45,6 +45,7 @@ def _exit_status(error: Exception) -> int | None:
     from csp_al.campaign import CampaignError
     from csp_al.cli.trust import UntrustedError
     from csp_al.files import DamagedError, OtherVersionError
+    from csp_al.foundation.client import FoundationError
     from csp_al.interfaces import UnplaceableError
     from csp_al.store.changes import ChangedError
     from csp_al.store.lock import InUseError
@@ -54,6 +55,6 @@ def _exit_status(error: Exception) -> int | None:
         return 3
     bad_input = (
         CampaignError, ChangedError, NoRunError, DamagedError, OtherVersionError, UntrustedError, UnplaceableError,
-        ValueError, OSError,
+        FoundationError, ValueError, OSError,
     )  # fmt: skip
     return 2 if isinstance(error, bad_input) else None

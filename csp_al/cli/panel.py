@@ -43,6 +43,7 @@ DOING = {
     "label": "labelling by the reference",
     "check": "checking forces and stress of the reference",
     "train": "training the ensemble",
+    "foundation": "relaxations of the pool by the foundation",
     "relax": "relaxations of the pool",
     "grow": "breeding offspring of the leaders",
     "rank": "scoring and clustering",
@@ -199,15 +200,17 @@ _COLUMNS: Final[dict[str, Callable[[CycleJudged], str]]] = {
     "cycle": lambda judged: str(judged.cycle),
     "labels": lambda judged: str(judged.labels),
     "failed": lambda judged: str(judged.failed),
-    f"lowest predicted ({objective.UNIT})": lambda judged: (
-        f"{_shown(judged.predicted, '.3f')}±{_shown(judged.predicted_sigma, '.3f')}"
-    ),
+    f"lowest predicted ({objective.UNIT})": lambda judged: f"{_shown(judged.predicted, '.3f')}" + _spread(judged),
     f"lowest label ({objective.UNIT})": lambda judged: _shown(judged.labelled, ".4f"),
     "E error (meV/atom)": lambda judged: _shown(judged.energy_error),
     "F error (eV/Å)": lambda judged: _shown(judged.force_error),
     "stable cycles": lambda judged: str(judged.stable),
     "unseen minima": lambda judged: _shown(judged.unseen),
 }
+
+
+def _spread(judged: CycleJudged) -> str:
+    return "" if judged.predicted_sigma is None else f"±{judged.predicted_sigma:.3f}"
 
 
 def _in_words(calculated: Calculated) -> str:

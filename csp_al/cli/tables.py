@@ -30,13 +30,16 @@ def say_results(run: Run, top: int | None = None) -> None:
     if (judgement := run.judgement) is not None:
         say(f"Judgement: {judgement}")
     told = ranks(rows, campaign.finish.fmax, campaign.stop.tolerance)
-    results_table(rows[:top], told)
+    results_table(rows[:top], told, campaign.foundation.model if campaign.foundation and campaign.unlabelled else "")
     if failed := say_what_failed(run.summary):
         say(failed)
 
 
-def results_table(rows: list[dict[str, Any]], told: Sequence[int] = ()) -> None:
-    """Print the ranked structures, the best first; ``told`` are their ranks as far as energies can be told apart."""
+def results_table(rows: list[dict[str, Any]], told: Sequence[int] = (), foundation: str = "") -> None:
+    """Print the ranked structures, the best first; ``told`` are their ranks as far as energies can be told apart.
+
+    ``foundation`` is the model that predicted them, where no ensemble did.
+    """
     unit, told = objective.UNIT, told or [row["rank"] for row in rows]
     table = Table(
         title=f"Distinct structures by reference {objective.NAME} ({unit}, m{unit} above the best, Å^3/atom)",
@@ -56,7 +59,7 @@ def results_table(rows: list[dict[str, Any]], told: Sequence[int] = ()) -> None:
             f"{row['energy_per_atom']:.4f}",
             f"{1000 * row['energy_above_best']:.1f}",
             f"{row['volume_per_atom']:.2f}",
-            f"{row['predicted_energy_per_atom']:.3f} ± {row['predicted_sigma']:.3f}",
+            _predicted(row),
             str(row["times_reached"]),
             "yes" if row["converged"] else "NO",
         )
@@ -64,11 +67,16 @@ def results_table(rows: list[dict[str, Any]], told: Sequence[int] = ()) -> None:
     if not console.is_terminal:
         console.width = WIDTH_OF_FILES
     console.print(table)
-    console.print(
-        "predicted: by the ensemble, ± its spread; reached: how many candidates of the pool relaxed into the crystal"
-    )
+    by = f"by {foundation} alone, whose zero is its own" if foundation else "by the ensemble, ± its spread"
+    console.print(f"predicted: {by}; reached: how many candidates of the pool relaxed into the crystal")
     if len(set(told)) < len(told):
         console.print("same number: energies too near to each other for relaxations to this finish.fmax to rank them")
+
+
+def _predicted(row: dict[str, Any]) -> str:
+    """A predicted energy with its spread; without, where nothing tells of one."""
+    spread = "" if row["predicted_sigma"] is None else f" ± {row['predicted_sigma']:.3f}"
+    return f"{row['predicted_energy_per_atom']:.3f}{spread}"
 
 
 def say_what_failed(summary: dict[str, Any] | None) -> str:

@@ -97,6 +97,8 @@ def _code(campaign: Campaign) -> str:
     for group, name in campaign.kinds:
         if not is_ours(group, name):
             return f"{PLACE[group]}: {name}"
+    if campaign.foundation is not None and not campaign.foundation.is_ours:
+        return f"foundation.model: {campaign.foundation.model}"
     return reference_kind(campaign.reference).foreign_code(campaign.reference)
 
 

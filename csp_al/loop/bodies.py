@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,7 +21,8 @@ from csp_al.engine.tasks import label_task
 from csp_al.events import Noted
 from csp_al.generate import generate_candidates
 from csp_al.importing import beside, here_too
-from csp_al.interfaces import Ensemble
+from csp_al.interfaces import Predictor
+from csp_al.loop.below import ask_foundation, train_on_foundation
 from csp_al.loop.drive import Drive, Work
 from csp_al.loop.opening import label_and_open
 from csp_al.loop.progress import Progress
@@ -51,6 +53,7 @@ from csp_al.select.stopping import Missed, Rules, Spent, is_challenged, top_of, 
 from csp_al.select.strategies import scores_by
 from csp_al.select.walk_forward import walk_forward
 from csp_al.store import layout
+from csp_al.store.stages import is_published
 from csp_al.structures import Picks, Relaxed, Structures, concatenate
 
 EXPLORED = 5
@@ -94,13 +97,18 @@ def compute_labels(drive: Drive, folder: Path, cycle: int, picks: Picks) -> None
     layout.LABELS.write(folder, labels)
     columns = {"candidate": asked.ids, "task": names, "status": labels.status, "reason": labels.reason}
     layout.LABEL_TASKS.write(folder, pd.DataFrame(columns | {"cost_s": labels.cost}))
+    predicted = None
     if cycle > 0:
         predicted = layout.PREDICTED.read(layout.stage_folder(drive.run, "select", cycle - 1))
         layout.WALK_FORWARD.write(folder, walk_forward(predicted, labels))
+    ask_foundation(drive, folder, labels, predicted)
 
 
 def train_ensemble(work: Work, folder: Path, cycle: int, progress: Progress) -> None:
-    """The ensemble, trained on every usable label so far, from the one before or anew."""
+    """The ensemble, trained on every usable label so far, from the one before or anew.
+
+    On the foundation, where there is one and it helps.
+    """
     section = work.campaign.potential
     seed = [work.campaign.seed, cycle, TRAIN]
     if progress.ensemble is not None and getattr(section, "warm_start", False):
@@ -108,15 +116,18 @@ def train_ensemble(work: Work, folder: Path, cycle: int, progress: Progress) -> 
     else:
         start = potential_kind(section).new(section, seed, work.device)
     trained = start.train(progress.all_labels.usable, seed, work.report)
+    losses: dict[str, float | None] = {}
+    if work.campaign.foundation is not None and work.campaign.foundation.baseline:
+        trained, losses = train_on_foundation(work, cycle, start, seed, progress, trained)
     trained.ensemble.save(folder)
     layout.LEARNING_CURVE.write(folder, trained.curve)
-    layout.TRAINING.write(folder, {"left_out": trained.left_out})
+    layout.TRAINING.write(folder, {"left_out": trained.left_out} | losses)
 
 
-def relax_candidates(work: Work, folder: Path, cycle: int, progress: Progress, ensemble: Ensemble) -> None:
+def relax_candidates(work: Work, folder: Path, cycle: int, progress: Progress, ensemble: Predictor) -> None:
     """Every candidate at rest on the ensemble's mean energy, see `relax_pool` and `one_end_each`."""
     section, limits = work.campaign.relax, relaxation_limits(work.campaign)
-    starts, proven = first_cells(work.campaign, progress.pool, cycle), _proven(work.campaign, progress)
+    starts, proven = first_cells(work.campaign, progress.starts, cycle), _proven(work.campaign, progress)
     known, before = known_by(ensemble, progress), progress.ends
     ends = corrected(relax_pool(starts, before, ensemble, section, limits, work.report, proven), known)
     if not ensemble.gives.features and cycle == 0:
@@ -139,19 +150,19 @@ def _proven(campaign: Campaign, progress: Progress) -> Structures:
     return concatenate([lowest, progress.origins[-1]]) if is_challenged(campaign.stop, progress.verdict) else lowest
 
 
-def known_by(ensemble: Ensemble, progress: Progress) -> Known:
+def known_by(ensemble: Predictor, progress: Progress) -> Known:
     """What the labels so far say of this ensemble."""
     labels, origins = progress.own_labels
     return known_of(labels, origins, ensemble.fresh().predict(labels.structures)) if len(labels) else NOTHING
 
 
-def at_rest(work: Work, starts: Structures, ensemble: Ensemble) -> Relaxed:
+def at_rest(work: Work, starts: Structures, ensemble: Predictor) -> Relaxed:
     """These structures at rest, each from where it is."""
     # as read back: what is remembered of other relaxations would change the last bits
     return relax(starts, ensemble.fresh(), work.campaign.relax, relaxation_limits(work.campaign))
 
 
-def described(relaxed: Relaxed, ensemble: Ensemble) -> Relaxed:
+def described(relaxed: Relaxed, ensemble: Predictor) -> Relaxed:
     """The same, with features where the potential gives none."""
     return relaxed if ensemble.gives.features else with_descriptor(relaxed)
 
@@ -180,15 +191,21 @@ def judge_cycle(
     layout.VERDICT.write(folder, said)
 
 
+def errors_of(folder: Path) -> dict[str, Any]:
+    """How well the labels in a folder had been predicted; nothing where they were not, or there are none."""
+    there = is_published(folder) and layout.WALK_FORWARD.is_in(folder)
+    return layout.WALK_FORWARD.read(folder) if there else {}
+
+
 def _missed(folder: Path) -> Missed:
     """By how much predictions of the labels of a cycle were off."""
-    figures = layout.WALK_FORWARD.read(folder) if layout.WALK_FORWARD.is_in(folder) else {}
+    figures = errors_of(folder)
     apart, below = figures.get("energy_apart_mev_per_atom"), figures.get("energy_below_mev_per_atom")
     return Missed(None if apart is None else apart / 1000, None if below is None else below / 1000)
 
 
 def select_picks(
-    work: Work, folder: Path, cycle: int, progress: Progress, ensemble: Ensemble, relaxed: Relaxed
+    work: Work, folder: Path, cycle: int, progress: Progress, ensemble: Predictor, relaxed: Relaxed
 ) -> None:
     """What is labelled next, perturbed, with its prediction, corrected by what is known of its crystal.
 
@@ -209,7 +226,7 @@ def select_picks(
     layout.PREDICTED.write(folder, replace(predicted, energy=energy))
 
 
-def _promising(work: Work, cycle: int, progress: Progress, ensemble: Ensemble, relaxed: Relaxed) -> Structures:
+def _promising(work: Work, cycle: int, progress: Progress, ensemble: Predictor, relaxed: Relaxed) -> Structures:
     per_cycle = work.campaign.select.per_cycle
     exploring = per_cycle // EXPLORED
     chosen = pick(progress.table, relaxed.structures, progress.labelled, per_cycle - exploring)
@@ -222,14 +239,14 @@ def _promising(work: Work, cycle: int, progress: Progress, ensemble: Ensemble, r
 
 
 def _drawn(work: Work, cycle: int, progress: Progress) -> Structures:
-    """Candidates that are drawn at random for a challenge, as they were generated."""
+    """Candidates that are drawn at random for a challenge, where relaxations begin anew."""
     rng = stream(work.campaign, cycle, CHALLENGE)
     ids = progress.pool.ids
-    searched = progress.pool.take(np.isin(ids, progress.searched) & (ids < progress.generated))
+    searched = progress.starts.take(np.isin(ids, progress.searched) & (ids < progress.generated))
     return searched.take(rng.permutation(len(searched))[: DRAWN * work.campaign.select.per_cycle])
 
 
-def _explorers(work: Work, cycle: int, others: Structures, count: int, ensemble: Ensemble) -> Structures:
+def _explorers(work: Work, cycle: int, others: Structures, count: int, ensemble: Predictor) -> Structures:
     """Candidates drawn at random, each where the ensemble takes it from its first cell.
 
     An ensemble that is shown nothing but what leads forgets the ways down. It takes most first cells to minima that

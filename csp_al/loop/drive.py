@@ -15,7 +15,7 @@ from csp_al.disk_space import require_space
 from csp_al.engine.retry import forget_failure, is_due
 from csp_al.engine.tasks import read_result, task_id
 from csp_al.events import Advanced, Calculated, CycleJudged, LabelsImported, Listener, Noted, StageStarted, Warned
-from csp_al.interfaces import Engine, Task
+from csp_al.interfaces import Engine, Predictor, Task
 from csp_al.interruption import safe_point
 from csp_al.loop.tasks import StoppedError, run_all, told_once
 from csp_al.results import Result
@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 class Work:
     """What the body of a stage works with: the campaign, its run directory, where tensors live, who is told.
 
-    ``base`` is the folder that file names in the campaign file refer to; ``cores`` is for processes of its own.
+    ``base`` is the folder that file names in the campaign file refer to; ``cores`` is for processes of its own;
+    ``foundation`` is the campaign's, where it has one.
     """
 
     campaign: Campaign
@@ -43,6 +44,7 @@ class Work:
     device: torch.device
     tell: Listener
     cores: int = field(default=1, kw_only=True)
+    foundation: Predictor | None = field(default=None, kw_only=True)
 
     def report(self, done: int, everything: int) -> None:
         """Tell how far a stage is."""

@@ -15,6 +15,7 @@ from csp_al import cif, objective
 from csp_al.campaign import Campaign
 from csp_al.engine.retry import is_due
 from csp_al.events import Noted, Warned
+from csp_al.loop.bodies import errors_of
 from csp_al.loop.drive import Drive
 from csp_al.loop.progress import Progress
 from csp_al.loop.tasks import CalculationsFailedError, final_relaxations
@@ -121,8 +122,7 @@ def _judgement(
 ) -> dict[str, Any]:
     """What the results are worth, from what `csp_al.report.tables.Run.judgement` will read."""
     assert progress.verdict is not None  # a search has ended
-    labels = layout.stage_folder(drive.run, "label", progress.cycle)
-    errors = layout.WALK_FORWARD.read(labels) if layout.WALK_FORWARD.is_in(labels) else {}
+    errors = errors_of(layout.stage_folder(drive.run, "label", progress.cycle))
     doubts = found, stopped_at_once(progress.table)
     return asdict(judge(figures_of(drive.campaign, progress.verdict, errors, rows, summary, doubts)))
 

@@ -16,7 +16,7 @@ from csp_al.campaign import resolve
 from csp_al.events import Warned
 from csp_al.generate.offspring import Child, offspring
 from csp_al.generate.pool import Candidate, origins
-from csp_al.interfaces import Ensemble, UnplaceableError
+from csp_al.interfaces import Predictor, UnplaceableError
 from csp_al.loop.bodies import at_rest, described, known_by
 from csp_al.loop.drive import Work
 from csp_al.loop.progress import Progress
@@ -27,7 +27,7 @@ from csp_al.store import layout
 from csp_al.structures import Ints, Relaxed, Structures, concatenate, take
 
 
-def grow_pool(work: Work, folder: Path, cycle: int, progress: Progress, ensemble: Ensemble, relaxed: Relaxed) -> None:
+def grow_pool(work: Work, folder: Path, cycle: int, progress: Progress, ensemble: Predictor, relaxed: Relaxed) -> None:
     """Generation after generation of offspring of the lowest basins; those that are the lowest of new ones stay.
 
     In the folder are the offspring that join the pool as they were bred, where each is from, and where it came to rest.

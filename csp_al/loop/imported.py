@@ -19,6 +19,7 @@ from csp_al import objective
 from csp_al.campaign.errors import Finding
 from csp_al.engine.tasks import label_task
 from csp_al.events import LabelsImported
+from csp_al.loop.below import ask_foundation
 from csp_al.loop.drive import Drive
 from csp_al.loop.label_set import read_labels
 from csp_al.results import Result, Values
@@ -75,6 +76,7 @@ def _compute_some_again(drive: Drive, folder: Path, given: Labels) -> None:
     labels.cost[rows] = [result.cost for result in results]
     labels.evaluations[rows] = [result.evaluations for result in results]
     layout.LABELS.write(folder, labels)
+    ask_foundation(drive, folder, labels)
     listed = table[["id", "status", "reason", "place"]].rename(columns={"id": "candidate", "place": "source"})
     task = dict(zip(rows.tolist(), names, strict=True))
     listed.insert(1, "task", [task.get(row, "") for row in range(len(listed))])

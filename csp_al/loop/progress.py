@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 
 from csp_al import objective
-from csp_al.interfaces import Ensemble, Verdict
+from csp_al.interfaces import Ensemble, Verdict, trusted
+from csp_al.loop.tasks import labels_of
 from csp_al.select.stopping import Judged, Top
-from csp_al.structures import Ints, Labels, Relaxed, Status, Structures, concatenate, take
+from csp_al.structures import Ints, Labels, Prediction, Relaxed, Status, Structures, choose, concatenate, take
 
 
 @dataclass
@@ -21,14 +22,19 @@ class Progress:
     ``searched`` are the ids of the candidates that may lead: all, or those of the search pool. The first ``generated``
     ids are those of candidates that were drawn, the others of offspring. Of the labels, ``asked`` is how many the
     campaign asked for itself, ``failed`` how many of these came to nothing, ``given`` how many are from elsewhere.
-    ``lower`` are the lowest ends of candidates that are ``relaxed`` to others. ``ensemble`` loads the last one that was
-    trained: of those before it none is needed.
+    ``lower`` are the lowest ends of candidates that are ``relaxed`` to others. ``below`` is what the foundation, where
+    there is one, says of the labels, ``founded`` are the candidates at rest on it, and ``on_foundation`` says whether
+    the last ensemble adds to it. ``ensemble`` loads
+    the last one that was trained: of those before it none is needed.
     """
 
     pool: Structures
     searched: Ints
     generated: int
     labels: list[Labels] = field(default_factory=list)
+    below: list[Prediction] = field(default_factory=list)
+    founded: Relaxed | None = None
+    on_foundation: bool = False
     origins: list[Structures] = field(default_factory=list)
     asked: int = 0
     failed: int = 0
@@ -47,10 +53,26 @@ class Progress:
 
     @property
     def ends(self) -> Relaxed | None:
-        """Where candidates stood last, and the lowest ends of those that stood elsewhere; None in the first cycle."""
-        if self.relaxed is None or self.lower is None:
+        """Where candidates stood last, and the lowest ends of those that stood elsewhere; None before any stood."""
+        if self.relaxed is None:
+            return self.founded
+        if self.lower is None:
             return self.relaxed
         return concatenate([self.relaxed, self.lower])
+
+    @property
+    def starts(self) -> Structures:
+        """Where relaxations of the candidates begin anew: as generated, or at rest on the foundation.
+
+        Those take a quarter of the steps, each of which asks the foundation if the ensemble adds to it; and where the
+        ensemble learns without it, what it led to is as good as any other cells.
+        """
+        if self.founded is None or not self.on_foundation:
+            return self.pool
+        drawn, bred = np.split(np.arange(len(self.pool)), [len(self.founded)])
+        first = self.pool.take(drawn)
+        rested = choose(trusted(self.founded.reason), self.founded.structures, first, first)
+        return concatenate([rested, self.pool.take(bred)])
 
     def sought(self, relaxed: Relaxed) -> Relaxed:
         """Of these candidates those that may lead."""
@@ -72,12 +94,12 @@ class Progress:
     @property
     def cycle(self) -> int:
         """The last cycle that has learned something; cycles that were set aside have folders too."""
-        return len(self.labels) - 1
+        return max(0, len(self.labels) - 1)
 
     @property
     def all_labels(self) -> Labels:
         """Every label so far, failed ones and those from elsewhere included."""
-        return concatenate(self.labels)
+        return concatenate([labels_of(self.pool.take([]), [], 0), *self.labels])
 
     @property
     def own_labels(self) -> tuple[Labels, Structures]:

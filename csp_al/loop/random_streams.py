@@ -12,7 +12,7 @@ from csp_al.geometry import in_short_vectors
 from csp_al.select.perturb import decay_amplitude, perturb
 from csp_al.structures import Structures
 
-DRAW, TRAIN, CLUSTER, PERTURB, FIRST_PERTURB, RESTART, EXPLORE, GROW, CHALLENGE, SCORE = range(1, 11)
+DRAW, TRAIN, CLUSTER, PERTURB, FIRST_PERTURB, RESTART, EXPLORE, GROW, CHALLENGE, SCORE, FOUNDATION = range(1, 12)
 """Random streams of a cycle; 0 is the pool's."""
 
 RELAXED_CLOSEST = 0.8

@@ -11,6 +11,7 @@ from csp_al.loop import stages
 from csp_al.loop.drive import Drive
 from csp_al.loop.finish import finish
 from csp_al.loop.imported import import_labels, verify_imported
+from csp_al.loop.progress import Progress
 from csp_al.loop.reference_check import check
 
 
@@ -23,15 +24,18 @@ def search(drive: Drive) -> Verdict:
     """
     given = import_labels(drive)
     progress = stages.generate(drive)
+    if drive.campaign.unlabelled:
+        return _search_unlabelled(drive, progress)
+    stages.begin_on_foundation(drive, progress)
     picks = stages.draw(drive, progress) if given is None else None
     if picks is not None:
         check(drive, picks)
     for cycle in range(drive.campaign.stop.max_cycles):
         if picks is not None:
             progress.origins.append(picks.origin)
-            progress.learn(stages.label(drive, cycle, picks))
+            stages.learn(drive, cycle, progress, stages.label(drive, cycle, picks))
         elif given is not None:
-            progress.learn(verify_imported(drive, given))
+            stages.learn(drive, cycle, progress, verify_imported(drive, given))
         progress.ensemble = stages.train(drive, cycle, progress)
         relaxed = stages.relax(drive, cycle, progress, progress.ensemble)
         relaxed = stages.grow(drive, cycle, progress, progress.ensemble, relaxed)
@@ -40,5 +44,16 @@ def search(drive: Drive) -> Verdict:
         if verdict.stop:
             break
         picks = stages.select(drive, cycle, progress, progress.ensemble, relaxed)
+    finish(drive, progress)
+    return verdict
+
+
+def _search_unlabelled(drive: Drive, progress: Progress) -> Verdict:
+    """One cycle, in which the foundation takes the place of the ensemble, and nothing is labelled."""
+    foundation = drive.foundation
+    assert foundation is not None  # the campaign file was checked
+    relaxed = stages.relax(drive, 0, progress, lambda: foundation)
+    relaxed = stages.grow(drive, 0, progress, lambda: foundation, relaxed)
+    verdict = stages.judge(drive, 0, relaxed, stages.rank(drive, 0, relaxed), progress)
     finish(drive, progress)
     return verdict

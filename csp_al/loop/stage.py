@@ -16,12 +16,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
-from csp_al.campaign.errors import shown
-from csp_al.campaign.machine import Machine, cores_of_this_process
+from csp_al.campaign.errors import CampaignError, shown
+from csp_al.campaign.machine import Machine, cores_of_this_process, read_machine
 from csp_al.disk_space import is_machine_failure, machine_failure_in_words, require_space
 from csp_al.engine.engines import start_engine
 from csp_al.events import Advanced, CycleJudged, Event, LabelsImported, Listener, StageStarted
 from csp_al.files import DamagedError, OtherVersionError
+from csp_al.foundation.client import FoundationError
+from csp_al.foundation.universal import build_foundation
 from csp_al.interfaces import UnplaceableError
 from csp_al.kinds import REFERENCES, is_ours
 from csp_al.loop.drive import Drive, Work
@@ -44,7 +46,7 @@ from csp_al.store.stages import is_published, partial
 if TYPE_CHECKING:
     import torch
 
-ALONE: Final = ("pool", "train", "relax", "grow", "rank", "verdict", "select")
+ALONE: Final = ("pool", "foundation", "train", "relax", "grow", "rank", "verdict", "select")
 """Stages that need no engine, and nothing from outside but the seeds of a pool."""
 
 REFUSED, MACHINE_FAILED = 2, 75
@@ -85,21 +87,33 @@ class Replay(Drive):
         """What happened was told when it happened."""
 
 
-def do_stage(run: Path, name: str, device: torch.device, tell: Listener, *, trust: bool = False) -> Path:
+def do_stage(
+    run: Path,
+    name: str,
+    device: torch.device,
+    tell: Listener,
+    *,
+    trust: bool = False,
+    machine: Machine | None = None,
+) -> Path:
     """Do a stage of this name, such as "cycle-03/train", and return the partial folder that it is in.
 
-    Nothing that the author of the run directory chose is imported unless it is trusted: no reference is needed here,
-    and where another kind is not ours the stage is refused. Raises `RefusedError`, InUseError where somebody is at it,
-    and what opening a run directory raises.
+    The machine says where a foundation is. Nothing that the author of the run directory chose is imported unless it is
+    trusted: no reference is needed here, and where another kind is not ours the stage is refused. Raises
+    `RefusedError`, InUseError where somebody is at it, and what opening a run directory raises.
     """
     campaign = read_campaign_of(run, trust=trust)
     folder = _folder_of(run, name)
     foreign = [kind for group, kind in campaign.kinds if group != REFERENCES and not is_ours(group, kind)]
+    if campaign.foundation is not None and not campaign.foundation.is_ours:
+        foreign.append(campaign.foundation.model)
     if foreign and not trust:
         msg = f"{run} asks for {foreign[0]}, code of its author; if you know what made this directory, add --trust"
         raise RefusedError(msg)
     if folder.name == "grow" and campaign.pools[-1].grow is None:
         raise RefusedError(f"{name} of {run} is none: its pool does not grow")
+    if folder.name == "foundation" and (campaign.foundation is None or campaign.unlabelled):
+        raise RefusedError(f"{name} of {run} is none: no foundation goes before its labels")
     aside = partial(folder)
     if is_published(folder):
         raise RefusedError(f"{name} of {run} is published already; there is nothing to do")
@@ -108,10 +122,16 @@ def do_stage(run: Path, name: str, device: torch.device, tell: Listener, *, trus
     _refuse_taken(run, folder)
     engine = start_engine(run / "tasks", Machine())  # of which nothing is asked
     base, cores = folder_of_campaign(run), cores_of_this_process()
+    foundation = None
+    if campaign.foundation is not None:
+        foundation = build_foundation(campaign.foundation, machine or Machine(), base, str(device), cores)
     try:
-        search(Replay(campaign, run, base, device, tell, engine, asked=folder, cores=cores))
+        search(Replay(campaign, run, base, device, tell, engine, asked=folder, cores=cores, foundation=foundation))
     except _DoneError:
         return aside
+    finally:
+        if foundation is not None:
+            foundation.close()
     raise RefusedError(_why_not(run, folder, run / LAST))
 
 
@@ -152,6 +172,7 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--trust", action="store_true", help="the run directory is mine: its code may be run")
     replace_unknown_letters()
+    parser.add_argument("--machine", help="machine file: a name, or a path ending in .yaml; default: default")
     given = parser.parse_args(words)
     from csp_al.potential.devices import resolve_device, use_cores
 
@@ -161,9 +182,11 @@ def main(words: Sequence[str]) -> int:
 
     use_cores(cores_of_this_process())
     try:
-        aside = do_stage(given.run, given.stage, resolve_device(given.device), tell, trust=given.trust)
+        device, machine = resolve_device(given.device), read_machine(given.machine)
+        aside = do_stage(given.run, given.stage, device, tell, trust=given.trust, machine=machine)
     except (
-        RefusedError, InUseError, NoRunError, DamagedError, OtherVersionError, UnplaceableError, ValueError,
+        RefusedError, InUseError, CampaignError, FoundationError, NoRunError, DamagedError, OtherVersionError,
+        UnplaceableError, ValueError,
     ) as error:  # fmt: skip
         say(error, err=True)
         return REFUSED

@@ -14,10 +14,13 @@ import pandas as pd
 
 from csp_al.campaign.potentials import potential_kind
 from csp_al.events import CycleJudged, Warned
+from csp_al.foundation.baseline import is_on_foundation
 from csp_al.generate import is_searched
-from csp_al.interfaces import Ensemble, Verdict
+from csp_al.interfaces import Ensemble, Predictor, Verdict
 from csp_al.loop import bodies
+from csp_al.loop.below import known_below, on_foundation
 from csp_al.loop.drive import Drive
+from csp_al.loop.foundation import leading_on_foundation, relax_on_foundation
 from csp_al.loop.grow import grow_pool
 from csp_al.loop.progress import Progress
 from csp_al.loop.random_streams import DRAW, FIRST_PERTURB, stream, to_label
@@ -25,7 +28,7 @@ from csp_al.select.ranking import stopped_at_once
 from csp_al.select.stopping import top_of
 from csp_al.store import layout
 from csp_al.store.layout import stage_folder
-from csp_al.structures import Labels, Picks, Relaxed, concatenate, take
+from csp_al.structures import Floats, Labels, Picks, Relaxed, concatenate, take
 
 
 def generate(drive: Drive) -> Progress:
@@ -35,18 +38,31 @@ def generate(drive: Drive) -> Progress:
     return Progress(structures, structures.ids[is_searched(layout.ORIGINS.read(folder))], len(structures))
 
 
+def begin_on_foundation(drive: Drive, progress: Progress) -> None:
+    """Every candidate at rest on the foundation, where there is one; ``progress`` begins with that."""
+    if drive.foundation is None:
+        return
+    place = stage_folder(drive.run, "foundation")
+    folder = drive.stage(place, lambda folder: relax_on_foundation(drive, folder, progress))
+    progress.founded, progress.table = layout.RELAXED.read(folder), layout.RANKING.read(folder)
+
+
 def draw(drive: Drive, progress: Progress) -> Picks:
     """The labels of the first cycle: a random draw from the pool, perturbed, since symmetry leaves hardly any forces.
 
-    Of a search pool there is none among them.
+    Where a foundation went first, the lowest of its different clusters, and of five labels one of the draw. Of a search
+    pool there is none among them.
     """
     rng = stream(drive.campaign, 0, DRAW)
     pool = progress.pool
     if drive.campaign.search_pool is not None:
         pool = pool.take(~np.isin(pool.ids, progress.searched))
     most = min(drive.campaign.select.per_cycle, drive.campaign.budget.labels, len(pool))
-    drawn = pool.take(np.sort(rng.choice(len(pool), size=most, replace=False)))
-    return Picks(to_label(drive.campaign, drawn, 0, FIRST_PERTURB), drawn)
+    leading = leading_on_foundation(progress, pool, most)
+    others = pool.take(~np.isin(pool.ids, leading.ids))
+    drawn = others.take(np.sort(rng.choice(len(others), size=most - len(leading), replace=False)))
+    origin = concatenate([leading, drawn])
+    return Picks(to_label(drive.campaign, origin, 0, FIRST_PERTURB), origin)
 
 
 def label(drive: Drive, cycle: int, picks: Picks) -> Labels:
@@ -55,22 +71,35 @@ def label(drive: Drive, cycle: int, picks: Picks) -> Labels:
     return layout.LABELS.read(drive.stage(place, lambda folder: bodies.compute_labels(drive, folder, cycle, picks)))
 
 
+def learn(drive: Drive, cycle: int, progress: Progress, labels: Labels) -> None:
+    """Let ``progress`` take in the labels of a cycle, and what the foundation says of them."""
+    progress.learn(labels)
+    if drive.foundation is not None:
+        progress.below.append(layout.BELOW.read(stage_folder(drive.run, "label", cycle)))
+
+
 def train(drive: Drive, cycle: int, progress: Progress) -> Callable[[], Ensemble]:
     """What loads the ensemble, trained on every usable label so far; once, and where a stage needs it."""
     place = stage_folder(drive.run, "train", cycle)
     folder = drive.stage(place, lambda folder: bodies.train_ensemble(drive, folder, cycle, progress))
-    section = drive.campaign.potential
-    return cache(lambda: potential_kind(section).load(folder, section, drive.device))
+    section, known = drive.campaign.potential, known_below(progress)
+    progress.on_foundation = on = drive.foundation is not None and is_on_foundation(layout.TRAINING.read(folder))
+
+    def load() -> Ensemble:
+        ensemble = potential_kind(section).load(folder, section, drive.device)
+        return on_foundation(drive, ensemble, known) if on else ensemble
+
+    return cache(load)
 
 
-def relax(drive: Drive, cycle: int, progress: Progress, ensemble: Callable[[], Ensemble]) -> Relaxed:
+def relax(drive: Drive, cycle: int, progress: Progress, ensemble: Callable[[], Predictor]) -> Relaxed:
     """Every candidate at rest on the ensemble's mean energy; its features tell crystals apart."""
     place = stage_folder(drive.run, "relax", cycle)
     folder = drive.stage(place, lambda folder: bodies.relax_candidates(drive, folder, cycle, progress, ensemble()))
     return layout.RELAXED.read(folder)
 
 
-def grow(drive: Drive, cycle: int, progress: Progress, ensemble: Callable[[], Ensemble], relaxed: Relaxed) -> Relaxed:
+def grow(drive: Drive, cycle: int, progress: Progress, ensemble: Callable[[], Predictor], relaxed: Relaxed) -> Relaxed:
     """All candidates at rest, with offspring of what leads where the pool grows; ``progress`` takes these in."""
     if drive.campaign.pools[-1].grow is None:
         return relaxed
@@ -113,17 +142,22 @@ def judge(drive: Drive, cycle: int, relaxed: Relaxed, table: pd.DataFrame, progr
     return said
 
 
-def select(drive: Drive, cycle: int, progress: Progress, ensemble: Callable[[], Ensemble], relaxed: Relaxed) -> Picks:
+def select(drive: Drive, cycle: int, progress: Progress, ensemble: Callable[[], Predictor], relaxed: Relaxed) -> Picks:
     """What is labelled next."""
     place = stage_folder(drive.run, "select", cycle)
     folder = drive.stage(place, lambda folder: bodies.select_picks(drive, folder, cycle, progress, ensemble(), relaxed))
     return layout.PICKS.read(folder)
 
 
+def _first_finite(values: Floats) -> float | None:
+    """The first value (n,), if there is one and it is finite."""
+    return float(values[0]) if len(values) and np.isfinite(values[0]) else None
+
+
 def _tell_of_cycle(drive: Drive, cycle: int, progress: Progress) -> None:
     """One line on the cycle, for the panel and the log."""
     folder = stage_folder(drive.run, "label", cycle)
-    errors = layout.WALK_FORWARD.read(folder) if layout.WALK_FORWARD.is_in(folder) else {}
+    errors = bodies.errors_of(folder)
     said, top = progress.verdict, progress.top
     judged = CycleJudged(
         cycle=cycle,
@@ -131,7 +165,7 @@ def _tell_of_cycle(drive: Drive, cycle: int, progress: Progress) -> None:
         labels=progress.asked,
         failed=progress.failed,
         predicted=said.energies[0] if said and said.energies else None,
-        predicted_sigma=float(top.sigmas[0]) if top is not None and len(top.sigmas) else None,
+        predicted_sigma=_first_finite(top.sigmas) if top is not None else None,
         labelled=progress.lowest_label,
         energy_error=errors.get("energy_mae_mev_per_atom"),
         force_error=errors.get("forces_mae_ev_per_angstrom"),

@@ -289,6 +289,13 @@ def _prepare(_: EspressoReference) -> None:
     importlib.import_module("csp_al.reference.pw_program")
 
 
+def _functional(reference: Espresso) -> str | None:
+    """The one that is named, or that of all pseudopotentials."""
+    named = reference.section.namelists.get("system", {}).get("input_dft")
+    kinds = {named} if named else {pseudo.functional for pseudo in reference.found.values()}
+    return kinds.pop() if len(kinds) == 1 else None
+
+
 KIND: Final = ReferenceKind(
     section=EspressoReference,
     build=lambda section, species, machine, base: Espresso(section, tuple(species), machine, base),
@@ -296,5 +303,6 @@ KIND: Final = ReferenceKind(
     foreign_code=lambda _: "",
     ladder=LADDER,
     places=("pseudo_dir",),
+    functional=_functional,
     bytes_per_task=40_000,
 )

@@ -238,4 +238,5 @@ KIND: Final = ReferenceKind(
     ladder=LADDER,
     bytes_per_task=20_000,
     core_seconds=_core_seconds,
+    functional=lambda reference: reference.section.xc,
 )

@@ -274,6 +274,12 @@ def _prepare(_: VaspReference) -> None:
     importlib.import_module("csp_al.reference.vasp_program")
 
 
+def _is_pbe(reference: Vasp) -> bool:
+    """Whether datasets and input ask for plain PBE; what else they ask for has no one name."""
+    changed = {"gga", "metagga", "lhfcalc", "ivdw", "luse_vdw"} & {key.lower() for key in reference.section.incar}
+    return not changed and all(potcar.functional == "PE" for potcar in reference.found.values())
+
+
 KIND: Final = ReferenceKind(
     section=VaspReference,
     build=lambda section, species, machine, base: Vasp(section, tuple(species), machine, base),
@@ -281,5 +287,6 @@ KIND: Final = ReferenceKind(
     foreign_code=lambda _: "",
     ladder=LADDER,
     places=("pseudo_dir",),
+    functional=lambda reference: "PBE" if _is_pbe(reference) else None,
     bytes_per_task=1_000_000,
 )

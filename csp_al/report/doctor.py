@@ -21,6 +21,8 @@ Line = tuple[bool | None, str, str]
 LEAST_PYTHON: Final = (3, 11)
 PACKAGES: Final = ("csp_al", "ase", "pymatgen", "pyxtal", "spglib", "schnetpack")
 REINSTALL: Final = "pip install --upgrade --force-reinstall csp_al"
+FOUNDATIONS: Final = {"chgnet": "chgnet", "sevennet": "sevenn"}
+"""Packages of universal potentials, by the extra that brings each."""
 PROGRAMS: Final = {
     "CP2K": ("cp2k.psmp", "cp2k"),
     "ABINIT": ("abinit",),
@@ -37,6 +39,7 @@ def examine() -> list[Line]:
         _python(),
         *map(_package, PACKAGES),
         _torch(),
+        *(_foundation(extra, package) for extra, package in FOUNDATIONS.items()),
         _gpaw(),
         _asked("Quantum ESPRESSO", "pw.x"),
         _asked("VASP", "vasp_std"),
@@ -76,6 +79,14 @@ def _torch() -> Line:
     if device.type == "cuda":
         return True, f"{what}; SchNet by plain torch there, its compiled convolutions are for CPUs", ""
     return True, f"{what}; no CUDA GPU seen", ""
+
+
+def _foundation(extra: str, package: str) -> Line:
+    try:
+        return True, f"foundation: {package} {version(package)}", ""
+    except PackageNotFoundError:
+        remedy = f"only for a campaign that begins with it: pip install 'csp_al[{extra}]'"
+        return None, f"foundation: {package} is not installed", remedy
 
 
 def _gpaw() -> Line:

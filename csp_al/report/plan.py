@@ -57,7 +57,8 @@ def plan(campaign: Campaign, run: Path | None) -> dict[str, Any]:
         "formula": " and ".join(pool.formula for pool in campaign.pools),
         "reference": campaign.reference.kind,
         "candidates": candidates,
-        "stages": ["pool", *_stages_of(campaign), "winners"],
+        "stages": ["pool", *_before_cycles(campaign), *_stages_of(campaign), "winners"],
+        "stages_of_a_cycle": _stages_of(campaign),
         "cycles_at_most": len(labels),
         "labels_at_most": sum(labels) + again,
         "labels_done": measured.labels if measured else 0,
@@ -83,7 +84,7 @@ def describe_plan(planned: dict[str, Any]) -> str:
     hours, seconds = planned["core_hours"], planned["seconds_per_cycle"]
     lines = [
         f"{planned['name']}: {planned['candidates']} candidates of {planned['formula']}",
-        f"stages            {', '.join(planned['stages'])}; all but the first and the last in every cycle",
+        f"stages            {', '.join(planned['stages'])}; in every cycle: {', '.join(planned['stages_of_a_cycle'])}",
         f"cycles            at most {planned['cycles_at_most']}",
         f"labels            at most {planned['labels_at_most']} single points, {_labels_done(planned)}",
         *_elsewhere(planned),
@@ -168,9 +169,17 @@ def mean_cycle(cycles: pd.DataFrame) -> dict[str, float] | None:
     return {stage: float(means[f"seconds_{stage}"]) for stage in STAGES}
 
 
+def _before_cycles(campaign: Campaign) -> list[str]:
+    """What a foundation does before the first label."""
+    return ["foundation"] if campaign.foundation is not None and not campaign.unlabelled else []
+
+
 def _stages_of(campaign: Campaign) -> list[str]:
     """Those of a cycle."""
-    return [stage for stage in STAGES if stage != "grow" or campaign.pools[-1].grow is not None]
+    left_out = {"label", "train", "select"} if campaign.unlabelled else set()
+    if campaign.pools[-1].grow is None:
+        left_out.add("grow")
+    return [stage for stage in STAGES if stage not in left_out]
 
 
 def _judged(cycles: pd.DataFrame) -> pd.DataFrame:

@@ -82,6 +82,7 @@ class RunStatus:
     - best and top_k: None before the first ranking; lowest_label: eV/atom, of the last cycle judged
     - relaxations: in words, where nearly all of the last ranking stopped at once; None elsewhere
     - walk_forward: how well the latest labels were predicted (`csp_al.select.walk_forward`); None in cycle 0
+    - foundation: how it ranks the labels beside the ensemble (`csp_al.report.tables.Run.foundation`); None without one
     - members: of the ensemble; None where the potential is none of ours
     - judgement: what the results are worth (`csp_al.select.judgement`); None before there are any
     - check: what the check of the reference found that is not equal, a line each
@@ -101,6 +102,7 @@ class RunStatus:
     top_k: Leaders | None
     relaxations: str | None
     walk_forward: dict[str, Any] | None
+    foundation: dict[str, Any] | None
     members: int | None
     stop: Stop
     judgement: Judgement | None
@@ -134,6 +136,7 @@ def status(run: Path) -> RunStatus:
         top_k=_leaders(verdict, campaign),
         relaxations=stopped_at_once(opened.ranking()) or None,
         walk_forward=opened.walk_forward(),
+        foundation=opened.foundation,
         members=_members(campaign),
         stop=Stop(_why_over(verdict, state, events), verdict.settled if verdict else None),
         judgement=opened.judgement,

@@ -38,6 +38,8 @@ def describe(status: RunStatus) -> str:
         lines.append(f"relaxations {status.relaxations}")
     if status.walk_forward:
         lines += _prediction_errors(status.walk_forward, status.members or MANY)
+    if status.foundation:
+        lines.append(_foundation(status.foundation))
     if stop:
         said = f"stopped     {stop.removeprefix('settled: ')}" if status.judgement else f"verdict     {stop}"
         lines.append(said)
@@ -58,6 +60,14 @@ def _lowest(best: Best, label: float | None) -> str:
     spread = f" ± {best.sigma:.4f}" if best.sigma is not None else ""
     labelled = f"; lowest label {objective.show(label)}" if label is not None else ""
     return f"{best.energy_per_atom:.4f}{spread} {objective.UNIT} predicted, candidate {best.id}{labelled}"
+
+
+def _foundation(figures: dict[str, Any]) -> str:
+    """How the foundation does on the labels, beside the ensemble."""
+    apart, pairs = figures["apart_mev_per_atom"], figures["pairs"]
+    off = "off by an unknown amount" if apart is None else f"off by {apart:.0f} meV/atom"
+    order = f"; {figures['right']} of {pairs} pairs in the right order, the ensemble {figures['right_by_ensemble']}"
+    return f"foundation  latest labels: {off} (median without the shift common to all){order if pairs else ''}"
 
 
 def _prediction_errors(figures: dict[str, Any], members: int) -> list[str]:

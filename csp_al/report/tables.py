@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 
 from csp_al.campaign.models import Campaign, species_counts
+from csp_al.foundation.baseline import Baselined, is_on_foundation
 from csp_al.importing import beside
 from csp_al.interfaces import Verdict
 from csp_al.kinds import POTENTIALS, is_ours
@@ -40,7 +41,7 @@ from csp_al.report.projection import projected
 from csp_al.select.identity import times_reached
 from csp_al.select.judgement import Judgement, figures_of, judge
 from csp_al.select.ranking import lowest_basin, rows_of, stopped_at_once
-from csp_al.select.walk_forward import apart
+from csp_al.select.walk_forward import apart, together
 from csp_al.store import layout
 from csp_al.store.run_directory import cycle_folder, folder_of_campaign, published_stages, read_campaign_of
 from csp_al.store.run_directory import cycles as cycles_of
@@ -50,6 +51,7 @@ from csp_al.structures import Ints, Labels, Relaxed, Structures, concatenate
 if TYPE_CHECKING:
     from ase import Atoms
 
+    from csp_al.interfaces import Ensemble
     from csp_al.report.calculator import EnsembleCalculator
 
 
@@ -257,6 +259,19 @@ class Run:
         figures: dict[str, Any] = layout.WALK_FORWARD.read(folder)
         return figures
 
+    @property
+    def foundation(self) -> dict[str, Any] | None:
+        """How many pairs of labels the foundation has in the right order, and the ensemble; None where there is none.
+
+        Keys: pairs, right, right_by_ensemble, of all cycles but the first, see `csp_al.select.walk_forward.compared`;
+        apart_mev_per_atom: of the newest labels, the foundation's median error without the shift common to all.
+        """
+        folders = [each for each in self._whole_ones("label").values() if layout.FOUNDATION.is_in(each)]
+        if not folders:
+            return None
+        figures = [layout.FOUNDATION.read(folder) for folder in folders]
+        return together(figures) | {"apart_mev_per_atom": figures[-1]["apart_mev_per_atom"]}
+
     def picks(self, cycle: int = -1) -> Ints:
         """Ids of the candidates that a cycle chose to be labelled next, in the order of their choice."""
         folder = self._of_cycle("select", cycle)
@@ -301,9 +316,26 @@ class Run:
         folder = self._of_cycle("train", cycle)
         if folder is None:
             raise ValueError(f"{self.path}: no ensemble has been trained yet")
+        torch_device = resolve_device(device)
         with beside(folder_of_campaign(self.path)):
-            ensemble = potential_kind(campaign.potential).load(folder, campaign.potential, resolve_device(device))
+            ensemble = potential_kind(campaign.potential).load(folder, campaign.potential, torch_device)
+        if campaign.foundation and is_on_foundation(layout.TRAINING.read(folder)):
+            ensemble = self._on_foundation(campaign, ensemble, str(torch_device), trust=trust)
         return EnsembleCalculator(ensemble, species_counts(campaign.pool.formula), str(self.path))
+
+    def _on_foundation(self, campaign: Campaign, ensemble: Ensemble, device: str, *, trust: bool) -> Ensemble:
+        """An ensemble that was trained on what the reference adds to a foundation, with that."""
+        from csp_al.campaign.machine import read_machine
+        from csp_al.foundation.universal import build_foundation
+
+        section = campaign.foundation
+        assert section is not None  # it was learnt upon
+        if not (trust or section.is_ours):
+            raise ValueError(f"{self.path}: {section.model} is code of its author; with trust=True it is run")
+        foundation = build_foundation(section, read_machine(None), folder_of_campaign(self.path), device)
+        if wrong := foundation.check(list(species_counts(campaign.pool.formula))):
+            raise ValueError(f"{self.path}: {wrong[0]}")
+        return Baselined(ensemble, foundation)
 
     @property
     def winners(self) -> list[Atoms]:

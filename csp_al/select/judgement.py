@@ -55,6 +55,8 @@ class Figures:
     - reached: candidates drawn that came to rest in the leader; bred: whether the pool grew; seed: of the campaign,
       which may not be that of its file
     - reference: what the check of the reference found; relaxations: in words, that nearly all stopped at once, or ""
+    - foundation: the model that ranked the candidates where there are no labels at all, by energies whose zero is its
+      own; "" elsewhere
     """
 
     stopped: str
@@ -75,6 +77,7 @@ class Figures:
     bred: bool = False
     reference: Sequence[str] = ()
     relaxations: str = ""
+    foundation: str = ""
 
 
 @dataclass(frozen=True)
@@ -152,7 +155,7 @@ def figures_of(
         ids=[row["id"] for row in rows],
         found=[row["energy_per_atom"] for row in rows],
         predicted=[row["predicted_energy_per_atom"] for row in rows],
-        sigmas=[row["predicted_sigma"] for row in rows],
+        sigmas=[np.nan if row["predicted_sigma"] is None else row["predicted_sigma"] for row in rows],
         converged=[row["converged"] for row in rows],
         reached=rows[0]["times_reached"],
         seed=campaign.seed,
@@ -161,6 +164,7 @@ def figures_of(
         bred=campaign.pools[-1].grow is not None,
         reference=doubts[0],
         relaxations=doubts[1],
+        foundation=campaign.foundation.model if campaign.foundation and campaign.unlabelled else "",
     )
 
 
@@ -175,7 +179,7 @@ def _untrusted(figures: Figures, run: str) -> list[Reason]:
         reasons.append(
             Reason("none of the final relaxations converged", _set(figures, run, "a larger finish.max_steps"))
         )
-    if missed := _missed(figures, HOPELESS):
+    if (missed := _missed(figures, HOPELESS)) and not figures.foundation:
         reasons.append(Reason(missed, _MEND_POTENTIAL + _anew(run)))
     if figures.error is not None and figures.error > FAR and (figures.within or 0.0) < 0.5:
         what = f"the newest labels were off by {_difference(figures.error)}, most of them by more than two sigmas"
@@ -185,6 +189,9 @@ def _untrusted(figures: Figures, run: str) -> list[Reason]:
 
 def _short(figures: Figures, run: str) -> list[Reason]:
     """What asks for more of a campaign than it did; nothing where it is settled."""
+    if figures.foundation:
+        what = f"{figures.foundation} alone ranked the candidates, and no label tells where it is wrong"
+        return [Reason(what, "budget.labels above 0, in a campaign file of a new name"), *_left_out(figures, run)]
     return [*_ended_early(figures, run), *_unsure(figures, run), *_left_out(figures, run)]
 
 
@@ -282,6 +289,8 @@ def _lines(figures: Figures) -> list[str]:
     first, count = int(np.argmin(figures.predicted)), figures.converged.count(False)
     apart = figures.predicted[0] - figures.found[0]
     lines = [f"stopped: {figures.stopped}"]
+    if figures.foundation:
+        return [*lines, *_lines_unlabelled(figures)]
     if figures.error is not None:
         within = "" if figures.within is None else f"; {figures.within:.0%} within two sigmas of the ensemble"
         lines.append(
@@ -299,6 +308,21 @@ def _lines(figures: Figures) -> list[str]:
     if count:
         lines.append(f"final relaxations: {count} of {len(figures.ids)} did not converge")
     return lines
+
+
+def _lines_unlabelled(figures: Figures) -> list[str]:
+    """The same where a foundation ranked, whose energies are compared with those found but for their zeros."""
+    order = np.argsort(figures.predicted, kind="stable").tolist()
+    shift = float(np.median(np.subtract(figures.found, figures.predicted)))
+    apart = np.abs(np.subtract(figures.found, figures.predicted) - shift).max()
+    lowest = f"candidate {figures.ids[0]}, found at {objective.show(figures.found[0])}"
+    place = f"number {order.index(0) + 1} of {len(order)} by {figures.foundation}"
+    off = f"off by up to {_difference(float(apart))} among these, without the shift common to all"
+    return [
+        f"lowest crystal: {lowest}, {place}; reached by {_candidates(figures.reached)}",
+        f"energies of {figures.foundation}: {off}",
+        f"chance that one more candidate finds a new minimum: {figures.unseen:.0%}",
+    ]
 
 
 _MEND_REFERENCE: Final = "raise its cutoff or mend it, ask csp-al doctor --reference FILE, and begin anew"

@@ -234,6 +234,8 @@ def _why_nothing_changes(stable: int, crystals: int, error: float | None, unseen
 def _what_is_spent(spent: Spent, rules: Rules) -> str:
     """Why there is nothing left to spend; empty where there is."""
     stop, budget = rules.stop, rules.budget
+    if budget.labels == 0:
+        return "no labels were allowed (budget.labels: 0), the foundation alone ranked the candidates"
     if spent.cycles >= stop.max_cycles:
         return f"{_plural(spent.cycles, 'cycle')} done, the most that stop.max_cycles allows"
     if spent.labels + rules.per_cycle > budget.labels:

@@ -6,6 +6,8 @@ five is of a random candidate.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 from ase.units import GPa
 from numpy.typing import NDArray
@@ -18,6 +20,10 @@ UPPER = np.triu_indices(3)
 """The six components of a symmetric stress."""
 COVERED = 0.68
 """Share of errors within one sigma, if they are Gaussian and the spread of many members is right."""
+FEWEST_PAIRS = 50
+"""Of labels, for a foundation and an ensemble to be compared."""
+WORSE = 0.1
+"""Share of the pairs by which a foundation is behind the ensemble where it is said to be."""
 COMPONENTS = {"energy": 1, "forces": 3, "stress": 6}
 """Of the errors of each quantity, whose norms are compared with sigmas."""
 
@@ -53,6 +59,46 @@ def walk_forward(predicted: Prediction, labels: Labels) -> Figures:
         **_errors("stress", "gpa", stress[:, UPPER[0], UPPER[1]] / GPa),
         **_shares("stress", np.linalg.norm(stress, axis=(1, 2)), guess.stress_sigma),
     }
+
+
+def compared(below: Prediction, predicted: Prediction | None, labels: Labels) -> Figures:
+    """How well a foundation ranks labels, and how well an ensemble that had ``predicted`` them did.
+
+    Keys: "apart_mev_per_atom" as "energy_apart_mev_per_atom" of `walk_forward`, "pairs" (of labels that are done, with
+    energies by all), "right" (how many of these the foundation has in the right order), "right_by_ensemble".
+    """
+    energies = [labels.energy, below.energy, *([] if predicted is None else [predicted.energy])]
+    known = np.isfinite(energies).all(axis=0) & (labels.status == Status.DONE)
+    truth, foundation, *ensemble = (energy[known] / labels.structures.counts[known] for energy in energies)
+    return {
+        "apart_mev_per_atom": apart(1000 * (foundation - truth)),
+        "pairs": len(truth) * (len(truth) - 1) // 2,
+        "right": _right(foundation, truth),
+        "right_by_ensemble": _right(ensemble[0], truth) if ensemble else None,
+    }
+
+
+def together(figures: Iterable[Figures]) -> Figures:
+    """Pairs of `compared` that an ensemble had predicted, over several cycles."""
+    told = [each for each in figures if each["right_by_ensemble"] is not None]
+    return {key: sum(int(each[key] or 0) for each in told) for key in ("pairs", "right", "right_by_ensemble")}
+
+
+def ranks_worse(figures: Figures) -> str:
+    """In words, where a foundation has far fewer pairs in the right order than the ensemble; empty elsewhere."""
+    pairs, right, by_ensemble = (int(figures[key] or 0) for key in ("pairs", "right", "right_by_ensemble"))
+    if pairs < FEWEST_PAIRS or by_ensemble - right < WORSE * pairs:
+        return ""
+    return (
+        f"the foundation has {right} of {pairs} pairs of labels in the right order, the ensemble {by_ensemble}: "
+        "a campaign without it may need fewer labels"
+    )
+
+
+def _right(energies: Floats, truth: Floats) -> int:
+    """Pairs that are in the same order by both."""
+    one, other = np.triu_indices(len(truth), 1)
+    return int(((energies[one] - energies[other]) * (truth[one] - truth[other]) > 0).sum())
 
 
 def right_spread(quantity: str, members: int) -> tuple[float, float, float]:

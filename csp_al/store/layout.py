@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ase import Atoms
 
 T = TypeVar("T")
-Outside = Literal["elsewhere", "pool", "check", "winners"]
+Outside = Literal["elsewhere", "pool", "foundation", "check", "winners"]
 InCycle = Literal["label", "train", "relax", "grow", "rank", "verdict", "select"]
 _KNOWN: Final = ("id", "rank", "space_group")
 WIDEST: Final = 1000
@@ -190,16 +190,20 @@ LABEL_TASKS: Final = _table("labels.csv", records.LABEL_TASKS, {"source": "str"}
 """Candidate, task, status, reason, cost_s of each label, and its source where it is from elsewhere."""
 WALK_FORWARD: Final = _json("walk_forward.json", records.WALK_FORWARD)
 """How well the labels had been predicted; not in the first cycle."""
+BELOW: Final = _arrays("foundation.h5", Prediction)
+"""What the foundation says of the labels, where there is one."""
+FOUNDATION: Final = _json("foundation.json", records.FOUNDATION)
+"""How well the labels had been predicted by it, and by the ensemble, see `csp_al.select.walk_forward.compared`."""
 CHECKS: Final = _json("checks.json", records.ANYTHING)
 """How far labels from elsewhere were from what the reference says."""
 # train, beside what the ensemble writes
 LEARNING_CURVE: Final = _table("learning_curve.csv", records.LEARNING_CURVE, {})
 TRAINING: Final = _json("training.json", records.ANYTHING)
-# relax
+# relax, and foundation
 RELAXED: Final = _arrays("relaxed.h5", Relaxed)
 LOWER_ENDS: Final = _arrays("lower_ends.h5", Relaxed)
 """Of candidates that do not stand at the lowest of their ends, see `csp_al.select.ends`."""
-# rank
+# rank, and foundation
 RANKING: Final = _table("ranking.csv", records.RANKING, {"lowest_basin": "int64"})
 # verdict
 VERDICT: Final = Content("verdict.json", lambda path, verdict: write_json(path, asdict(verdict)), _read_verdict)

@@ -46,7 +46,7 @@ class ResultRow(TypedDict):
     energy_per_atom: float
     energy_above_best: float
     predicted_energy_per_atom: float
-    predicted_sigma: float
+    predicted_sigma: float | None
     space_group: SpaceGroup
     volume_per_atom: float
     fmax: float
@@ -151,10 +151,20 @@ class WalkForward(TypedDict):
     stress_spread_factor: NotRequired[float | None]
 
 
+class Compared(TypedDict):
+    """Of `csp_al.select.walk_forward.compared`; None where the ensemble had predicted nothing."""
+
+    apart_mev_per_atom: float | None
+    pairs: Whole
+    right: Whole
+    right_by_ensemble: Whole | None
+
+
 RESULTS: Final = TypeAdapter(Rows[ResultRow])
 SUMMARY: Final = TypeAdapter(Summary)
 CHECK: Final = TypeAdapter(Check)
 WALK_FORWARD: Final = TypeAdapter(WalkForward)
+FOUNDATION: Final = TypeAdapter(Compared)
 VERDICT: Final = TypeAdapter(Verdict)
 ANYTHING: Final[TypeAdapter[Any]] = TypeAdapter(Any)
 

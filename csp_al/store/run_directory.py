@@ -2,7 +2,7 @@
 
     runs/si8/
       campaign.yaml  resolved.json  provenance.json  LOCK  log.jsonl
-      elsewhere/ (if labels come from there)  pool/  check/  winners/
+      elsewhere/ (if labels come from there)  pool/  foundation/ (if there is one)  check/  winners/
       cycle-00/label/ train/ relax/ grow/ (if the pool grows) rank/ verdict/ select/  cycle-01/...
       tasks/<id>/
 
@@ -40,9 +40,9 @@ SETTINGS = "resolved.json"  # written last, so that a run directory that has it 
 PROVENANCE = "provenance.json"
 STAGES = ("label", "train", "relax", "grow", "rank", "verdict", "select")
 STAGES_OF_FORMAT_2 = ("label", "train", "relax", "rank", "verdict", "select")  # where no manifest tells needs
-FIRST, LAST = ("elsewhere", "pool", "check"), "winners"
-PACKAGES = ("csp_al", "ase", "gpaw", "gpaw-data", "matscipy", "numpy", "pymatgen", "pyxtal", "schnetpack",
-            "scikit-learn", "scipy", "spglib", "torch")  # fmt: skip
+FIRST, LAST = ("elsewhere", "pool", "foundation", "check"), "winners"
+PACKAGES = ("csp_al", "ase", "chgnet", "gpaw", "gpaw-data", "matscipy", "numpy", "pymatgen", "pyxtal", "schnetpack",
+            "scikit-learn", "scipy", "sevenn", "spglib", "torch")  # fmt: skip
 STOP_REQUEST = "STOP"
 
 

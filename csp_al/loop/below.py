@@ -1,0 +1,70 @@
+"""What a foundation says of labels: what an ensemble adds to, and how the two rank them.
+
+It is asked once, where labels are published, so that a continued campaign learns from the very same numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from csp_al.events import Noted, Warned
+from csp_al.foundation.baseline import ALONE, ON, Baselined, Below, held_out_loss, is_on_foundation
+from csp_al.interfaces import Ensemble, Trained
+from csp_al.loop.drive import Work
+from csp_al.loop.progress import Progress
+from csp_al.select.walk_forward import compared, ranks_worse, together
+from csp_al.store import layout
+from csp_al.structures import Labels, Prediction, concatenate
+
+
+def ask_foundation(work: Work, folder: Path, labels: Labels, predicted: Prediction | None = None) -> None:
+    """What the foundation, where there is one, says of labels, and how it ranks them beside what was ``predicted``."""
+    if work.foundation is not None:
+        below = work.foundation.predict(labels.structures)
+        layout.BELOW.write(folder, below)
+        figures = compared(below, predicted, labels)
+        layout.FOUNDATION.write(folder, figures)
+        before = [layout.FOUNDATION.read(stage) for stage in layout.folders_of(work.run, "label").values()]
+        if words := ranks_worse(together([*before, figures])):
+            work.tell(Warned(words))
+
+
+def train_on_foundation(
+    work: Work, cycle: int, start: Ensemble, seed: list[int], progress: Progress, alone: Trained
+) -> tuple[Trained, dict[str, float | None]]:
+    """An ensemble that adds to the foundation, if it predicts held-out labels better than one ``alone``, else that.
+
+    With the losses of both: None for the first where the foundation cannot help.
+    """
+    labels = progress.all_labels.usable
+    losses: dict[str, float | None] = {ON: None, ALONE: held_out_loss(alone.curve)}
+    founded = on_foundation(work, start, known_below(progress))
+    if founded.can_help(labels):
+        on = founded.train(labels, seed, work.report)
+        losses[ON] = held_out_loss(on.curve)
+    _tell(work, cycle, losses)
+    return (on if is_on_foundation(losses) else alone), losses
+
+
+def known_below(progress: Progress) -> Below | None:
+    """What it says of the labels so far; None where there is no foundation."""
+    return Below(progress.all_labels.structures, concatenate(progress.below)) if progress.below else None
+
+
+def on_foundation(work: Work, ensemble: Ensemble, known: Below | None) -> Baselined:
+    """An ensemble of what the reference adds to the foundation, as one of the whole."""
+    assert work.foundation is not None  # it is asked for
+    return Baselined(ensemble, work.foundation, known)
+
+
+def _tell(work: Work, cycle: int, losses: Mapping[str, float | None]) -> None:
+    """In the first cycle whether the ensemble adds to the foundation, later that it does not."""
+    on, alone = losses[ON], losses[ALONE]
+    if is_on_foundation(losses):
+        if cycle == 0 and on and alone:
+            what = "labels held out are predicted better by what is learnt on the foundation"
+            work.tell(Noted(f"{what}, with {on / alone:.2g} of the loss without"))
+        return
+    why = "says too little of the labels" if on is None else "makes predictions of labels held out no better"
+    work.tell(Warned(f"cycle {cycle}: the foundation {why}: the ensemble learns without it"))

@@ -1,0 +1,48 @@
+"""The stage in which a foundation relaxes the pool, and what it chooses to be labelled first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from csp_al import objective
+from csp_al.foundation.client import FoundationError
+from csp_al.loop.bodies import EXPLORED, described, relaxation_limits
+from csp_al.loop.drive import Work
+from csp_al.loop.progress import Progress
+from csp_al.loop.random_streams import FOUNDATION, stream
+from csp_al.relax.relaxation import relax
+from csp_al.select.cluster import k_means
+from csp_al.select.pick import pick
+from csp_al.select.ranking import rank, rows_of
+from csp_al.store import layout
+from csp_al.structures import Relaxed, Structures, take
+
+
+def refuse_silence(relaxed: Relaxed) -> None:
+    """Raise `FoundationError` where a foundation gives no candidate an energy."""
+    if not np.isfinite(relaxed.prediction.energy).any():
+        raise FoundationError("the foundation gives no candidate a finite energy; choose another, or leave it out")
+
+
+def relax_on_foundation(work: Work, folder: Path, progress: Progress) -> None:
+    """Every candidate at rest on the foundation, and its table: scores are energies, clusters those of surroundings."""
+    assert work.foundation is not None  # it is asked for
+    relaxed = relax(progress.pool, work.foundation, work.campaign.relax, relaxation_limits(work.campaign), work.report)
+    refuse_silence(relaxed)
+    relaxed = described(relaxed, work.foundation)
+    clusters = k_means(relaxed.prediction.features, stream(work.campaign, 0, FOUNDATION), work.campaign.select.groups)
+    energies = objective.values(relaxed.prediction.energy, relaxed.structures)
+    none = take(relaxed, np.zeros(0, np.int64), relaxed.structures)
+    layout.RELAXED.write(folder, relaxed)
+    layout.RANKING.write(folder, rank(relaxed, none, energies, clusters))
+
+
+def leading_on_foundation(progress: Progress, pool: Structures, most: int) -> Structures:
+    """Of the first ``most`` labels those that the foundation chooses, where they came to rest on it."""
+    if progress.founded is None:
+        return pool.take([])
+    table, structures = progress.table[progress.table["id"].isin(pool.ids)], progress.founded.structures
+    chosen = pick(table, structures, pool.take([]), most - most // EXPLORED)
+    return structures.take(rows_of(structures, chosen))
