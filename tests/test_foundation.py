@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from importlib.util import find_spec
 
 import numpy as np
 import pandas as pd
@@ -15,11 +16,15 @@ from small_run import cut_after, go_on, run_to_its_end
 from typer.testing import CliRunner
 
 from csp_al import open_run
+from csp_al.benchmark.rival import foundation_first
+from csp_al.benchmark.target import Target
+from csp_al.benchmark.trial import leaders_by_cycle, relaxed_in_the_end, trial_of
 from csp_al.campaign import read_campaign
 from csp_al.campaign.errors import CampaignError
 from csp_al.campaign.machine import Machine
 from csp_al.cli import app
 from csp_al.cli.checks import checked_campaign
+from csp_al.engine.engines import start_engine
 from csp_al.events import Noted, Warned
 from csp_al.foundation.baseline import (
     ALONE,
@@ -38,6 +43,8 @@ from csp_al.potential.ensemble import new_ensemble
 from csp_al.potential.schnet import SchnetPotential
 from csp_al.select.walk_forward import compared, ranks_worse, together
 from csp_al.store import layout
+from csp_al.store.changes import ChangedError, accept
+from csp_al.store.run_directory import published_stages, read_campaign_of
 from csp_al.structures import Prediction, take
 
 SOFT = """\
@@ -139,8 +146,9 @@ def test_the_loss_of_held_out_labels_is_a_mean_of_the_lowest_of_each_member():
     assert held_out_loss(curve) == pytest.approx(2)
 
 
-def test_an_ensemble_adds_to_a_foundation_only_where_that_predicts_better():
+def test_an_ensemble_adds_to_a_foundation_unless_it_predicts_better_without():
     assert is_on_foundation({ON: 0.1, ALONE: 0.2})
+    assert is_on_foundation({ON: 0.11, ALONE: 0.1})  # holes between the labels are not seen in them
     assert not is_on_foundation({ON: 0.2, ALONE: 0.1})
     assert not is_on_foundation({ON: None, ALONE: 0.1})
     assert not is_on_foundation({"left_out": 0})  # of a run without one
@@ -207,7 +215,7 @@ def test_a_foundation_and_an_ensemble_are_compared_by_pairs_of_labels():
     assert figures["pairs"] == figures["right_by_ensemble"] == 10
     assert figures["right"] == 0
     first = compared(prediction_of(labels), None, labels)
-    assert (first["right"], first["right_by_ensemble"]) == (10, None)
+    assert (first["pairs"], first["right"], first["right_by_ensemble"]) == (None, None, None)
     assert first["apart_mev_per_atom"] == pytest.approx(0)
     assert figures["apart_mev_per_atom"] == pytest.approx(2000 * np.median(np.abs(per_atom - np.median(per_atom))))
     assert together([first, figures, figures]) == {"pairs": 20, "right": 0, "right_by_ensemble": 20}
@@ -250,7 +258,7 @@ def test_the_ensemble_learns_what_the_reference_adds_where_that_is_little(run, t
     training = json.loads((run.path / "cycle-00/train/training.json").read_text())
     assert training[ON] < 0.5 * training[ALONE]
     notes = [event.text for event in told if isinstance(event, Noted)]
-    assert any("predicted better by what is learnt on the foundation" in text for text in notes)
+    assert any("the ensemble learns what the reference adds to the foundation" in text for text in notes)
     assert run.walk_forward()["energy_apart_mev_per_atom"] < 30
 
 
@@ -262,6 +270,8 @@ def test_a_foundation_that_is_no_help_is_not_learnt_upon(folder):
     assert any(
         "the foundation says too little of the labels: the ensemble learns without it" in text for text in warned
     )
+    training = json.loads((run.path / "cycle-00/train/training.json").read_text())
+    assert training[ON] is None
     assert len(run.results) >= 1
 
 
@@ -273,10 +283,8 @@ def test_status_says_how_the_foundation_ranks_labels_beside_the_ensemble(run):
     assert f"{figures['right']} of 10 pairs in the right order, the ensemble {figures['right_by_ensemble']}" in said
 
 
-@pytest.mark.parametrize(
-    "keep", ["pool", *(pytest.param(keep, marks=pytest.mark.long) for keep in
-                       ("foundation", "cycle-00/label", "cycle-00/train", "cycle-01/relax"))]
-)  # fmt: skip
+@pytest.mark.long
+@pytest.mark.parametrize("keep", ["pool", "foundation", "cycle-00/label", "cycle-00/train", "cycle-01/relax"])
 def test_a_campaign_on_a_foundation_that_is_cut_off_ends_the_same(run, tmp_path, keep):
     copy = cut_after(run.path, tmp_path, keep)
     (copy.parent / "soft.py").write_text(SOFT)
@@ -325,6 +333,7 @@ def test_results_say_that_a_foundation_ranked_them(unlabelled):
     assert "no labels were allowed" in runner.invoke(app, ["status", str(unlabelled.path)]).output
 
 
+@pytest.mark.long
 def test_a_search_without_labels_may_grow(folder):
     text = CAMPAIGN.replace("founded", "bred").replace("22]}", "22], grow: {offspring: 6, generations: 2, parents: 5}}")
     run = open_run(run_to_its_end(folder, text + "budget: {labels: 0}\n"))
@@ -332,6 +341,58 @@ def test_a_search_without_labels_may_grow(folder):
         "pool", "relax", "grow", "rank", "verdict", "winners"
     ]  # fmt: skip
     assert run.results["space_group_number"][0] in CLOSE_PACKED
+
+
+def test_a_search_without_labels_can_be_judged_beside_others(unlabelled, tmp_path):
+    def engine(folder):
+        return start_engine(folder, Machine(slots=1))
+
+    leaders = leaders_by_cycle(unlabelled, tmp_path, engine, lambda *_: None)
+    final = relaxed_in_the_end(unlabelled, tmp_path, engine)
+    target = Target(float(unlabelled.results["energy_per_atom"][0]), 0.01, "the lowest")
+    trial = trial_of(unlabelled, leaders, final, final, target)
+    assert trial.found
+    assert trial.labels == trial.late_labels == 0
+    assert trial.evaluations == unlabelled.reference_evaluations
+
+
+def test_the_plan_of_a_search_without_labels_has_none(unlabelled):
+    said = CliRunner().invoke(app, ["plan", "--trust", str(unlabelled.path.parents[1] / "unlabelled.yaml")]).output
+    assert "labels            none: the foundation alone ranks the candidates" in said
+    assert "stages            pool, relax, rank, verdict, winners" in said
+
+
+def test_a_search_without_labels_stays_one_and_others_do_not_become_one(run, unlabelled):
+    for one, labels in ((run, 0), (unlabelled, 20)):
+        before = read_campaign_of(one.path, trust=True)
+        now = before.model_copy(update={"budget": before.budget.model_copy(update={"labels": labels})})
+        with pytest.raises(ChangedError, match="a search without labels is another one"):
+            accept(one.path, before, now)
+
+
+# --- with what else a campaign may have
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("imported", "relax:", "labels: [../runs/founded]\nrelax:"),
+        ("larger", "relax:", "search_pool: {formula: Al8, size: 8, volume_per_atom: [13, 22]}\nrelax:"),
+        ("guided", "{members: 2,", "{kind: forcenet, polish: schnet, members: 2,"),
+        ("growing", "22]}", "22], grow: {offspring: 6, generations: 2, parents: 5}}"),
+    ],
+)
+def test_a_campaign_on_a_foundation_ends_and_goes_on_the_same_with(run, folder, tmp_path, name, old, new):
+    home = folder / name
+    home.mkdir()
+    (home / "soft.py").write_text(SOFT)
+    whole = run_to_its_end(home, CAMPAIGN.replace("founded", name).replace(old, new))
+    assert len(open_run(whole).results) >= 1
+    copy = cut_after(whole, tmp_path, "foundation")
+    (tmp_path / "soft.py").write_text(SOFT)
+    go_on(copy)
+    assert outcome(copy) == outcome(whole)
 
 
 # --- bad input
@@ -400,6 +461,52 @@ def with_weights(folder):
 
 
 def sorted_stages(run):
-    from csp_al.store.run_directory import published_stages
-
     return published_stages(run.path)
+
+
+CHGNET = pytest.mark.skipif(find_spec("chgnet") is None, reason="CHGNet is not installed")
+
+
+@CHGNET
+def test_elements_that_a_foundation_has_never_seen_are_refused(folder):
+    text = CAMPAIGN.replace("soft.Soft", "chgnet").replace("Al4", "Po4").replace("emt.EMT", "lj.LennardJones")
+    assert "foundation.model: chgnet has never seen Po; choose another, or leave it out" in wrong(folder, text)
+
+
+@CHGNET
+def test_another_functional_than_that_of_the_foundation_is_told(folder, capsys):
+    if find_spec("gpaw") is None:
+        pytest.skip("GPAW is not installed")
+    path = folder / "functional.yaml"
+    gpaw = CAMPAIGN.replace("{kind: ase, calculator: ase.calculators.emt.EMT}", "{kind: gpaw, xc: LDA}")
+    path.write_text(gpaw.replace("soft.Soft", "chgnet"))
+    checked_campaign(path, Machine())
+    assert "chgnet learned PBE, and the reference is LDA" in capsys.readouterr().err
+
+
+# --- beside random search
+
+
+def test_a_benchmark_has_the_lowest_of_a_foundation_relaxed_one_by_one(folder, tmp_path):
+    path = folder / "rival.yaml"
+    path.write_text(CAMPAIGN.replace("size: 12", "size: 6"))
+    campaign, asked = read_campaign(path), []
+    foundation = build_foundation(campaign.foundation, Machine(), folder)
+
+    def engine(place):
+        return start_engine(place, Machine(slots=1))
+
+    def rival():
+        return foundation_first(campaign, folder, tmp_path, foundation, engine, lambda *told: asked.append(told))
+
+    try:
+        found = rival()
+    finally:
+        foundation.close()
+    relaxed = layout.RELAXED.read(tmp_path / "foundation")
+    energies = relaxed.prediction.energy[np.isin(relaxed.structures.ids, found.structures.ids)]
+    assert found.structures.ids[0] == relaxed.structures.ids[int(np.nanargmin(relaxed.prediction.energy))]
+    assert (found.status == "done").all()
+    assert 1 < len(found) == len(energies) <= 6
+    assert asked
+    np.testing.assert_array_equal(rival().energy, found.energy)  # nothing is asked again

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from contextlib import closing, suppress
@@ -26,7 +27,7 @@ from csp_al.structures import Structures
 EMT_PATH = "ase.calculators.emt.EMT"
 
 MODULE = '''
-import os, subprocess, sys, time
+import os, signal, subprocess, sys, time
 from pathlib import Path
 from ase.calculators.calculator import Calculator
 from ase.calculators.emt import EMT
@@ -72,9 +73,39 @@ class Parent(EMT):
 
 
 class Deadly(EMT):
+    """Ends its process over large cells; or, with a folder for its memory, once."""
+    def __init__(self, killed=False, once=None):
+        super().__init__()
+        self.killed, self.once = killed, once and Path(once, "notes")
+
+    def calculate(self, atoms, *arguments, **keywords):
+        if len(atoms) > 2 and not (self.once and self.once.exists()):
+            sys.stderr.write("it burns\\n")
+            sys.stderr.flush()
+            if self.once:
+                self.once.touch()
+            if self.killed:
+                os.kill(os.getpid(), signal.SIGKILL)
+            os._exit(7)
+        super().calculate(atoms, *arguments, **keywords)
+
+
+def stillborn():
+    os._exit(7)
+
+
+class Counting(EMT):
+    """Remembers how often it was asked; cannot be made where a file is."""
+    def __init__(self, notes):
+        super().__init__()
+        self.calls = 0
+        if Path(notes).exists():
+            raise ValueError("no more")
+
     def calculate(self, *arguments, **keywords):
-        sys.stderr.write("it burns\\n")
-        os._exit(7)
+        super().calculate(*arguments, **keywords)
+        self.calls += 1
+        self.results["energy"] += 1e-3 * self.calls
 
 
 def wrong(**keywords):
@@ -344,8 +375,38 @@ def test_a_module_beside_the_campaign_file_and_its_files_of_weights(folder, monk
         assert np.allclose(energy, plain.predict(metals())[0] + 2.5)
     assert weights == {
         "some.model": hashlib.sha256(b"weights").hexdigest(),
-        "deep": hashlib.sha256(b"more").hexdigest(),
+        "~/deep": hashlib.sha256(b"more").hexdigest(),
     }
+
+
+def test_files_and_folders_lie_beside_the_campaign_file_wherever_modules_are(folder, tmp_path_factory):
+    base = tmp_path_factory.mktemp("base")
+    for name in ("a", "b"):
+        (base / name).mkdir()
+        (base / name / "m.pt").write_text(name)
+    parameters = {"file": "a/m.pt", "deep": {"files": ["b/m.pt"]}, "folder": "a"}
+    with closing(Client("my_models.shifted", parameters, folders=[folder], base=base)) as client:
+        assert client.about().weights == {
+            "a/m.pt": hashlib.sha256(b"a").hexdigest(),
+            "b/m.pt": hashlib.sha256(b"b").hexdigest(),
+        }
+
+
+def test_a_module_is_taken_from_the_first_folder_and_what_it_imports_from_the_environment(tmp_path, monkeypatch):
+    for number, name in enumerate(("environment", "first", "second")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "helper.py").write_text(f"VALUE = {number}")
+        (tmp_path / name / "my_models.py").write_text(f"__version__ = {name!r}\nimport helper, other\n{MODULE}")
+    (tmp_path / "environment/my_models.py").write_text("raise ImportError")
+    (tmp_path / "first/ase.py").write_text("raise ImportError")
+    (tmp_path / "second/other.py").write_text("import helper; assert helper.VALUE == 0")
+    (tmp_path / "second/only_here").mkdir()
+    (tmp_path / "second/only_here/__init__.py").write_text(f"__version__ = 'package'\n{MODULE}")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "environment"), prepend=os.pathsep)
+    folders = [tmp_path / "first", tmp_path / "second"]
+    for module, version in (("my_models", "first"), ("only_here", "package")):
+        with closing(Client(f"{module}.shifted", {}, folders=folders)) as client:
+            assert client.about().versions == {module: version}
 
 
 @pytest.mark.parametrize(
@@ -393,11 +454,76 @@ def test_a_killed_process_is_followed_by_another_that_says_the_same(folder):
         assert np.array_equal(ours, theirs)
 
 
-def test_a_question_that_kills_every_process_is_given_up(folder):
-    with closing(of_module("Deadly", folder)) as client:
-        with pytest.raises(FoundationError, match=rf"ended with status 7 \(it burns\), {DEATHS} times in a row"):
+@pytest.mark.parametrize(("killed", "how"), [(False, "ended with status 7"), (True, "was killed by SIGKILL")])
+def test_crystals_that_kill_every_process_are_failures_and_the_rest_goes_on(folder, killed, how):
+    small = [rattled(bulk(metal), seed) for seed, metal in enumerate(("Al", "Cu", "Au"))]
+    large = [rattled(bulk(metal, cubic=True), seed) for seed, metal in enumerate(("Cu", "Al"))]
+    structures = Structures.from_atoms([small[0], large[0], small[1], small[2], large[1]])
+    bad = np.array([False, True, False, False, True])
+    with closing(of_module("Deadly", folder, {"killed": killed})) as client:
+        energy, forces, stress = client.predict(structures)
+        assert client.failures == dict.fromkeys((1, 4), f"its process {how} (it burns)")
+        expected = client.predict(structures.take(~bad))
+        assert not client.failures
+        client.predict(structures.take([4]))
+        assert client.failures == {0: f"its process {how} (it burns)"}
+        assert client.reasons == {f"its process {how} (it burns)": 3}
+    assert np.array_equal(np.isnan(energy), bad)
+    assert np.array_equal(np.isnan(stress).all(axis=(1, 2)), bad)
+    assert np.array_equal(np.isnan(forces).all(axis=1), bad[structures.system])
+    assert np.array_equal(energy[~bad], expected[0])
+    assert np.array_equal(forces[~bad[structures.system]], expected[1])
+    assert np.array_equal(stress[~bad], expected[2])
+
+
+def test_a_process_that_dies_once_over_a_question_changes_nothing(folder, emt):
+    with closing(of_module("Deadly", folder, {"once": "."})) as client:
+        answer = client.predict(metals())
+        assert not client.failures
+    assert (folder / "notes").exists()
+    for ours, theirs in zip(answer, emt.predict(metals()), strict=True):
+        assert np.array_equal(ours, theirs)
+
+
+def test_a_model_over_whose_loading_every_process_dies_is_given_up(folder):
+    with closing(of_module("stillborn", folder)) as client:
+        with pytest.raises(FoundationError, match=f"ended with status 7, {DEATHS} times in a row"):
             client.predict(metals())
         assert client._worker is None
+
+
+def test_a_calculator_that_was_made_anew_remembers_nothing(folder):
+    with closing(of_module("Counting", folder, {"notes": str(folder / "notes")})) as client:
+        client.renew()
+        assert client._worker is None
+        first, again = client.predict(metals())[0], client.predict(metals())[0]
+        assert np.allclose(again - first, 2e-3, atol=1e-9)
+        running = pid_of(client)
+        client.renew()
+        assert pid_of(client) == running
+        assert np.array_equal(client.predict(metals())[0], first)
+        os.kill(running, signal.SIGKILL)
+        client.renew()
+        assert np.array_equal(client.predict(metals())[0], first)
+        (folder / "notes").touch()
+        with pytest.raises(FoundationError, match="ValueError: no more"):
+            client.renew()
+        assert client._worker is None
+
+
+def test_a_model_that_is_known_by_name_is_not_made_anew(named):
+    named[0].about()
+    running = pid_of(named[0])
+    named[0]._what, what = {"of no": "use"}, named[0]._what
+    named[0].renew()
+    named[0]._what = what
+    assert pid_of(named[0]) == running
+
+
+def test_no_room_for_temporary_files_is_the_machines_failure(monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    with pytest.raises(FileNotFoundError):
+        Client(EMT_PATH, {}).about()
 
 
 def test_a_model_that_changes_meanwhile_is_not_asked_on(folder):
@@ -490,6 +616,50 @@ def test_a_missing_package_names_what_to_install(model, package):
         Client(model, {}, command=command).about()
     assert str(raised.value).startswith(f"{package} is not installed in the environment of {sys.executable}")
     assert f"pip install '{package}>=" in str(raised.value)
+
+
+HIDING = """
+import runpy, sys
+from importlib.machinery import PathFinder
+from types import SimpleNamespace
+
+def find(name, *_):
+    if name != {0!r}:
+        return None
+    spec = PathFinder.find_spec(name, [place for place in sys.path if not place.endswith("-packages")])
+    if spec is None:
+        raise ModuleNotFoundError(name=name)
+    return spec
+
+sys.meta_path.insert(0, SimpleNamespace(find_spec=find))
+runpy.run_path(sys.argv[-1], run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize(("model", "package"), [("chgnet", "chgnet"), ("sevennet-0", "sevenn")])
+def test_what_lies_beside_the_campaign_file_is_never_run_for_a_model_of_ours(folder, monkeypatch, model, package):
+    (folder / package).mkdir()
+    (folder / package / "__init__.py").write_text(f"from pathlib import Path\nPath({str(folder / 'run')!r}).touch()")
+    monkeypatch.chdir(folder)
+    command = [sys.executable, "-c", HIDING.format(package)]
+    for python in (command, [sys.executable]):
+        with suppress(FoundationError), closing(Client(model, {}, command=python, folders=[folder, Path()])) as client:
+            client.about()
+    with pytest.raises(FoundationError, match=f"{package} is not installed in the environment of"):
+        Client(model, {}, command=command, folders=[folder, Path()]).about()
+    assert not (folder / "run").exists()
+    with suppress(FoundationError), closing(Client(f"{package}.thing", {}, folders=[folder])) as client:
+        client.about()
+    assert (folder / "run").exists()  # as it should for an import path
+
+
+def test_only_what_an_import_path_needs_may_lie_beside_the_campaign_file():
+    def words(model, module):
+        return Client(model, {})._in_words("", module)
+
+    assert words("sevennet-0", "torch_geometric") == "sevennet-0: no module torch_geometric; install it"
+    assert words("a.b", "ase") == "a.b: no module ase; install it"
+    assert words("a.b", "a") == "a.b: no module a; install it, or put it beside the campaign file"
 
 
 def test_our_own_environment_has_extras():

@@ -23,6 +23,10 @@ relax: {uncertainty: 3}
 select: {per_cycle: 8, clusters: 10}
 stop: {top_k: 2, max_cycles: 3}
 """
+ON_FOUNDATION = (
+    CAMPAIGN
+    + "foundation: {model: ase.calculators.morse.MorsePotential, parameters: {epsilon: 0.5, r0: 2.9, rho0: 4.0}}\n"
+)
 SLOTS = 2
 
 
@@ -46,9 +50,9 @@ def start(folder: Path) -> subprocess.Popen[bytes]:
         )
 
 
-def campaign_in(folder: Path) -> Path:
+def campaign_in(folder: Path, text: str = CAMPAIGN) -> Path:
     folder.mkdir()
-    (folder / "small.yaml").write_text(CAMPAIGN)
+    (folder / "small.yaml").write_text(text)
     return folder
 
 
@@ -56,16 +60,26 @@ def finish(folder: Path) -> None:
     assert start(folder).wait(timeout=300) == 0, (folder / "output.txt").read_text()
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, object], float]:
-    folder = campaign_in(tmp_path_factory.mktemp("undisturbed") / "run")
+def left_alone(folder: Path, text: str) -> tuple[dict[str, object], float]:
+    """How the campaign of this text ends, and its seconds."""
+    campaign_in(folder, text)
     began = time.monotonic()
     finish(folder)
     return outcome(folder / "runs" / "small"), time.monotonic() - began
 
 
-def kill_and_continue(folder: Path, moments: list[float], expected: dict[str, object]) -> None:
-    campaign_in(folder)
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, object], float]:
+    return left_alone(tmp_path_factory.mktemp("undisturbed") / "run", CAMPAIGN)
+
+
+@pytest.fixture(scope="module")
+def founded(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, object], float]:
+    return left_alone(tmp_path_factory.mktemp("founded") / "run", ON_FOUNDATION)
+
+
+def kill_and_continue(folder: Path, moments: list[float], expected: dict[str, object], text: str = CAMPAIGN) -> None:
+    campaign_in(folder, text)
     for moment in moments:
         driver = start(folder)
         try:
@@ -111,6 +125,14 @@ def refuse_changes(folder: Path, expected: dict[str, object]) -> None:
     run = folder / "runs" / "small"
     assert outcome(run) == expected
     assert len(computed_twice(folder / "journal")) <= cut_off(run) <= SLOTS
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("index", range(5))
+def test_kill_at_any_moment_of_a_campaign_on_a_foundation_changes_nothing(founded, tmp_path, index):
+    expected, duration = founded
+    moments = np.random.default_rng([4, index]).uniform(0.1, 0.9, 2) * duration
+    kill_and_continue(tmp_path / "run", moments.tolist(), expected, ON_FOUNDATION)
 
 
 @pytest.mark.long

@@ -113,8 +113,8 @@ def _rival(benchmark: Benchmark, seed: int) -> Labels:
     assert benchmark.foundation is not None  # it is asked for
     campaign = benchmark.campaign.model_copy(update={"seed": seed})
     told = _tell(benchmark, f"seed {seed}: the foundation, then the reference")
-    root = benchmark.directory / f"{RIVAL}-{seed}"
-    return foundation_first(campaign, benchmark.base, root, benchmark.foundation, benchmark.engine, told)
+    root, engine, mend = benchmark.directory / f"{RIVAL}-{seed}", benchmark.engine, benchmark.mend
+    return foundation_first(campaign, benchmark.base, root, benchmark.foundation, engine, told, mend=mend)
 
 
 def _tell(benchmark: Benchmark, what: str) -> Callable[[int, int], None]:

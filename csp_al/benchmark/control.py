@@ -62,7 +62,7 @@ def random_search(
     write_sealed(here / ABOUT, "control", _description(tasks) | {"reference": reference.written()}, indent=1)
     if mend:
         with suppress(InUseError), locked(here):
-            _repair(folder)
+            repair(folder)
     while not is_published(folder):
         with suppress(InUseError), locked(here):
             if not is_published(folder):
@@ -100,7 +100,8 @@ def _description(tasks: Sequence[Task]) -> dict[str, Any]:
     return {"relaxations": digest(asked), "optimiser": OPTIMISER}
 
 
-def _repair(folder: Path) -> None:
+def repair(folder: Path) -> None:
+    """Set aside this stage if it is damaged, and what is damaged of the tasks beside it."""
     repair_tasks(folder.parent)
     try:
         if is_published(folder):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from csp_al import objective
-from csp_al.benchmark.control import Engines, relax_again, searched_pool
+from csp_al.benchmark.control import Engines, relax_again, repair, searched_pool
 from csp_al.campaign import Campaign
 from csp_al.files import make_directory
 from csp_al.interfaces import Predictor, trusted
@@ -32,13 +32,17 @@ def foundation_first(
     foundation: Predictor,
     engine: Engines,
     report: Callable[[int, int], None],
+    *,
+    mend: bool = False,
 ) -> Labels:
     """The `CRYSTALS` lowest crystals of the campaign's pool by the foundation, relaxed by the reference in that order.
 
-    What is below ``root`` is not done again. Raises DamagedError.
+    What is below ``root`` is not done again. Raises DamagedError; to ``mend`` is to do again what is damaged.
     """
     folder = root / "foundation"
     make_directory(root)
+    if mend:
+        repair(folder)
     if not is_published(folder):
         stage(folder, lambda aside: _relax(campaign, base, foundation, aside, report), None)
     verify(folder)

@@ -94,7 +94,7 @@ def trial_of(run: Run, leaders: dict[int, Labels], final: Labels | None, control
     ``leaders`` are those of `leaders_by_cycle`, ``final`` what `relaxed_in_the_end` gives.
     """
     cycles = run.cycles.set_index("cycle")
-    spent = cycles["reference_evaluations"].to_dict()
+    spent = dict.fromkeys(leaders, 0) | cycles["reference_evaluations"].to_dict()  # without labels there are no cycles
     hits = {cycle: spent[cycle] + evaluations_to(labels, target) for cycle, labels in leaders.items()}
     early = next((cycle for cycle, hit in hits.items() if hit < NEVER), None)
     asked = cycles["labels_done"] + cycles["labels_failed"]
@@ -110,7 +110,7 @@ def trial_of(run: Run, leaders: dict[int, Labels], final: Labels | None, control
         cycles=len(hits),
         small=_count_small_evaluations(run),
         labels=labels,
-        late_labels=0 if early is None else labels - int(asked[early]),
+        late_labels=0 if early is None else labels - int(asked.get(early, 0)),
         minima=len(known),
         minima_found=0 if final is None or not len(known) else _count_matched(known, final, target),
         ended=final is not None,

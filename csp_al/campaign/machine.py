@@ -59,12 +59,16 @@ class Machine(Section):
 
     def command(self, program: str) -> list[str]:
         """The argument list that starts a program on the cores of one label."""
+        launcher = self.launcher if self.cores_per_label > 1 else ()
+        return [*(word.replace(CORES, str(self.cores_per_label)) for word in launcher), *self.alone(program)]
+
+    def alone(self, program: str) -> list[str]:
+        """The argument list that starts a program without the launcher."""
         said = self.programs.get(program, program)
         found, *options = [said] if isinstance(said, str) else said
         if "/" in found:  # it is started in another folder
             found = str(Path(found).expanduser().absolute())
-        launcher = self.launcher if self.cores_per_label > 1 else ()
-        return [*(word.replace(CORES, str(self.cores_per_label)) for word in launcher), found, *options]
+        return [found, *options]
 
 
 def read_machine(name: str | None) -> Machine:

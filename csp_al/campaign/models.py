@@ -201,8 +201,7 @@ class Budget(Section):
 
     labels: Annotated[int, Field(strict=True, ge=0)] = Field(
         1500,
-        description="maximum number of labels; imported labels and the final relaxations do not count; 0: none, a "
-        "foundation alone ranks the candidates",
+        description="maximum number of labels, imported ones not counted; 0: none, a foundation ranks alone",
     )
     hours: Positive | None = Field(None, description="h, maximum wall time of the cycles; null: no limit")
 

@@ -395,12 +395,13 @@ def benchmark(
 
     if target is not None and target_energy is not None:
         raise ValueError("--target and --target-energy: give one of them")
-    options = ["--device", device, *(["--machine", machine] if machine else [])]
+    options = ["--machine", machine] if machine else []
     here = read_machine(machine)
     aim = target or target_energy
-    raise typer.Exit(
-        run_benchmark(path, seeds, aim, directory, here, slots, options, control_size, repair=repair, as_json=as_json)
+    status = run_benchmark(
+        path, seeds, aim, directory, here, slots, options, control_size, device=device, repair=repair, as_json=as_json
     )
+    raise typer.Exit(status)
 
 
 @app.command()

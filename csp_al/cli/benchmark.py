@@ -23,11 +23,12 @@ from csp_al.benchmark.trial import LOW
 from csp_al.campaign import Campaign
 from csp_al.campaign.machine import Machine
 from csp_al.cli.checks import checked_campaign, for_workers, foundation_of, reference_of
-from csp_al.cli.driver import MACHINE_FAILED, STOPPED
+from csp_al.cli.driver import MACHINE_FAILED, NO_RESULT, STOPPED
 from csp_al.cli.tables import WIDTH_OF_FILES
 from csp_al.disk_space import is_machine_failure, machine_failure_in_words
 from csp_al.engine.engines import check_machine, start_engine
 from csp_al.files import make_directory, write_json
+from csp_al.foundation.client import FoundationError
 from csp_al.foundation.universal import Universal
 from csp_al.interruption import Interrupted, interruptible
 from csp_al.loop.tasks import StoppedError
@@ -45,6 +46,7 @@ def run_benchmark(
     options: list[str],
     control_size: int | None,
     *,
+    device: str,
     repair: bool,
     as_json: bool = False,
 ) -> int:
@@ -66,14 +68,14 @@ def run_benchmark(
         directory=directory,
         engine=lambda folder: start_engine(folder, workers),
         slots=slots,
-        options=[*options, *(["--repair"] if repair else [])],
+        options=["--device", device, *options, *(["--repair"] if repair else [])],
         tell=(lambda *_: None) if as_json else _Progress().tell,
         control_size=control_size,
         mend=repair,
     )
     make_directory(directory)
     try:
-        with interruptible(), locked(directory), _foundation(campaign, machine, path.parent) as foundation:
+        with interruptible(), locked(directory), _foundation(campaign, machine, path.parent, device) as foundation:
             benchmark = replace(benchmark, foundation=foundation)
             result = compare(benchmark, target)
             write_json(directory / "result.json", result)
@@ -90,6 +92,9 @@ def run_benchmark(
     except CampaignFailedError as failure:
         say(str(failure), err=True)
         return failure.status
+    except FoundationError as failure:
+        say(f"{failure}. Continue with the same command.", err=True)
+        return NO_RESULT
     if as_json:
         say((directory / "result.json").read_text(encoding="utf-8"))
         return 0
@@ -99,9 +104,11 @@ def run_benchmark(
 
 
 @contextmanager
-def _foundation(campaign: Campaign, machine: Machine, base: Path) -> Iterator[Universal | None]:
+def _foundation(campaign: Campaign, machine: Machine, base: Path, device: str) -> Iterator[Universal | None]:
     """The foundation of a campaign, while this lasts."""
-    foundation = foundation_of(campaign, machine, base)
+    from csp_al.potential.devices import resolve_device
+
+    foundation = foundation_of(campaign, machine, base, str(resolve_device(device))) if campaign.foundation else None
     try:
         yield foundation
     finally:

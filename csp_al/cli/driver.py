@@ -56,10 +56,15 @@ def drive(campaign: Campaign, start: Start) -> int:
     from csp_al.cli.checks import foundation_of
     from csp_al.potential.devices import resolve_device
 
+    refuse_other_folder(start.directory)
     foundation = foundation_of(campaign, start.machine, start.base, str(resolve_device(start.device)))
     assert foundation is not None  # the campaign has one
     try:
-        return _drive_here(campaign.model_copy(update={"foundation": foundation.pinned()}), start, foundation)
+        with interruptible():
+            campaign = campaign.model_copy(update={"foundation": foundation.pinned()})
+        return _drive_here(campaign, start, foundation)
+    except Interrupted as end:
+        return end.status
     finally:
         foundation.close()
 
@@ -77,7 +82,7 @@ def _drive_here(campaign: Campaign, start: Start, foundation: Universal | None) 
     check_machine(machine)
     reference = reference_of(campaign, machine, start.base)
     campaign = campaign.model_copy(update={"reference": reference.pinned()})
-    programs = reference.versions()
+    programs = reference.versions() | (foundation.about.versions if foundation else {})
     try:
         directory.mkdir(parents=True, exist_ok=True)
         if not start.trust:

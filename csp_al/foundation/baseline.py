@@ -24,15 +24,19 @@ from csp_al.structures import Bools, Labels, Prediction, Structures, choose, sca
 ON, ALONE = "loss_on_foundation", "loss_alone"
 """What a training that chose between both tells: losses of the labels held out, None for an ensemble that is not."""
 
+FAVOUR: Final = 1.5
+"""Times the loss without a foundation, up to which an ensemble adds to it all the same.
+
+Labels held out lie near crystals at rest, and do not tell of the holes that an ensemble of few labels has between them.
+"""
+ENOUGH: Final = 0.9
+"""Share of the labels that a foundation must have something to say of."""
+
 
 def is_on_foundation(training: Mapping[str, Any]) -> bool:
     """Whether the ensemble of a cycle adds to the foundation, by what `train` published."""
     on, alone = training.get(ON), training.get(ALONE)
-    return on is not None and alone is not None and on < alone
-
-
-ENOUGH: Final = 0.9
-"""Share of the labels that a foundation must have something to say of."""
+    return on is not None and alone is not None and on < FAVOUR * alone
 
 
 @dataclass(frozen=True)
@@ -78,8 +82,8 @@ class Baselined:
         )
 
     def fresh(self) -> Baselined:
-        """The ensemble without what it remembers."""
-        return replace(self, ensemble=self.ensemble.fresh())
+        """Both without what they remember."""
+        return replace(self, ensemble=self.ensemble.fresh(), foundation=self.foundation.fresh())
 
     def train(self, labels: Labels, seed: list[int], report: Callable[[int, int], None] = lambda *_: None) -> Trained:
         """Train the ensemble on what labels add to the foundation, where that says anything."""

@@ -16,7 +16,8 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,8 +33,8 @@ from csp_al.structures import Floats, Structures
 PACKAGES: Final = {"chgnet": ("chgnet", "chgnet>=0.4.2"), "sevenn": ("sevennet", "sevenn>=0.13")}
 """What a model that is known by name needs: the extra of csp_al that has it, and what pip calls it elsewhere."""
 
-DEATHS: Final = 3
-"""Processes that may die on one question before it is given up."""
+DEATHS: Final = 2
+"""Processes that may die over one question, or while they load, before that is given up."""
 
 LOOK: Final = 0.2  # s between looks at whether we are to end
 GRACE: Final = 5.0  # s for a process to end by itself
@@ -46,6 +47,7 @@ THREADS: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", 
 class About:
     """What a model is: versions of its packages, checksums (sha256) of its files of weights by their names.
 
+    Those of an import path have the names that the parameters give them: two folders may have files of one name.
     Elements and functional are None where they are not known.
     """
 
@@ -57,6 +59,10 @@ class About:
 
 class FoundationError(Exception):
     """A model cannot be asked; the message is one line, with what to do."""
+
+
+class _DeathError(Exception):
+    """A process has died; the message is how."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +80,10 @@ class _Worker:
 class Client:
     """A model, asked in a process of its own, which is started when it is first needed.
 
-    ``command`` is the Python to run, ``folders`` are where modules of import paths are looked for after all others,
-    that of the campaign file first; names of files in the parameters may be relative to that.
+    ``command`` is the Python to run. The module of an import path is taken from the first of ``folders`` if that has
+    it, then from the environment, then from the other folders; what it imports, from the environment, then from the
+    folders. Models that are known by name have nothing from there. Names of files and folders in the parameters of an
+    import path may be relative to ``base``, the folder of the campaign file, by default the first of the folders.
     """
 
     def __init__(
@@ -85,18 +93,23 @@ class Client:
         *,
         command: Sequence[str] = (sys.executable,),
         folders: Sequence[Path] = (),
+        base: Path | None = None,
         device: str = "cpu",
         threads: int = 1,
     ) -> None:
         self.model = model
         self.failures: dict[int, str] = {}
         """Rows of the last batch that the model could not judge, and why."""
+        self.reasons: Counter[str] = Counter()
+        """How often each reason was given so far."""
         self._command = list(command)
         self._threads = threads
+        bases = [str(folder.resolve()) for folder in (base, *folders) if folder]
         self._what = {
             "model": model,
             "parameters": dict(parameters),
             "folders": [str(folder.resolve()) for folder in folders],
+            "base": bases[0] if bases else None,
             "device": device,
             "threads": threads,
         }
@@ -106,28 +119,33 @@ class Client:
     def about(self) -> About:
         """What it is. Raises FoundationError where it cannot be loaded."""
         if self._about is None:
-            self._ask(None)
+            self._loaded()
         assert self._about is not None  # else it raised
         return self._about
 
     def predict(self, structures: Structures) -> tuple[Floats, Floats, Floats]:
         """Energy (n,) eV, forces (N, 3) eV/Å, stress (n, 3, 3) eV/Å^3, NaN where the model could not judge: `failures`.
 
-        Raises FoundationError where there is nobody to ask.
+        A crystal over which one process after another dies is such a one too. Raises FoundationError where there is
+        nobody to ask, and OSError where there is no room for temporary files.
         """
         self.failures = {}
         if not len(structures):
             return np.zeros(0), np.zeros((0, 3)), np.zeros((0, 3, 3))
-        question = worker.pack(
-            None,
-            numbers=structures.numbers,
-            positions=structures.positions,
-            cells=structures.cells,
-            ptr=structures.ptr,
-        )
-        failed, arrays = self._ask(question)
-        self.failures = dict(failed)
-        return arrays["energy"], arrays["forces"], arrays["stress"]
+        self.failures, (energy, forces, stress) = self._judge(structures)
+        self.reasons.update(self.failures.values())
+        return energy, forces, stress
+
+    def renew(self) -> None:
+        """Have a calculator of an import path made anew: it may remember what it was asked, to the last digits.
+
+        Models that are known by name remember nothing. Raises FoundationError where it cannot be made again.
+        """
+        if self._worker is None or self.model in worker.FILES:
+            return
+        with suppress(_DeathError):
+            self._load(self._worker)
+        self._loaded()
 
     def close(self) -> None:
         """End the process; who asks again starts another."""
@@ -135,22 +153,49 @@ class Client:
             _pipe(self._worker.process.stdin).close()
             self._end()
 
-    def _ask(self, question: bytes | None) -> Any:
-        """The answer; a process that dies over it is followed by another."""
-        why = ""
-        for _ in range(DEATHS):
+    def _judge(self, structures: Structures) -> tuple[dict[int, str], list[Floats]]:
+        """Failures, and what was predicted; a batch that kills its process is halved until one crystal is to blame."""
+        question = worker.pack(
+            None,
+            numbers=structures.numbers,
+            positions=structures.positions,
+            cells=structures.cells,
+            ptr=structures.ptr,
+        )
+        try:
+            failed, arrays = self._again(lambda: self._exchange(self._loaded(), question))
+        except _DeathError as death:
+            if len(structures) == 1:
+                shapes = [(1,), structures.positions.shape, (1, 3, 3)]
+                return {0: f"its process {death}"}, [np.full(shape, np.nan) for shape in shapes]
+        else:
+            return dict(failed), [arrays["energy"], arrays["forces"], arrays["stress"]]
+        half = len(structures) // 2
+        failures, first = self._judge(structures.take(range(half)))
+        others, second = self._judge(structures.take(range(half, len(structures))))
+        failures |= {half + row: reason for row, reason in others.items()}
+        return failures, [np.concatenate(pair) for pair in zip(first, second, strict=True)]
+
+    def _again(self, do: Callable[[], Any]) -> Any:
+        """What is done by a process, or by another where it dies. Raises _DeathError where all do."""
+        for _ in range(DEATHS - 1):
+            with suppress(_DeathError):
+                return do()
+        return do()
+
+    def _loaded(self) -> _Worker:
+        """The process, which has loaded the model. Raises FoundationError where none can."""
+        if self._worker is None:
             try:
-                running = self._worker or self._start()
-                return None if question is None else self._exchange(running, question)
-            except (EOFError, BrokenPipeError):
-                why = self._end()
-            except BaseException:  # of a signal too: half an answer must not pass for the next one
-                self._kill()
-                raise
-        raise FoundationError(f"{self.model}: its process, {self._python}, {why}, {DEATHS} times in a row")
+                self._again(lambda: self._load(self._start()))
+            except _DeathError as death:
+                msg = f"{self.model}: its process, {self._python}, {death}, {DEATHS} times in a row"
+                raise FoundationError(msg) from death
+        assert self._worker is not None  # else it raised
+        return self._worker
 
     def _start(self) -> _Worker:
-        """A new process that has loaded the model. Raises FoundationError where it cannot."""
+        """A new process. Raises FoundationError where there is no such program, and OSError for its folder."""
         folder = TemporaryDirectory(prefix="csp-al-foundation-", ignore_cleanup_errors=True)
         with (Path(folder.name) / "log").open("ab") as log:
             try:
@@ -169,17 +214,31 @@ class Client:
                 msg = f"{self.model}: {self._python} cannot be started ({error.strerror}); name a Python that has it"
                 raise FoundationError(msg) from error
         self._worker = _Worker(process, folder)
-        told, _ = self._exchange(self._worker, worker.pack(self._what))
+        return self._worker
+
+    def _load(self, running: _Worker) -> None:
+        """Have the model loaded, or made anew. Raises FoundationError where it cannot be, and _DeathError."""
+        told, _ = self._exchange(running, worker.pack(self._what))
         if told.get("error"):
+            self._kill()
             raise FoundationError(self._in_words(told["error"], told["missing"]))
         about = About(told["version"], told["weights"], told["elements"], told["functional"])
         if self._about not in (None, about):
+            self._kill()
             raise FoundationError(f"{self.model} has changed while it was used: it was {self._about}, it is {about}")
         self._about = about
-        return self._worker
 
     def _exchange(self, running: _Worker, question: bytes) -> tuple[Any, dict[str, Any]]:
-        """Send and receive. Raises EOFError or BrokenPipeError where the process has died."""
+        """Send and receive. Raises _DeathError where the process has died."""
+        try:
+            return self._send_and_receive(running, question)
+        except (EOFError, BrokenPipeError) as error:
+            raise _DeathError(self._end()) from error
+        except BaseException:  # of a signal too: half an answer must not pass for the next one
+            self._kill()
+            raise
+
+    def _send_and_receive(self, running: _Worker, question: bytes) -> tuple[Any, dict[str, Any]]:
         with suppress(FileNotFoundError):  # somebody tidies up folders of temporary files
             if running.log.stat().st_size > LOG_BYTES:
                 os.truncate(running.log, 0)
@@ -222,7 +281,8 @@ class Client:
             extra, package = PACKAGES[missing]
             return f"{missing} is not installed{where}; pip install '{f'csp_al[{extra}]' if own else package}'"
         if missing:
-            return f"{self.model}: no module {missing}{where}; install it there, or put it beside the campaign file"
+            beside = "" if self.model in worker.FILES or missing == "ase" else ", or put it beside the campaign file"
+            return f"{self.model}: no module {missing}{where}; install it{beside}"
         return f"{self.model}{where}: {error}"
 
     def _end(self) -> str:

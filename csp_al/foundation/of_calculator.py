@@ -30,7 +30,7 @@ def load(model: str, parameters: dict[str, Any], device: str) -> tuple[Any, Any,
 
     about: dict[str, Any] = {
         "version": _version(model.partition(".")[0]),
-        "weights": [],
+        "weights": {},
         "elements": None,
         "functional": None,
     }

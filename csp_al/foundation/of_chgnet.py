@@ -68,7 +68,7 @@ def load(model: str, parameters: dict[str, Any], device: str) -> tuple[Any, Any,
 
     about = {
         "version": {"chgnet": chgnet.__version__},
-        "weights": weights,
+        "weights": {weights[0].name: weights[0]},
         "elements": [chemical_symbols[number] for number in ELEMENTS],
         "functional": FUNCTIONALS[name],
     }

@@ -57,7 +57,7 @@ def load(model: str, parameters: dict[str, Any], device: str) -> tuple[Any, Any,
 
     about = {
         "version": {"sevenn": sevenn.__version__},
-        "weights": [weights],
+        "weights": {weights.name: weights},
         "elements": [chemical_symbols[number] for number in sorted(network.type_map)],
         "functional": "PBE",
     }

@@ -48,8 +48,14 @@ class Universal:
         )
 
     def fresh(self) -> Universal:
-        """Itself: it remembers nothing."""
+        """Itself, with a calculator that was made anew where it might remember."""
+        self.client.renew()
         return self
+
+    @property
+    def reason(self) -> str:
+        """Why it could not take crystals, most frequently so far; empty where it took all."""
+        return next((reason for reason, _ in self.client.reasons.most_common(1)), "")
 
     def close(self) -> None:
         """End its process."""
@@ -92,12 +98,12 @@ def build_foundation(
 ) -> Universal:
     """The foundation that a section describes; nothing is started before it is asked.
 
-    ``base`` is the folder of the campaign file, where an import path and files of weights are looked for first.
+    ``base`` is the folder of the campaign file, where files of weights are, and modules unless the machine says where.
     """
-    named = machine.programs.get(PROGRAM)
-    command = (sys.executable,) if named is None else (named,) if isinstance(named, str) else named
-    folders = [base, *([Path(machine.modules)] if machine.modules else []), Path.cwd()]
-    return Universal(
-        section,
-        Client(section.model, section.parameters, command=command, folders=folders, device=device, threads=threads),
-    )
+    command = machine.alone(PROGRAM) if PROGRAM in machine.programs else [sys.executable]
+    folders = [Path(machine.modules or base).expanduser(), Path.cwd()]
+    client = Client(
+        section.model, section.parameters,
+        command=command, folders=folders, base=base, device=device, threads=threads,
+    )  # fmt: skip
+    return Universal(section, client)

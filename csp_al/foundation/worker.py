@@ -6,15 +6,16 @@ PYTHON may be that of another environment, in which csp_al is not installed: all
 ``of_*.py`` files are the standard library, numpy, ASE and the package of the model, from Python 3.9 on.
 
 Each message on stdin and stdout is its length and then an npz file without pickles, which old and new versions of numpy
-read alike; ``text`` in it is JSON. The first tells what to load, and is answered with what that is; each further one
-is a batch. The end of stdin ends the process.
+read alike; ``text`` in it is JSON. One with a text tells what to load, and is answered with what that is; the first has
+one, and to send it again has the model made anew. One without is a batch. The end of stdin ends the process.
 
 A file ``of_*.py`` has a function ``load(model, parameters, device)`` that returns three things:
 
 - ``convert(atoms)``: the graph of a crystal, and how many bytes its evaluation takes, roughly; raises an exception for
   a crystal that the model cannot judge
 - ``evaluate(graphs)``: energy (eV), forces (eV/Å) and stress (3, 3) (eV/Å^3) of each
-- what it is: a dictionary of versions, files of weights, elements and functional, see `csp_al.foundation.client.About`
+- what it is: a dictionary of versions, files of weights by their names, elements and functional, see
+  `csp_al.foundation.client.About`
 """
 
 from __future__ import annotations
@@ -28,13 +29,15 @@ import os
 import signal
 import struct
 import sys
+from contextlib import suppress
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from ase import Atoms
 
@@ -70,22 +73,23 @@ def main() -> None:
     sys.path[:] = [place for place in sys.path if Path(place).resolve() != here]  # `client` is nobody's package
     requests, answers = _take_pipes()
     _die_with_parent()
-    asked = _receive(requests)
-    if asked is None:
-        return
-    sys.path += asked[0]["folders"]
-    try:
-        convert, evaluate, about = _load(**asked[0])
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - a model may raise anything
-        missing = error.name if isinstance(error, ModuleNotFoundError) else None
-        _send(answers, pack({"error": in_one_line(error), "missing": missing}))
-        return
-    _send(answers, pack({**about, "weights": {Path(file).name: _sha256(file) for file in about["weights"]}}))
-    convert = _of_known(convert, about["elements"])
-    limits = BATCH[asked[0]["device"].partition(":")[0]]
+    loaded: Any = ()
     while (asked := _receive(requests)) is not None:
-        failed, arrays = _predict(convert, evaluate, limits, **asked[1])
-        _send(answers, pack(failed, **arrays))
+        what, crystals = asked
+        if what is None:
+            failed, arrays = _predict(*loaded, **crystals)
+            _send(answers, pack(failed, **arrays))
+            continue
+        loaded = ()  # both may not fit
+        try:
+            convert, evaluate, about = _load(**what)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a model may raise anything
+            missing = error.name if isinstance(error, ModuleNotFoundError) else None
+            _send(answers, pack({"error": in_one_line(error), "missing": missing}))
+            return
+        loaded = (_of_known(convert, about["elements"]), evaluate, BATCH[what["device"].partition(":")[0]])
+        del convert, evaluate
+        _send(answers, pack(about))
 
 
 def in_one_line(error: BaseException) -> str:
@@ -121,47 +125,64 @@ def _send(pipe: BinaryIO, message: bytes) -> None:
     pipe.flush()
 
 
-def _load(model: str, parameters: dict[str, Any], device: str, folders: list[str], threads: int) -> Any:
-    """What the file of a model returns for it."""
-    name = FILES.get(model)
-    if name is None:
-        name = "of_calculator.py"
-        parameters, weights = _with_files(parameters, Path(folders[0]) if folders else Path())
+def _load(
+    model: str, parameters: dict[str, Any], device: str, folders: list[str], base: str | None, threads: int
+) -> Any:
+    """What the file of a model returns for it, with checksums in the place of files of weights.
+
+    The folders are for import paths alone: what a model of ours imports must be that of the environment.
+    """
+    name = FILES.get(model, "of_calculator.py")
+    files: dict[str, Path] = {}
+    if model not in FILES:
+        parameters, files = _with_files(parameters, base)
+        sys.path += [folder for folder in folders if folder not in sys.path]
+        _import_first(model.partition(".")[0], folders[:1])
     spec = importlib.util.spec_from_file_location(f"csp_al_{Path(name).stem}", Path(__file__).with_name(name))
     assert spec is not None  # it is a Python file
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     convert, evaluate, about = module.load(model, parameters, device)
-    if model not in FILES:
-        about["weights"] = weights
+    about["weights"] = {text: _sha256(file) for text, file in {**about["weights"], **files}.items()}
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(threads)
     return convert, evaluate, about
 
 
-def _with_files(value: Any, folder: Path) -> tuple[Any, list[Path]]:
-    """Keywords in which names of files that exist are whole paths, and these files; the folder is where they begin."""
+def _import_first(name: str, folders: list[str]) -> None:
+    """Import a module from these folders, if they have it; ASE is that of the environment, as for csp_al."""
+    if name == "ase" or name in sys.modules:
+        return
+    spec = PathFinder.find_spec(name, folders)
+    if spec is None or spec.loader is None or not spec.has_location:
+        return
+    sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sys.modules[name])
+
+
+def _with_files(value: Any, base: str | None) -> tuple[Any, dict[str, Path]]:
+    """Keywords in which names of what exists are whole paths, and the files among that by their names as given.
+
+    Names may be relative to the base, if there is one.
+    """
     if isinstance(value, dict):
-        found = {key: _with_files(each, folder) for key, each in value.items()}
-        return {key: each for key, (each, _) in found.items()}, [file for _, files in found.values() for file in files]
+        found = {key: _with_files(each, base) for key, each in value.items()}
+        return {key: each for key, (each, _) in found.items()}, _joined(files for _, files in found.values())
     if isinstance(value, list):
-        parts = [_with_files(each, folder) for each in value]
-        return [each for each, _ in parts], [file for _, files in parts for file in files]
+        parts = [_with_files(each, base) for each in value]
+        return [each for each, _ in parts], _joined(files for _, files in parts)
     if isinstance(value, str) and value:
-        path = folder / Path(value).expanduser()
-        if _is_file(path):
-            return str(path), [path]
-        if value.startswith("~") and path.is_dir():
-            return str(path), []
-    return value, []
+        # a text that is too long for a name, or holds what none may, or the home of nobody
+        with suppress(OSError, ValueError, RuntimeError):
+            path = Path(base or "", Path(value).expanduser())
+            if path.is_absolute() and path.exists():
+                return str(path), {value: path} if path.is_file() else {}
+    return value, {}
 
 
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # a text that is too long for a name, or holds what none may
-        return False
+def _joined(parts: Iterable[dict[str, Path]]) -> dict[str, Path]:
+    return {text: file for files in parts for text, file in files.items()}
 
 
 def _sha256(file: Path) -> str:

@@ -8,20 +8,32 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+
 from csp_al.events import Noted, Warned
 from csp_al.foundation.baseline import ALONE, ON, Baselined, Below, held_out_loss, is_on_foundation
+from csp_al.foundation.client import FoundationError
+from csp_al.foundation.universal import Universal
 from csp_al.interfaces import Ensemble, Trained
 from csp_al.loop.drive import Work
 from csp_al.loop.progress import Progress
 from csp_al.select.walk_forward import compared, ranks_worse, together
 from csp_al.store import layout
-from csp_al.structures import Labels, Prediction, concatenate
+from csp_al.structures import Labels, Prediction, Relaxed, concatenate
+
+
+def refuse_silence(relaxed: Relaxed, foundation: Universal) -> None:
+    """Raise `FoundationError` where a foundation gives no candidate an energy."""
+    if not np.isfinite(relaxed.prediction.energy).any():
+        why = f" ({foundation.reason})" if foundation.reason else ""
+        msg = f"the foundation gives no candidate a finite energy{why}; mend its parameters, or choose another model"
+        raise FoundationError(msg)
 
 
 def ask_foundation(work: Work, folder: Path, labels: Labels, predicted: Prediction | None = None) -> None:
     """What the foundation, where there is one, says of labels, and how it ranks them beside what was ``predicted``."""
     if work.foundation is not None:
-        below = work.foundation.predict(labels.structures)
+        below = work.foundation.fresh().predict(labels.structures)
         layout.BELOW.write(folder, below)
         figures = compared(below, predicted, labels)
         layout.FOUNDATION.write(folder, figures)
@@ -33,7 +45,7 @@ def ask_foundation(work: Work, folder: Path, labels: Labels, predicted: Predicti
 def train_on_foundation(
     work: Work, cycle: int, start: Ensemble, seed: list[int], progress: Progress, alone: Trained
 ) -> tuple[Trained, dict[str, float | None]]:
-    """An ensemble that adds to the foundation, if it predicts held-out labels better than one ``alone``, else that.
+    """An ensemble that adds to the foundation, or the one ``alone`` where that predicts held-out labels far better.
 
     With the losses of both: None for the first where the foundation cannot help.
     """
@@ -55,7 +67,7 @@ def known_below(progress: Progress) -> Below | None:
 def on_foundation(work: Work, ensemble: Ensemble, known: Below | None) -> Baselined:
     """An ensemble of what the reference adds to the foundation, as one of the whole."""
     assert work.foundation is not None  # it is asked for
-    return Baselined(ensemble, work.foundation, known)
+    return Baselined(ensemble, work.foundation.fresh(), known)
 
 
 def _tell(work: Work, cycle: int, losses: Mapping[str, float | None]) -> None:
@@ -63,8 +75,8 @@ def _tell(work: Work, cycle: int, losses: Mapping[str, float | None]) -> None:
     on, alone = losses[ON], losses[ALONE]
     if is_on_foundation(losses):
         if cycle == 0 and on and alone:
-            what = "labels held out are predicted better by what is learnt on the foundation"
-            work.tell(Noted(f"{what}, with {on / alone:.2g} of the loss without"))
+            what = "the ensemble learns what the reference adds to the foundation"
+            work.tell(Noted(f"{what}: on labels held out it has {on / alone:.2g} times the loss without"))
         return
-    why = "says too little of the labels" if on is None else "makes predictions of labels held out no better"
+    why = "says too little of the labels" if on is None else "makes predictions of labels held out worse"
     work.tell(Warned(f"cycle {cycle}: the foundation {why}: the ensemble learns without it"))

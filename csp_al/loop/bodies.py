@@ -21,8 +21,8 @@ from csp_al.engine.tasks import label_task
 from csp_al.events import Noted
 from csp_al.generate import generate_candidates
 from csp_al.importing import beside, here_too
-from csp_al.interfaces import Predictor
-from csp_al.loop.below import ask_foundation, train_on_foundation
+from csp_al.interfaces import Predictor, trusted
+from csp_al.loop.below import ask_foundation, refuse_silence, train_on_foundation
 from csp_al.loop.drive import Drive, Work
 from csp_al.loop.opening import label_and_open
 from csp_al.loop.progress import Progress
@@ -127,14 +127,29 @@ def train_ensemble(work: Work, folder: Path, cycle: int, progress: Progress) -> 
 def relax_candidates(work: Work, folder: Path, cycle: int, progress: Progress, ensemble: Predictor) -> None:
     """Every candidate at rest on the ensemble's mean energy, see `relax_pool` and `one_end_each`."""
     section, limits = work.campaign.relax, relaxation_limits(work.campaign)
-    starts, proven = first_cells(work.campaign, progress.starts, cycle), _proven(work.campaign, progress)
-    known, before = known_by(ensemble, progress), progress.ends
+    proven, before = _proven(work.campaign, progress), progress.ends
+    starts, known = _starts(work.campaign, progress, cycle), known_by(ensemble, progress)
     ends = corrected(relax_pool(starts, before, ensemble, section, limits, work.report, proven), known)
+    if work.campaign.unlabelled and work.foundation is not None:
+        refuse_silence(ends, work.foundation)
     if not ensemble.gives.features and cycle == 0:
         work.tell(Noted(DESCRIBED))
     relaxed, lower = one_end_each(described(ends, ensemble), np.isin(ends.structures.ids, progress.searched))
     layout.RELAXED.write(folder, relaxed)
     layout.LOWER_ENDS.write(folder, lower)
+
+
+def _starts(campaign: Campaign, progress: Progress, cycle: int) -> Structures:
+    """Where candidates begin anew, beside where they stood last.
+
+    On a foundation, every step asks that, and most fresh starts lead where it has led already: there are none but for
+    candidates that do not stand anywhere.
+    """
+    starts = first_cells(campaign, progress.starts, cycle)
+    if not progress.on_foundation or progress.ends is None:
+        return starts
+    standing = progress.ends.structures.ids[trusted(progress.ends.reason)]
+    return starts.take(~np.isin(starts.ids, standing))
 
 
 def _proven(campaign: Campaign, progress: Progress) -> Structures:

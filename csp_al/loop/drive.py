@@ -15,7 +15,8 @@ from csp_al.disk_space import require_space
 from csp_al.engine.retry import forget_failure, is_due
 from csp_al.engine.tasks import read_result, task_id
 from csp_al.events import Advanced, Calculated, CycleJudged, LabelsImported, Listener, Noted, StageStarted, Warned
-from csp_al.interfaces import Engine, Predictor, Task
+from csp_al.foundation.universal import Universal
+from csp_al.interfaces import Engine, Task
 from csp_al.interruption import safe_point
 from csp_al.loop.tasks import StoppedError, run_all, told_once
 from csp_al.results import Result
@@ -44,7 +45,7 @@ class Work:
     device: torch.device
     tell: Listener
     cores: int = field(default=1, kw_only=True)
-    foundation: Predictor | None = field(default=None, kw_only=True)
+    foundation: Universal | None = field(default=None, kw_only=True)
 
     def report(self, done: int, everything: int) -> None:
         """Tell how far a stage is."""

@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from csp_al import objective
-from csp_al.foundation.client import FoundationError
+from csp_al.events import Warned
+from csp_al.interfaces import NOT_FINITE
+from csp_al.loop.below import refuse_silence
 from csp_al.loop.bodies import EXPLORED, described, relaxation_limits
 from csp_al.loop.drive import Work
 from csp_al.loop.progress import Progress
@@ -17,21 +19,18 @@ from csp_al.select.cluster import k_means
 from csp_al.select.pick import pick
 from csp_al.select.ranking import rank, rows_of
 from csp_al.store import layout
-from csp_al.structures import Relaxed, Structures, take
-
-
-def refuse_silence(relaxed: Relaxed) -> None:
-    """Raise `FoundationError` where a foundation gives no candidate an energy."""
-    if not np.isfinite(relaxed.prediction.energy).any():
-        raise FoundationError("the foundation gives no candidate a finite energy; choose another, or leave it out")
+from csp_al.structures import Structures, take
 
 
 def relax_on_foundation(work: Work, folder: Path, progress: Progress) -> None:
     """Every candidate at rest on the foundation, and its table: scores are energies, clusters those of surroundings."""
     assert work.foundation is not None  # it is asked for
-    relaxed = relax(progress.pool, work.foundation, work.campaign.relax, relaxation_limits(work.campaign), work.report)
-    refuse_silence(relaxed)
-    relaxed = described(relaxed, work.foundation)
+    foundation = work.foundation.fresh()
+    relaxed = relax(progress.pool, foundation, work.campaign.relax, relaxation_limits(work.campaign), work.report)
+    refuse_silence(relaxed, foundation)
+    if lost := int((relaxed.reason == NOT_FINITE).sum()):
+        work.tell(Warned(f"{lost} of {len(relaxed)} candidates have no energy on the foundation ({foundation.reason})"))
+    relaxed = described(relaxed, foundation)
     clusters = k_means(relaxed.prediction.features, stream(work.campaign, 0, FOUNDATION), work.campaign.select.groups)
     energies = objective.values(relaxed.prediction.energy, relaxed.structures)
     none = take(relaxed, np.zeros(0, np.int64), relaxed.structures)

@@ -22,10 +22,11 @@ class Progress:
     ``searched`` are the ids of the candidates that may lead: all, or those of the search pool. The first ``generated``
     ids are those of candidates that were drawn, the others of offspring. Of the labels, ``asked`` is how many the
     campaign asked for itself, ``failed`` how many of these came to nothing, ``given`` how many are from elsewhere.
-    ``lower`` are the lowest ends of candidates that are ``relaxed`` to others. ``below`` is what the foundation, where
-    there is one, says of the labels, ``founded`` are the candidates at rest on it, and ``on_foundation`` says whether
-    the last ensemble adds to it. ``ensemble`` loads
-    the last one that was trained: of those before it none is needed.
+    ``lower`` are the lowest ends of candidates that are ``relaxed`` to others. ``ensemble`` loads the last one that was
+    trained: of those before it none is needed.
+
+    Where there is a foundation, ``below`` is what it says of the labels, ``founded`` are the candidates at rest on it,
+    and ``on_foundation`` says whether the last ensemble adds to it.
     """
 
     pool: Structures
@@ -62,11 +63,7 @@ class Progress:
 
     @property
     def starts(self) -> Structures:
-        """Where relaxations of the candidates begin anew: as generated, or at rest on the foundation.
-
-        Those take a quarter of the steps, each of which asks the foundation if the ensemble adds to it; and where the
-        ensemble learns without it, what it led to is as good as any other cells.
-        """
+        """Where relaxations of the candidates begin anew: as generated, or at rest on what the ensemble adds to."""
         if self.founded is None or not self.on_foundation:
             return self.pool
         drawn, bred = np.split(np.arange(len(self.pool)), [len(self.founded)])

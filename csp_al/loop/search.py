@@ -52,8 +52,8 @@ def _search_unlabelled(drive: Drive, progress: Progress) -> Verdict:
     """One cycle, in which the foundation takes the place of the ensemble, and nothing is labelled."""
     foundation = drive.foundation
     assert foundation is not None  # the campaign file was checked
-    relaxed = stages.relax(drive, 0, progress, lambda: foundation)
-    relaxed = stages.grow(drive, 0, progress, lambda: foundation, relaxed)
+    relaxed = stages.relax(drive, 0, progress, foundation.fresh)
+    relaxed = stages.grow(drive, 0, progress, foundation.fresh, relaxed)
     verdict = stages.judge(drive, 0, relaxed, stages.rank(drive, 0, relaxed), progress)
     finish(drive, progress)
     return verdict

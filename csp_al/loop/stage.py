@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
+from csp_al.campaign import Campaign, species_counts
 from csp_al.campaign.errors import CampaignError, shown
 from csp_al.campaign.machine import Machine, cores_of_this_process, read_machine
 from csp_al.disk_space import is_machine_failure, machine_failure_in_words, require_space
@@ -104,16 +105,7 @@ def do_stage(
     """
     campaign = read_campaign_of(run, trust=trust)
     folder = _folder_of(run, name)
-    foreign = [kind for group, kind in campaign.kinds if group != REFERENCES and not is_ours(group, kind)]
-    if campaign.foundation is not None and not campaign.foundation.is_ours:
-        foreign.append(campaign.foundation.model)
-    if foreign and not trust:
-        msg = f"{run} asks for {foreign[0]}, code of its author; if you know what made this directory, add --trust"
-        raise RefusedError(msg)
-    if folder.name == "grow" and campaign.pools[-1].grow is None:
-        raise RefusedError(f"{name} of {run} is none: its pool does not grow")
-    if folder.name == "foundation" and (campaign.foundation is None or campaign.unlabelled):
-        raise RefusedError(f"{name} of {run} is none: no foundation goes before its labels")
+    _refuse_senseless(campaign, run, folder, trust=trust)
     aside = partial(folder)
     if is_published(folder):
         raise RefusedError(f"{name} of {run} is published already; there is nothing to do")
@@ -126,6 +118,8 @@ def do_stage(
     if campaign.foundation is not None:
         foundation = build_foundation(campaign.foundation, machine or Machine(), base, str(device), cores)
     try:
+        if foundation and (wrong := foundation.check(list(species_counts(campaign.pool.formula)))):
+            raise RefusedError(f"{name} of {run} cannot be done here: {wrong[0]}")
         search(Replay(campaign, run, base, device, tell, engine, asked=folder, cores=cores, foundation=foundation))
     except _DoneError:
         return aside
@@ -133,6 +127,20 @@ def do_stage(
         if foundation is not None:
             foundation.close()
     raise RefusedError(_why_not(run, folder, run / LAST))
+
+
+def _refuse_senseless(campaign: Campaign, run: Path, folder: Path, *, trust: bool) -> None:
+    """Raise `RefusedError` where a stage would run code that is not trusted, and where the campaign has none such."""
+    foreign = [kind for group, kind in campaign.kinds if group != REFERENCES and not is_ours(group, kind)]
+    if campaign.foundation is not None and not campaign.foundation.is_ours:
+        foreign.append(campaign.foundation.model)
+    if foreign and not trust:
+        msg = f"{run} asks for {foreign[0]}, code of its author; if you know what made this directory, add --trust"
+        raise RefusedError(msg)
+    if folder.name == "grow" and campaign.pools[-1].grow is None:
+        raise RefusedError(f"{folder.relative_to(run)} of {run} is none: its pool does not grow")
+    if folder.name == "foundation" and (campaign.foundation is None or campaign.unlabelled):
+        raise RefusedError(f"{folder.relative_to(run)} of {run} is none: no foundation goes before its labels")
 
 
 def _folder_of(run: Path, name: str) -> Path:
@@ -171,8 +179,8 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("stage", help="e.g. cycle-03/train")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--trust", action="store_true", help="the run directory is mine: its code may be run")
-    replace_unknown_letters()
     parser.add_argument("--machine", help="machine file: a name, or a path ending in .yaml; default: default")
+    replace_unknown_letters()
     given = parser.parse_args(words)
     from csp_al.potential.devices import resolve_device, use_cores
 

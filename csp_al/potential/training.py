@@ -105,9 +105,8 @@ def not_extreme(labels: Labels) -> Mask:
 def importance(labels: Labels) -> Floats:
     """Weight of each label in the loss, (n,): 1 / (1 + s / (9 median of s)), s its `Labels.strength`.
 
-    Errors grow with forces,
-    and those of random cells are a hundred times those of the crystals that a search has to rank: squared, the errors
-    of the first five labels outweighed all others to the end of a campaign.
+    Errors grow with forces, and those of random cells are a hundred times those of the crystals that a search has to
+    rank: squared, the errors of the first five labels outweighed all others to the end of a campaign.
     """
     return 1 / (1 + labels.strength / (STRONG**2 * max(np.median(labels.strength), AT_REST**2)))
 

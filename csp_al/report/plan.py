@@ -86,7 +86,7 @@ def describe_plan(planned: dict[str, Any]) -> str:
         f"{planned['name']}: {planned['candidates']} candidates of {planned['formula']}",
         f"stages            {', '.join(planned['stages'])}; in every cycle: {', '.join(planned['stages_of_a_cycle'])}",
         f"cycles            at most {planned['cycles_at_most']}",
-        f"labels            at most {planned['labels_at_most']} single points, {_labels_done(planned)}",
+        f"labels            {_labels(planned)}",
         *_elsewhere(planned),
         f"final relaxations at most {planned['final_relaxations_at_most']}, and one more for each that fails",
         f"                  with at most {planned['final_evaluations_at_most']} evaluations, together",
@@ -103,15 +103,18 @@ def describe_plan(planned: dict[str, Any]) -> str:
         )
     needed, free = planned["disk_bytes"] / 1e6, planned["disk_free_bytes"] / 1e6
     lines.append(f"disk              about {needed:.1f} MB; {free:.0f} MB are free" + ": too little" * (free < needed))
-    lines.append("The search ends earlier when its leading crystals no longer change.")
+    if planned["labels_at_most"]:
+        lines.append("The search ends earlier when its leading crystals no longer change.")
     return "\n".join(lines)
 
 
-def _labels_done(planned: dict[str, Any]) -> str:
-    """And that there may be more than planned, as long as nobody knows."""
+def _labels(planned: dict[str, Any]) -> str:
+    """How many, and that there may be more than planned, as long as nobody knows."""
+    if planned["labels_at_most"] == 0:
+        return "none: the foundation alone ranks the candidates"
     unknown = planned["labels_done"] == planned["sources_elsewhere"] == 0
     more = "; more, within the budget, where first cells must be enlarged" if unknown else ""
-    return f"{planned['labels_done']} done{more}"
+    return f"at most {planned['labels_at_most']} single points, {planned['labels_done']} done{more}"
 
 
 def _elsewhere(planned: dict[str, Any]) -> list[str]:

@@ -13,6 +13,7 @@ from ase.units import GPa
 from numpy.typing import NDArray
 from scipy import stats
 
+from csp_al import objective
 from csp_al.structures import Floats, Labels, Prediction, Status, take
 
 Figures = dict[str, int | float | None]
@@ -64,16 +65,19 @@ def walk_forward(predicted: Prediction, labels: Labels) -> Figures:
 def compared(below: Prediction, predicted: Prediction | None, labels: Labels) -> Figures:
     """How well a foundation ranks labels, and how well an ensemble that had ``predicted`` them did.
 
-    Keys: "apart_mev_per_atom" as "energy_apart_mev_per_atom" of `walk_forward`, "pairs" (of labels that are done, with
-    energies by all), "right" (how many of these the foundation has in the right order), "right_by_ensemble".
+    Keys: "apart_mev_per_atom" as "energy_apart_mev_per_atom" of `walk_forward`; "pairs" (of labels that are done, with
+    energies by all), "right" (how many of these the foundation has in the right order) and "right_by_ensemble", all
+    three None where the ensemble had predicted nothing.
     """
     energies = [labels.energy, below.energy, *([] if predicted is None else [predicted.energy])]
-    known = np.isfinite(energies).all(axis=0) & (labels.status == Status.DONE)
-    truth, foundation, *ensemble = (energy[known] / labels.structures.counts[known] for energy in energies)
+    known = np.flatnonzero(np.isfinite(energies).all(axis=0) & (labels.status == Status.DONE))
+    structures = labels.structures.take(known)
+    truth, foundation, *ensemble = (objective.values(energy[known], structures) for energy in energies)
+    pairs = len(truth) * (len(truth) - 1) // 2
     return {
         "apart_mev_per_atom": apart(1000 * (foundation - truth)),
-        "pairs": len(truth) * (len(truth) - 1) // 2,
-        "right": _right(foundation, truth),
+        "pairs": pairs if ensemble else None,
+        "right": _right(foundation, truth) if ensemble else None,
         "right_by_ensemble": _right(ensemble[0], truth) if ensemble else None,
     }
 

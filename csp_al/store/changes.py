@@ -138,6 +138,8 @@ def accept(run: Path, before: Campaign, now: Campaign) -> list[str]:
     refused = {key: words for key, words in found.items() if _root(key) is None}
     if "stop.max_cycles" in found and now.stop.max_cycles < (decided := _decided(run)):
         refused["stop.max_cycles"] = f"{now.stop.max_cycles}, but {decided} cycles have been begun or decided on"
+    if before.unlabelled != now.unlabelled:
+        refused["budget.labels"] = f"{found['budget.labels']}; a search without labels is another one"
     if refused:
         lines = "\n".join(f"  {key}: {words}" for key, words in refused.items())
         msg = (

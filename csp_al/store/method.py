@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +67,10 @@ def result_items(row: Mapping[str, Any], method: Method) -> dict[str, object]:
 
 def prediction_items(info: Mapping[str, Any], method: Method) -> dict[str, object]:
     """Items of a crystal that the ensemble relaxed, from what its ``info`` says: the energy is a prediction."""
+    sigma = info["predicted_sigma"]
     return {
         "_csp_al_predicted_energy_per_atom_eV": f"{info['predicted_energy_per_atom']:.6f}",
-        "_csp_al_predicted_sigma_per_atom_eV": f"{info['predicted_sigma']:.6f}",
+        "_csp_al_predicted_sigma_per_atom_eV": "." if isnan(sigma) else f"{sigma:.6f}",
         "_csp_al_candidate": info["id"],
         **method_items(method),
     }

@@ -155,8 +155,8 @@ class Compared(TypedDict):
     """Of `csp_al.select.walk_forward.compared`; None where the ensemble had predicted nothing."""
 
     apart_mev_per_atom: float | None
-    pairs: Whole
-    right: Whole
+    pairs: Whole | None
+    right: Whole | None
     right_by_ensemble: Whole | None
 
 
