@@ -27,13 +27,11 @@ from csp_al.cli.checks import checked_campaign
 from csp_al.engine.engines import start_engine
 from csp_al.events import Noted, Warned
 from csp_al.foundation.baseline import (
-    ALONE,
-    ON,
     Baselined,
     Below,
+    adds,
     differences,
     held_out_loss,
-    is_on_foundation,
 )
 from csp_al.foundation.universal import build_foundation
 from csp_al.importing import looking_only
@@ -147,11 +145,10 @@ def test_the_loss_of_held_out_labels_is_a_mean_of_the_lowest_of_each_member():
 
 
 def test_an_ensemble_adds_to_a_foundation_unless_it_predicts_better_without():
-    assert is_on_foundation({ON: 0.1, ALONE: 0.2})
-    assert is_on_foundation({ON: 0.11, ALONE: 0.1})  # holes between the labels are not seen in them
-    assert not is_on_foundation({ON: 0.2, ALONE: 0.1})
-    assert not is_on_foundation({ON: None, ALONE: 0.1})
-    assert not is_on_foundation({"left_out": 0})  # of a run without one
+    assert adds(0.1, 0.2, labels=50)
+    assert adds(0.19, 0.1, labels=5)  # holes between few labels are not seen in them
+    assert not adds(0.21, 0.1, labels=5)
+    assert not adds(0.12, 0.1, labels=50)
 
 
 def test_a_foundation_that_is_silent_about_labels_or_contradicts_them_is_not_added_to():
@@ -256,9 +253,9 @@ def test_the_first_labels_are_the_lowest_of_different_basins_and_one_in_five_as_
 
 def test_the_ensemble_learns_what_the_reference_adds_where_that_is_little(run, told):
     training = json.loads((run.path / "cycle-00/train/training.json").read_text())
-    assert training[ON] < 0.5 * training[ALONE]
+    assert training["loss_on_foundation"] < 0.5 * training["loss_alone"]
     notes = [event.text for event in told if isinstance(event, Noted)]
-    assert any("the ensemble learns what the reference adds to the foundation" in text for text in notes)
+    assert any("The ensemble learns what the reference adds to the foundation" in text for text in notes)
     assert run.walk_forward()["energy_apart_mev_per_atom"] < 30
 
 
@@ -271,7 +268,7 @@ def test_a_foundation_that_is_no_help_is_not_learnt_upon(folder):
         "the foundation says too little of the labels: the ensemble learns without it" in text for text in warned
     )
     training = json.loads((run.path / "cycle-00/train/training.json").read_text())
-    assert training[ON] is None
+    assert (training["on_foundation"], training["loss_on_foundation"]) == (False, None)
     assert len(run.results) >= 1
 
 
@@ -380,6 +377,7 @@ def test_a_search_without_labels_stays_one_and_others_do_not_become_one(run, unl
         ("imported", "relax:", "labels: [../runs/founded]\nrelax:"),
         ("larger", "relax:", "search_pool: {formula: Al8, size: 8, volume_per_atom: [13, 22]}\nrelax:"),
         ("guided", "{members: 2,", "{kind: forcenet, polish: schnet, members: 2,"),
+        ("unadded", "soft.Soft}", "soft.Soft, baseline: false}"),
         ("growing", "22]}", "22], grow: {offspring: 6, generations: 2, parents: 5}}"),
     ],
 )

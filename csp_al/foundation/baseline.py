@@ -9,11 +9,11 @@ which of two ensembles predicts better, one on the foundation and one without.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import pandas as pd
@@ -21,11 +21,8 @@ import pandas as pd
 from csp_al.interfaces import Ensemble, Gives, Predictor, Trained
 from csp_al.structures import Bools, Labels, Prediction, Structures, choose, scatter, take
 
-ON, ALONE = "loss_on_foundation", "loss_alone"
-"""What a training that chose between both tells: losses of the labels held out, None for an ensemble that is not."""
-
-FAVOUR: Final = 1.5
-"""Times the loss without a foundation, up to which an ensemble adds to it all the same.
+FAVOUR: Final = 5
+"""Labels that a foundation is worth where both ensembles are compared, see `adds`.
 
 Labels held out lie near crystals at rest, and do not tell of the holes that an ensemble of few labels has between them.
 """
@@ -33,10 +30,12 @@ ENOUGH: Final = 0.9
 """Share of the labels that a foundation must have something to say of."""
 
 
-def is_on_foundation(training: Mapping[str, Any]) -> bool:
-    """Whether the ensemble of a cycle adds to the foundation, by what `train` published."""
-    on, alone = training.get(ON), training.get(ALONE)
-    return on is not None and alone is not None and on < FAVOUR * alone
+def adds(on: float, alone: float, labels: int) -> bool:
+    """Whether an ensemble is to add to a foundation, by its loss of the labels held out and that of one without.
+
+    It may be the higher one, by 1 + `FAVOUR` / labels: twice of five labels, 1.1 times of fifty.
+    """
+    return on < (1 + FAVOUR / labels) * alone
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,13 @@ It is asked once, where labels are published, so that a continued campaign learn
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 
 from csp_al.events import Noted, Warned
-from csp_al.foundation.baseline import ALONE, ON, Baselined, Below, held_out_loss, is_on_foundation
+from csp_al.foundation.baseline import Baselined, Below, adds, held_out_loss
 from csp_al.foundation.client import FoundationError
 from csp_al.foundation.universal import Universal
 from csp_al.interfaces import Ensemble, Trained
@@ -20,6 +20,8 @@ from csp_al.loop.progress import Progress
 from csp_al.select.walk_forward import compared, ranks_worse, together
 from csp_al.store import layout
 from csp_al.structures import Labels, Prediction, Relaxed, concatenate
+
+WITHOUT: Final = "the ensemble learns without it"
 
 
 def refuse_silence(relaxed: Relaxed, foundation: Universal) -> None:
@@ -44,19 +46,27 @@ def ask_foundation(work: Work, folder: Path, labels: Labels, predicted: Predicti
 
 def train_on_foundation(
     work: Work, cycle: int, start: Ensemble, seed: list[int], progress: Progress, alone: Trained
-) -> tuple[Trained, dict[str, float | None]]:
-    """An ensemble that adds to the foundation, or the one ``alone`` where that predicts held-out labels far better.
+) -> tuple[Trained, dict[str, Any]]:
+    """An ensemble that adds to the foundation, or the one ``alone`` where that predicts labels held out better.
 
-    With the losses of both: None for the first where the foundation cannot help.
+    And what is published of it: whether it adds, and the losses of both, None where the foundation cannot help.
     """
-    labels = progress.all_labels.usable
-    losses: dict[str, float | None] = {ON: None, ALONE: held_out_loss(alone.curve)}
+    labels, loss = progress.all_labels.usable, held_out_loss(alone.curve)
+    said = {layout.ON_FOUNDATION: False, "loss_on_foundation": None, "loss_alone": loss}
     founded = on_foundation(work, start, known_below(progress))
-    if founded.can_help(labels):
-        on = founded.train(labels, seed, work.report)
-        losses[ON] = held_out_loss(on.curve)
-    _tell(work, cycle, losses)
-    return (on if is_on_foundation(losses) else alone), losses
+    if not founded.can_help(labels):
+        work.tell(Warned(f"cycle {cycle}: the foundation says too little of the labels: {WITHOUT}"))
+        return alone, said
+    trained = founded.train(labels, seed, work.report)
+    on = held_out_loss(trained.curve)
+    said |= {layout.ON_FOUNDATION: adds(on, loss, len(labels)), "loss_on_foundation": on}
+    times = f"on labels held out it has {on / loss:.2g} times the loss without"
+    if not said[layout.ON_FOUNDATION]:
+        work.tell(Warned(f"cycle {cycle}: what is learnt on the foundation is no better, {times}: {WITHOUT}"))
+        return alone, said
+    if cycle == 0:
+        work.tell(Noted(f"The ensemble learns what the reference adds to the foundation: {times}"))
+    return trained, said
 
 
 def known_below(progress: Progress) -> Below | None:
@@ -68,15 +78,3 @@ def on_foundation(work: Work, ensemble: Ensemble, known: Below | None) -> Baseli
     """An ensemble of what the reference adds to the foundation, as one of the whole."""
     assert work.foundation is not None  # it is asked for
     return Baselined(ensemble, work.foundation.fresh(), known)
-
-
-def _tell(work: Work, cycle: int, losses: Mapping[str, float | None]) -> None:
-    """In the first cycle whether the ensemble adds to the foundation, later that it does not."""
-    on, alone = losses[ON], losses[ALONE]
-    if is_on_foundation(losses):
-        if cycle == 0 and on and alone:
-            what = "the ensemble learns what the reference adds to the foundation"
-            work.tell(Noted(f"{what}: on labels held out it has {on / alone:.2g} times the loss without"))
-        return
-    why = "says too little of the labels" if on is None else "makes predictions of labels held out worse"
-    work.tell(Warned(f"cycle {cycle}: the foundation {why}: the ensemble learns without it"))

@@ -116,12 +116,12 @@ def train_ensemble(work: Work, folder: Path, cycle: int, progress: Progress) -> 
     else:
         start = potential_kind(section).new(section, seed, work.device)
     trained = start.train(progress.all_labels.usable, seed, work.report)
-    losses: dict[str, float | None] = {}
+    said: dict[str, Any] = {}
     if work.campaign.foundation is not None and work.campaign.foundation.baseline:
-        trained, losses = train_on_foundation(work, cycle, start, seed, progress, trained)
+        trained, said = train_on_foundation(work, cycle, start, seed, progress, trained)
     trained.ensemble.save(folder)
     layout.LEARNING_CURVE.write(folder, trained.curve)
-    layout.TRAINING.write(folder, {"left_out": trained.left_out} | losses)
+    layout.TRAINING.write(folder, {"left_out": trained.left_out} | said)
 
 
 def relax_candidates(work: Work, folder: Path, cycle: int, progress: Progress, ensemble: Predictor) -> None:

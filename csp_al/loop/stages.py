@@ -14,7 +14,6 @@ import pandas as pd
 
 from csp_al.campaign.potentials import potential_kind
 from csp_al.events import CycleJudged, Warned
-from csp_al.foundation.baseline import is_on_foundation
 from csp_al.generate import is_searched
 from csp_al.interfaces import Ensemble, Predictor, Verdict
 from csp_al.loop import bodies
@@ -83,7 +82,9 @@ def train(drive: Drive, cycle: int, progress: Progress) -> Callable[[], Ensemble
     place = stage_folder(drive.run, "train", cycle)
     folder = drive.stage(place, lambda folder: bodies.train_ensemble(drive, folder, cycle, progress))
     section, known = drive.campaign.potential, known_below(progress)
-    progress.on_foundation = on = drive.foundation is not None and is_on_foundation(layout.TRAINING.read(folder))
+    progress.on_foundation = on = drive.foundation is not None and layout.TRAINING.read(folder).get(
+        layout.ON_FOUNDATION, False
+    )
 
     def load() -> Ensemble:
         ensemble = potential_kind(section).load(folder, section, drive.device)

@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from csp_al.campaign.models import Campaign, species_counts
-from csp_al.foundation.baseline import Baselined, is_on_foundation
+from csp_al.foundation.baseline import Baselined
 from csp_al.importing import beside
 from csp_al.interfaces import Verdict
 from csp_al.kinds import POTENTIALS, is_ours
@@ -319,7 +319,7 @@ class Run:
         torch_device = resolve_device(device)
         with beside(folder_of_campaign(self.path)):
             ensemble = potential_kind(campaign.potential).load(folder, campaign.potential, torch_device)
-        if campaign.foundation and is_on_foundation(layout.TRAINING.read(folder)):
+        if campaign.foundation and layout.TRAINING.read(folder).get(layout.ON_FOUNDATION):
             ensemble = self._on_foundation(campaign, ensemble, str(torch_device), trust=trust)
         return EnsembleCalculator(ensemble, species_counts(campaign.pool.formula), str(self.path))
 

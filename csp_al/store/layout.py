@@ -199,6 +199,8 @@ CHECKS: Final = _json("checks.json", records.ANYTHING)
 # train, beside what the ensemble writes
 LEARNING_CURVE: Final = _table("learning_curve.csv", records.LEARNING_CURVE, {})
 TRAINING: Final = _json("training.json", records.ANYTHING)
+ON_FOUNDATION: Final = "on_foundation"
+"""Key of it: whether the ensemble adds to the foundation; runs without one have none."""
 # relax, and foundation
 RELAXED: Final = _arrays("relaxed.h5", Relaxed)
 LOWER_ENDS: Final = _arrays("lower_ends.h5", Relaxed)
