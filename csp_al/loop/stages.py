@@ -82,9 +82,8 @@ def train(drive: Drive, cycle: int, progress: Progress) -> Callable[[], Ensemble
     place = stage_folder(drive.run, "train", cycle)
     folder = drive.stage(place, lambda folder: bodies.train_ensemble(drive, folder, cycle, progress))
     section, known = drive.campaign.potential, known_below(progress)
-    progress.on_foundation = on = drive.foundation is not None and layout.TRAINING.read(folder).get(
-        layout.ON_FOUNDATION, False
-    )
+    on = drive.foundation is not None and layout.TRAINING.read(folder).get(layout.ON_FOUNDATION, False)
+    progress.on_foundation = on
 
     def load() -> Ensemble:
         ensemble = potential_kind(section).load(folder, section, drive.device)
