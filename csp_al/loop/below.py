@@ -60,9 +60,9 @@ def train_on_foundation(
     trained = founded.train(labels, seed, work.report)
     on = held_out_loss(trained.curve)
     said |= {layout.ON_FOUNDATION: adds(on, loss, len(labels)), "loss_on_foundation": on}
-    times = f"on labels held out it has {on / loss:.2g} times the loss without"
+    times = f"of {len(labels)} labels those held out have {on / loss:.2g} times the loss without"
     if not said[layout.ON_FOUNDATION]:
-        work.tell(Warned(f"cycle {cycle}: what is learnt on the foundation is no better, {times}: {WITHOUT}"))
+        work.tell(Warned(f"cycle {cycle}: what is learnt on the foundation is no better ({times}): {WITHOUT}"))
         return alone, said
     if cycle == 0:
         work.tell(Noted(f"The ensemble learns what the reference adds to the foundation: {times}"))

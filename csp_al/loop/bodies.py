@@ -132,7 +132,7 @@ def relax_candidates(work: Work, folder: Path, cycle: int, progress: Progress, e
     ends = corrected(relax_pool(starts, before, ensemble, section, limits, work.report, proven), known)
     if work.campaign.unlabelled and work.foundation is not None:
         refuse_silence(ends, work.foundation)
-    if not ensemble.gives.features and cycle == 0:
+    if not ensemble.gives.features and cycle == 0 and not work.campaign.unlabelled:
         work.tell(Noted(DESCRIBED))
     relaxed, lower = one_end_each(described(ends, ensemble), np.isin(ends.structures.ids, progress.searched))
     layout.RELAXED.write(folder, relaxed)
