@@ -184,6 +184,12 @@ class Prediction:
         return len(self.energy)
 
 
+def is_finite(prediction: Prediction, structures: Structures) -> Bools:
+    """Whether energy, forces and stress of each structure are finite, (n,)."""
+    finite: Bools = np.isfinite(prediction.energy) & np.isfinite(prediction.stress).all(axis=(1, 2))
+    return finite & np.isfinite(structures.largest(np.abs(prediction.forces).max(axis=1)))
+
+
 @dataclass(frozen=True)
 class Relaxed:
     """Where n candidates came to rest: the last trustworthy frame, what was predicted for it, why it stopped there.

@@ -24,7 +24,7 @@ from typer.testing import CliRunner
 
 from csp_al import claim
 from csp_al.campaign import CampaignError, open_campaign
-from csp_al.campaign.machine import Machine
+from csp_al.campaign.machine import THREADS, Machine
 from csp_al.campaign.references import Remedy
 from csp_al.cli import app
 from csp_al.cli.checks import checked_campaign, reference_of
@@ -32,7 +32,7 @@ from csp_al.engine import worker
 from csp_al.engine.tasks import create_task, label_task, read_result, relax_task, task_id
 from csp_al.files import write_sealed
 from csp_al.interfaces import Failure, Reason, ReferenceFailedError
-from csp_al.reference.children import THREADS, one_thread_each
+from csp_al.reference.children import one_thread_each
 from csp_al.reference.espresso import LADDER as ESPRESSO
 from csp_al.reference.espresso import EspressoReference
 from csp_al.reference.evaluate import single_point

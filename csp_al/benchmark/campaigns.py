@@ -11,9 +11,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-from csp_al.campaign.machine import usable_cores
+from csp_al.campaign.machine import THREADS, usable_cores
 from csp_al.interfaces import State
-from csp_al.reference.children import THREADS
 
 DONE, NO_RESULT, IN_USE = 0, 1, 3
 """Exit statuses of `csp-al run`."""

@@ -24,8 +24,8 @@ class Foundation(Section):
     parameters: dict[str, Any] = Field(default_factory=dict, description="its keywords, e.g. {model_name: r2scan}")
     baseline: Annotated[bool, Field(strict=True)] = Field(
         True,
-        description="the ensemble learns what the reference adds to it, as long as that is less than the whole; false: "
-        "it chooses the first labels, and no more",
+        description="the ensemble learns what the reference adds to it, unless labels held out are predicted better "
+        "without; false: it chooses the first labels, and no more",
     )
     weights: dict[str, str] = Field(
         default_factory=dict, description="SHA-256 of its weights by file; {}: as found when a campaign begins"

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pydantic import Field, ValidationError, field_validator
 
@@ -21,6 +21,9 @@ from csp_al.campaign.messages import findings
 from csp_al.campaign.section import Count, Section
 from csp_al.kinds import ENGINES, BrokenKindError, UnknownKindError, find, names
 from csp_al.spelling import did_you_mean
+
+THREADS: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+"""Variables of the environment that tell libraries how many threads to use."""
 
 DEFAULT = "default"
 DEFAULT_ENGINE = "local"

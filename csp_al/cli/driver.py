@@ -31,7 +31,8 @@ class Start:
 
     ``source`` is None where a run directory goes on with its own copy; ``base`` is the folder that file names in the
     campaign file refer to. ``repair``: set aside what is damaged; ``trust``: links may lead out of the run directory;
-    ``retry``: calculations that are tried again although they failed; ``loudness``: how much is told while it runs.
+    ``retry``: calculations that are tried again although they failed; ``loudness``: how much is told while it runs;
+    ``foundation``: that of the campaign, which `drive` starts.
     """
 
     source: Path | None
@@ -44,6 +45,7 @@ class Start:
     trust: bool
     retry: tuple[str, ...] = ()
     loudness: int = NORMAL
+    foundation: Universal | None = None
 
 
 def drive(campaign: Campaign, start: Start) -> int:
@@ -52,7 +54,7 @@ def drive(campaign: Campaign, start: Start) -> int:
     Raises InUseError (TakenOverError among them), ChangedError, DamagedError, UntrustedError and FoundationError.
     """
     if campaign.foundation is None:
-        return _drive_here(campaign, start, None)
+        return _drive_here(campaign, start)
     from csp_al.cli.checks import foundation_of
     from csp_al.potential.devices import resolve_device
 
@@ -62,15 +64,15 @@ def drive(campaign: Campaign, start: Start) -> int:
     try:
         with interruptible():
             campaign = campaign.model_copy(update={"foundation": foundation.pinned()})
-        return _drive_here(campaign, start, foundation)
+        return _drive_here(campaign, replace(start, foundation=foundation))
     except Interrupted as end:
         return end.status
     finally:
         foundation.close()
 
 
-def _drive_here(campaign: Campaign, start: Start, foundation: Universal | None) -> int:
-    """As `drive`, with the foundation of the campaign, where it has one."""
+def _drive_here(campaign: Campaign, start: Start) -> int:
+    """As `drive`, with the foundation of the campaign at hand."""
     from csp_al.cli.checks import reference_of
     from csp_al.engine.engines import check_machine
     from csp_al.report.tables import open_run
@@ -82,14 +84,14 @@ def _drive_here(campaign: Campaign, start: Start, foundation: Universal | None) 
     check_machine(machine)
     reference = reference_of(campaign, machine, start.base)
     campaign = campaign.model_copy(update={"reference": reference.pinned()})
-    programs = reference.versions() | (foundation.about.versions if foundation else {})
+    programs = reference.versions() | (start.foundation.about.versions if start.foundation else {})
     try:
         directory.mkdir(parents=True, exist_ok=True)
         if not start.trust:
             refuse_links(directory)
         with interruptible(), locked(directory) as still_ours, Panel(campaign, directory, start.loudness) as panel:
             start = replace(start, machine=machine)
-            status = _drive(campaign, start, programs, foundation, panel, still_ours)
+            status = _drive(campaign, start, programs, panel, still_ours)
     except Interrupted as end:  # before the run directory was ours
         return end.status
     except OSError as trouble:
@@ -105,12 +107,7 @@ def _drive_here(campaign: Campaign, start: Start, foundation: Universal | None) 
 
 
 def _drive(
-    campaign: Campaign,
-    start: Start,
-    programs: dict[str, str],
-    foundation: Universal | None,
-    panel: Panel,
-    still_ours: Callable[[], None],
+    campaign: Campaign, start: Start, programs: dict[str, str], panel: Panel, still_ours: Callable[[], None]
 ) -> int:
     """Drive a run directory that is ours, and say how that ended. Raises TakenOverError where it is another's now."""
     from csp_al.loop.imported import UntrustedLabelsError
@@ -120,7 +117,7 @@ def _drive(
     directory = start.directory
     try:
         try:
-            reason = _search(campaign, start, programs, foundation, panel, still_ours)
+            reason = _search(campaign, start, programs, panel, still_ours)
         finally:
             still_ours()  # the log is another's otherwise, and what went wrong is its doing
     except (Interrupted, StoppedError) as end:
@@ -138,12 +135,7 @@ def _drive(
 
 
 def _search(
-    campaign: Campaign,
-    start: Start,
-    programs: dict[str, str],
-    foundation: Universal | None,
-    panel: Panel,
-    still_ours: Callable[[], None],
+    campaign: Campaign, start: Start, programs: dict[str, str], panel: Panel, still_ours: Callable[[], None]
 ) -> str:
     """Open the run directory and search; why the search ended."""
     from csp_al.cli.checks import for_workers
@@ -176,7 +168,7 @@ def _search(
             cores=cores_of_this_process(),
             retry=start.retry,
             still_ours=still_ours,
-            foundation=foundation,
+            foundation=start.foundation,
         )
         return search(drive).reason
     except SystemError:  # what compiled code makes of a signal that was raised in it

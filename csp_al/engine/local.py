@@ -24,12 +24,12 @@ from pathlib import Path
 from typing import IO, Any, Final, NoReturn
 
 from csp_al import claim
-from csp_al.campaign.machine import Machine, usable_cores
+from csp_al.campaign.machine import THREADS, Machine, usable_cores
 from csp_al.engine.output_log import shorten
 from csp_al.engine.tasks import is_done, require_task
 from csp_al.files import DamagedError
 from csp_al.interfaces import EngineKind
-from csp_al.reference.children import THREADS, end_started_by, wake
+from csp_al.reference.children import end_started_by, wake
 
 GRACE: Final = 5.0  # s for the workers to end when told to
 MOST_DEATHS: Final = 5  # workers of one slot that may die one after the other before the engine gives up

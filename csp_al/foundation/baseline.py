@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from csp_al.interfaces import Ensemble, Gives, Predictor, Trained
-from csp_al.structures import Bools, Labels, Prediction, Structures, choose, scatter, take
+from csp_al.structures import Labels, Prediction, Structures, choose, is_finite, scatter, take
 
 FAVOUR: Final = 5
 """Labels that a foundation is worth where both ensembles are compared, see `adds`.
@@ -94,7 +94,7 @@ class Baselined:
     def can_help(self, labels: Labels) -> bool:
         """Whether the foundation has something to say of nine in ten labels, which makes most of them smaller."""
         below = self._below(labels.structures)
-        known = labels.take(_finite(below, labels.structures))
+        known = labels.take(is_finite(below, labels.structures))
         enough = len(np.unique(known.structures.ids)) > 1 and len(known) >= ENOUGH * len(labels)
         return enough and bool(np.median(differences(labels, below).strength / known.strength) < 1)
 
@@ -115,7 +115,7 @@ class Baselined:
 
 def differences(labels: Labels, below: Prediction) -> Labels:
     """Labels less what a foundation says of their structures, without those of which it says nothing."""
-    rows = np.flatnonzero(_finite(below, labels.structures))
+    rows = np.flatnonzero(is_finite(below, labels.structures))
     less, kept = take(below, rows, labels.structures), labels.take(rows)
     return replace(
         kept, energy=kept.energy - less.energy, forces=kept.forces - less.forces, stress=kept.stress - less.stress
@@ -125,11 +125,6 @@ def differences(labels: Labels, below: Prediction) -> Labels:
 def held_out_loss(curve: pd.DataFrame) -> float:
     """Loss of the labels that were held out, the geometric mean over the members of the lowest of each."""
     return float(np.exp(np.log(curve.groupby("member")["validation"].min()).mean()))
-
-
-def _finite(below: Prediction, structures: Structures) -> Bools:
-    finite: Bools = np.isfinite(below.energy) & np.isfinite(below.stress).all(axis=(1, 2))
-    return finite & np.isfinite(structures.largest(np.abs(below.forces).max(axis=1, initial=0.0)))
 
 
 def _keys(structures: Structures) -> list[bytes]:

@@ -26,6 +26,7 @@ from typing import IO, Any, Final
 
 import numpy as np
 
+from csp_al.campaign.machine import THREADS
 from csp_al.foundation import worker
 from csp_al.interruption import safe_point
 from csp_al.structures import Floats, Structures
@@ -40,7 +41,6 @@ LOOK: Final = 0.2  # s between looks at whether we are to end
 GRACE: Final = 5.0  # s for a process to end by itself
 LOG_BYTES: Final = 1_000_000  # what a model prints is kept up to that
 LONGEST: Final = 1 << 48  # bytes of a message: the first eight characters of a text, read as a length, are more
-THREADS: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
 @dataclass(frozen=True)

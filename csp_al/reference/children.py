@@ -26,12 +26,10 @@ from typing import Final, TypeVar
 
 import psutil
 
+from csp_al.campaign.machine import THREADS
 from csp_al.claim import MARK
 from csp_al.interruption import ENDS, safe_point
 from csp_al.printing import say
-
-THREADS: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-"""What tells libraries how many threads to use."""
 
 PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 PR_SET_CHILD_SUBREAPER: Final = 36

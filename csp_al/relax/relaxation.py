@@ -26,7 +26,19 @@ from csp_al.campaign.models import Relax
 from csp_al.interfaces import Predictor
 from csp_al.relax import lbfgs
 from csp_al.relax.limits import Limits, broken_limit
-from csp_al.structures import Floats, Ints, Prediction, Relaxed, Strings, Structures, choose, concatenate, scatter, take
+from csp_al.structures import (
+    Floats,
+    Ints,
+    Prediction,
+    Relaxed,
+    Strings,
+    Structures,
+    choose,
+    concatenate,
+    is_finite,
+    scatter,
+    take,
+)
 
 LONGEST_STEP = 0.2
 """Å, of any atom in one step."""
@@ -304,8 +316,7 @@ def _disagreement(structures: Structures, prediction: Prediction, section: Relax
 
 
 def _not_finite(prediction: Prediction, structures: Structures, ensemble: Predictor) -> Strings:
-    finite = np.isfinite(prediction.energy) & np.isfinite(prediction.stress).all(axis=(1, 2))
-    finite &= np.isfinite(structures.largest(np.abs(prediction.forces).max(axis=1)))
+    finite = is_finite(prediction, structures)
     if ensemble.gives.spread:
         finite &= np.isfinite(structures.largest(prediction.forces_sigma))
     return np.where(finite, "", why.NOT_FINITE)

@@ -266,10 +266,11 @@ class Run:
         Keys: pairs, right, right_by_ensemble, of all cycles but the first, see `csp_al.select.walk_forward.compared`;
         apart_mev_per_atom: of the newest labels, the foundation's median error without the shift common to all.
         """
-        folders = [each for each in self._whole_ones("label").values() if layout.FOUNDATION.is_in(each)]
-        if not folders:
+        if self.campaign.foundation is None:
             return None
-        figures = [layout.FOUNDATION.read(folder) for folder in folders]
+        figures = [layout.FOUNDATION.read(folder) for folder in self._whole_ones("label").values()]
+        if not figures:
+            return None
         return together(figures) | {"apart_mev_per_atom": figures[-1]["apart_mev_per_atom"]}
 
     def picks(self, cycle: int = -1) -> Ints:
