@@ -20,7 +20,8 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 
 from csp_al.foundation import worker
-from csp_al.foundation.client import DEATHS, LOG_BYTES, Client, FoundationError
+from csp_al.foundation.client import DEATHS, Client, FoundationError
+from csp_al.foundation.process import LOG_BYTES
 from csp_al.interruption import Interrupted, interruptible
 from csp_al.structures import Structures
 

@@ -11,24 +11,18 @@ environment that has it, and what happens there does not happen here.
 
 from __future__ import annotations
 
-import os
-import select
-import signal
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import IO, Any, Final
+from typing import Any, Final
 
 import numpy as np
 
-from csp_al.campaign.machine import THREADS
 from csp_al.foundation import worker
-from csp_al.interruption import safe_point
+from csp_al.foundation.process import DeathError, NoPythonError, Process, start
 from csp_al.structures import Floats, Structures
 
 PACKAGES: Final = {"chgnet": ("chgnet", "chgnet>=0.4.2"), "sevenn": ("sevennet", "sevenn>=0.13")}
@@ -36,11 +30,6 @@ PACKAGES: Final = {"chgnet": ("chgnet", "chgnet>=0.4.2"), "sevenn": ("sevennet",
 
 DEATHS: Final = 2
 """Processes that may die over one question, or while they load, before that is given up."""
-
-LOOK: Final = 0.2  # s between looks at whether we are to end
-GRACE: Final = 5.0  # s for a process to end by itself
-LOG_BYTES: Final = 1_000_000  # what a model prints is kept up to that
-LONGEST: Final = 1 << 48  # bytes of a message: the first eight characters of a text, read as a length, are more
 
 
 @dataclass(frozen=True)
@@ -59,22 +48,6 @@ class About:
 
 class FoundationError(Exception):
     """A model cannot be asked; the message is one line, with what to do."""
-
-
-class _DeathError(Exception):
-    """A process has died; the message is how."""
-
-
-@dataclass(frozen=True)
-class _Worker:
-    process: subprocess.Popen[bytes]
-    folder: TemporaryDirectory[str]
-    """Where it is: some calculators write into the current folder."""
-
-    @property
-    def log(self) -> Path:
-        """What it prints."""
-        return Path(self.folder.name) / "log"
 
 
 class Client:
@@ -113,7 +86,7 @@ class Client:
             "device": device,
             "threads": threads,
         }
-        self._worker: _Worker | None = None
+        self._worker: Process | None = None
         self._about: About | None = None
 
     def about(self) -> About:
@@ -143,15 +116,15 @@ class Client:
         """
         if self._worker is None or self.model in worker.FILES:
             return
-        with suppress(_DeathError):
+        with suppress(DeathError):
             self._load(self._worker)
         self._loaded()
 
     def close(self) -> None:
         """End the process; who asks again starts another."""
         if self._worker is not None:
-            _pipe(self._worker.process.stdin).close()
-            self._end()
+            self._worker.end()
+            self._worker = None
 
     def _judge(self, structures: Structures) -> tuple[dict[int, str], list[Floats]]:
         """Failures, and what was predicted; a batch that kills its process is halved until one crystal is to blame."""
@@ -164,7 +137,7 @@ class Client:
         )
         try:
             failed, arrays = self._again(lambda: self._exchange(self._loaded(), question))
-        except _DeathError as death:
+        except DeathError as death:
             if len(structures) == 1:
                 shapes = [(1,), structures.positions.shape, (1, 3, 3)]
                 return {0: f"its process {death}"}, [np.full(shape, np.nan) for shape in shapes]
@@ -177,47 +150,33 @@ class Client:
         return failures, [np.concatenate(pair) for pair in zip(first, second, strict=True)]
 
     def _again(self, do: Callable[[], Any]) -> Any:
-        """What is done by a process, or by another where it dies. Raises _DeathError where all do."""
+        """What is done by a process, or by another where it dies. Raises DeathError where all do."""
         for _ in range(DEATHS - 1):
-            with suppress(_DeathError):
+            with suppress(DeathError):
                 return do()
         return do()
 
-    def _loaded(self) -> _Worker:
+    def _loaded(self) -> Process:
         """The process, which has loaded the model. Raises FoundationError where none can."""
         if self._worker is None:
             try:
                 self._again(lambda: self._load(self._start()))
-            except _DeathError as death:
+            except DeathError as death:
                 msg = f"{self.model}: its process, {self._python}, {death}, {DEATHS} times in a row"
                 raise FoundationError(msg) from death
         assert self._worker is not None  # else it raised
         return self._worker
 
-    def _start(self) -> _Worker:
+    def _start(self) -> Process:
         """A new process. Raises FoundationError where there is no such program, and OSError for its folder."""
-        folder = TemporaryDirectory(prefix="csp-al-foundation-", ignore_cleanup_errors=True)
-        with (Path(folder.name) / "log").open("ab") as log:
-            try:
-                process = subprocess.Popen(
-                    [*self._command, worker.__file__],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=log,
-                    bufsize=0,
-                    cwd=folder.name,
-                    start_new_session=True,  # a key pressed in the terminal is for us alone
-                    env=os.environ | dict.fromkeys(THREADS, str(self._threads)),
-                )
-            except OSError as error:
-                folder.cleanup()
-                msg = f"{self.model}: {self._python} cannot be started ({error.strerror}); name a Python that has it"
-                raise FoundationError(msg) from error
-        self._worker = _Worker(process, folder)
+        try:
+            self._worker = start([*self._command, worker.__file__], self._threads)
+        except NoPythonError as error:
+            raise FoundationError(f"{self.model}: {self._python} {error}") from error
         return self._worker
 
-    def _load(self, running: _Worker) -> None:
-        """Have the model loaded, or made anew. Raises FoundationError where it cannot be, and _DeathError."""
+    def _load(self, running: Process) -> None:
+        """Have the model loaded, or made anew. Raises FoundationError where it cannot be, and DeathError."""
         told, _ = self._exchange(running, worker.pack(self._what))
         if told.get("error"):
             self._kill()
@@ -228,46 +187,20 @@ class Client:
             raise FoundationError(f"{self.model} has changed while it was used: it was {self._about}, it is {about}")
         self._about = about
 
-    def _exchange(self, running: _Worker, question: bytes) -> tuple[Any, dict[str, Any]]:
-        """Send and receive. Raises _DeathError where the process has died."""
+    def _exchange(self, running: Process, question: bytes) -> tuple[Any, dict[str, Any]]:
+        """Send and receive. Raises DeathError where the process has died, and FoundationError where it is another."""
         try:
-            return self._send_and_receive(running, question)
-        except (EOFError, BrokenPipeError) as error:
-            raise _DeathError(self._end()) from error
-        except BaseException:  # of a signal too: half an answer must not pass for the next one
+            answer = running.ask(question)
+        except BaseException as error:
+            self._worker = None
+            if isinstance(error, NoPythonError):
+                raise FoundationError(f"{self.model}: {self._python} {error}") from error
+            raise
+        try:
+            return worker.unpack(answer)
+        except BaseException:  # whoever says such things is not asked again
             self._kill()
             raise
-
-    def _send_and_receive(self, running: _Worker, question: bytes) -> tuple[Any, dict[str, Any]]:
-        with suppress(FileNotFoundError):  # somebody tidies up folders of temporary files
-            if running.log.stat().st_size > LOG_BYTES:
-                os.truncate(running.log, 0)
-        rest = memoryview(question)
-        while rest:
-            rest = rest[os.write(_pipe(running.process.stdin).fileno(), rest) :]
-        head = self._read(running, worker.HEAD.size)
-        (length,) = worker.HEAD.unpack(head)
-        if length > LONGEST:
-            msg = f"{self.model}: {self._python} says {head!r}... where a Python would load it; name one that has it"
-            raise FoundationError(msg)
-        return worker.unpack(self._read(running, length))
-
-    def _read(self, running: _Worker, size: int) -> bytes:
-        """So many bytes, with an ear for signals: an answer may take minutes."""
-        pipe = _pipe(running.process.stdout).fileno()
-        poll = select.poll()
-        poll.register(pipe, select.POLLIN)
-        parts = []
-        while size:
-            safe_point()
-            if not poll.poll(1000 * LOOK):
-                continue
-            part = os.read(pipe, min(size, 1 << 20))
-            if not part:
-                raise EOFError
-            parts.append(part)
-            size -= len(part)
-        return b"".join(parts)
 
     @property
     def _python(self) -> str:
@@ -285,42 +218,7 @@ class Client:
             return f"{self.model}: no module {missing}{where}; install it{beside}"
         return f"{self.model}{where}: {error}"
 
-    def _end(self) -> str:
-        """Of a process that ends by itself, or should: how it ended, in words."""
-        assert self._worker is not None  # who calls has it
-        process = self._worker.process
-        try:
-            status = process.wait(GRACE)
-        except subprocess.TimeoutExpired:
-            status = -signal.SIGKILL
-        last = _last_line(self._worker.log)
-        self._kill()
-        how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
-        return f"{how} ({last})" if last else how
-
     def _kill(self) -> None:
-        """End the process and all that it has started, at once."""
-        if self._worker is None:
-            return
-        process, folder = self._worker.process, self._worker.folder
-        self._worker = None
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # its session is its own
-        process.wait()
-        _pipe(process.stdin).close()
-        _pipe(process.stdout).close()
-        folder.cleanup()
-
-
-def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
-    assert pipe is not None  # opened in _start
-    return pipe
-
-
-def _last_line(log: Path) -> str:
-    """That says something."""
-    try:
-        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    except FileNotFoundError:
-        return ""
-    return next((line.strip() for line in reversed(lines) if line.strip()), "")
+        if self._worker is not None:
+            self._worker.kill()
+            self._worker = None
