@@ -8,6 +8,7 @@ dictionary of the Theoretical Crystallography Open Database, ``_tcod_...``.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,8 @@ from ase.formula import Formula
 
 if TYPE_CHECKING:
     from ase import Atoms
+
+os.environ.setdefault("SPGLIB_WARNING", "OFF")  # it tells on standard error of each try that failed, also on the way
 
 SYMPREC: Final = 0.1
 """Å, within which spglib takes the atoms of a crystal to be related by symmetry: it is relaxed to fmax, not further.
@@ -52,7 +55,12 @@ def conventional(atoms: Atoms) -> Atoms:
 
 
 def write_cif(path: Path, atoms: Atoms, name: str, items: Mapping[str, object], *, symmetric: bool = True) -> None:
-    """Write atoms as one data block of this name with further items: symmetric in the conventional cell, or as given.
+    """Write `cif_text`."""
+    path.write_text(cif_text(atoms, name, items, symmetric=symmetric), encoding="utf-8")
+
+
+def cif_text(atoms: Atoms, name: str, items: Mapping[str, object], *, symmetric: bool = True) -> str:
+    """Atoms as one data block of this name with further items: symmetric in the conventional cell, or as given.
 
     The symmetry that is written is that of the cell that is written, so that whoever reads it finds the same.
     """
@@ -67,7 +75,7 @@ def write_cif(path: Path, atoms: Atoms, name: str, items: Mapping[str, object], 
     hill = Formula.from_list(list(bare.symbols)).convert("hill").count()
     block.data |= {"_chemical_formula_sum": " ".join(f"{symbol}{count}" for symbol, count in hill.items())}
     block.data |= {**tolerances(atoms), **items} if symmetric else items
-    path.write_text(f"# written by csp_al\n{block}\n", encoding="utf-8")
+    return f"# written by csp_al\n{block}\n"
 
 
 def strict_group(atoms: Atoms) -> SpaceGroup:

@@ -267,12 +267,13 @@ def _unsealed_format(text: bytes) -> int | None:
 
 def write_json(path: Path, content: Any) -> None:
     """Write JSON, atomically; what is not finite becomes null, since JSON has no word for it."""
-    write_atomically(path, json.dumps(_finite(content), indent=1, allow_nan=False) + "\n")
+    write_atomically(path, json.dumps(finite(content), indent=1, allow_nan=False) + "\n")
 
 
-def _finite(content: Any) -> Any:
+def finite(content: Any) -> Any:
+    """JSON values with null for every number that is not finite."""
     if isinstance(content, dict):
-        return {key: _finite(value) for key, value in content.items()}
+        return {key: finite(value) for key, value in content.items()}
     if isinstance(content, list | tuple):
-        return [_finite(value) for value in content]
+        return [finite(value) for value in content]
     return None if isinstance(content, float) and not math.isfinite(content) else content

@@ -153,7 +153,8 @@ def _check_shapes(batch: Any, structures: Structures | None = None) -> None:
 
 def _check_shape(name: str, shape: tuple[int, ...], rows: int) -> None:
     tail = TAILS.get(name, ())
-    if shape[:1] != (rows,) or (name != "features" and shape[1:] != tail):
+    as_long = len(shape) == 2 if name == "features" else shape[1:] == tail  # features are as many as a potential has
+    if shape[:1] != (rows,) or not as_long:
         raise _WrongError(f"{name} has the shape {shape}, not {(rows, *tail)}")
 
 

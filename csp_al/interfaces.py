@@ -5,7 +5,7 @@ A room is replaced by anything that keeps its Protocol. Shapes and units are tho
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -250,11 +250,16 @@ class Task:
     """A calculation by the reference method, told apart by a hash of everything that its result depends on.
 
     Kind is "label" (a single point) or "relax" (atoms and cell, to rest). ``inputs`` is JSON: the structure, the
-    reference section of the campaign file, and for "relax" fmax (eV/Å) and max_steps.
+    reference section of the campaign file, and for "relax" fmax (eV/Å), max_steps and, where the cell stays as it is,
+    cell: "fixed".
     """
 
     kind: str
     inputs: dict[str, Any] = field(hash=False)
+
+
+Line = tuple[bool | None, str, str]
+"""Whether it is there (None: not, but it is needed by some only), what it is, and what to do where it lacks."""
 
 
 class Engine(Protocol):
@@ -300,11 +305,13 @@ class EngineKind:
     """From the folder of the tasks and the machine; nothing runs before something is submitted."""
     check: Callable[[Any], int]
     """How many labels are computed side by side. Raises ValueError where the machine has not what its file asks for."""
+    examine: Callable[[Any], Iterable[Line]] | None = None
+    """What is found where the calculations will run, for which a tiny one may be started; None: it is here."""
 
 
 __all__ = [
     "CONVERGED", "NOT_FINITE", "OUT_OF_STEPS", "STALLED", "STOP_REASONS", "TOO_CLOSE", "UNCERTAIN", "UNTRUSTED",
-    "VOLUME", "Cure", "Engine", "EngineKind", "Ensemble", "Failure", "Gives", "Labels", "PotentialKind", "Predictor",
-    "Reason", "Reference", "ReferenceFailedError", "ReferenceKind", "SourceKind", "State", "Status", "Task", "Trained",
-    "UnplaceableError", "Verdict", "trusted",
+    "VOLUME", "Cure", "Engine", "EngineKind", "Ensemble", "Failure", "Gives", "Labels", "Line", "PotentialKind",
+    "Predictor", "Reason", "Reference", "ReferenceFailedError", "ReferenceKind", "SourceKind", "State", "Status",
+    "Task", "Trained", "UnplaceableError", "Verdict", "trusted",
 ]  # fmt: skip

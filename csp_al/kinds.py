@@ -49,7 +49,14 @@ OURS: Final[Mapping[str, Mapping[str, str]]] = {
         "uncertainty": "csp_al.select.strategies.uncertainty",
         "random": "csp_al.select.strategies.random",
     },
-    ENGINES: {"local": "csp_al.engine.local.KIND"},
+    ENGINES: {
+        "local": "csp_al.engine.local.KIND",
+        "slurm": "csp_al.engine.clusters.SLURM",
+        "pbs": "csp_al.engine.clusters.PBS",
+        "lsf": "csp_al.engine.clusters.LSF",
+        "sge": "csp_al.engine.clusters.SGE",
+        "parsl": "csp_al.engine.clusters.PARSL",
+    },
 }
 """Where each of our records is. The names are those of the groups of entry points."""
 

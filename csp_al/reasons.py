@@ -123,6 +123,11 @@ class Reason:
         return self.words
 
 
+def without_numbers(words: str) -> str:
+    """The words with … for each number: the same for the same failure of two cells."""
+    return re.sub(r"[-+]?\d[\d.]*(?:e[-+]?\d+)?", "…", words)
+
+
 def _fit_to_print(words: str) -> str:
     if (left_out := len(words) - MOST_WORDS) > 0:
         half = MOST_WORDS // 2

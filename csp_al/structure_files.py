@@ -105,8 +105,10 @@ def format_of(path: Path) -> str:
 def read_structures(path: Path) -> list[Atoms | str]:
     """All frames of a file, each its atoms, with what is known of them, or why there are none.
 
-    Of an extxyz all keys are in ``atoms.info`` and ``atoms.arrays`` or the results of ``atoms.calc``, by their names,
-    but stress and virial, see `original_name`. Raises ValueError, in words, for a file that cannot be read at all.
+    Of a CIF the name of the mineral, else of the block, is ``atoms.info["name"]``. Of an extxyz all keys are in
+    ``atoms.info`` and ``atoms.arrays`` or the results of ``atoms.calc``, by their names, but stress and virial, see
+    `original_name`.
+    Raises ValueError, in words, for a file that cannot be read at all.
     """
     kind = format_of(path)
     if kind in ("extxyz", "xyz"):
@@ -207,9 +209,12 @@ def _cif_frames(text: str) -> Iterator[Atoms | str]:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                yield _disorder(block) or _full_crystal(block)
+                crystal_or_why = _disorder(block) or _full_crystal(block)
         except Exception:  # noqa: BLE001 - as above
-            yield f"block {block.name}: its cell, sites or space group cannot be read"
+            crystal_or_why = f"block {block.name}: its cell, sites or space group cannot be read"
+        if isinstance(crystal_or_why, Atoms):
+            crystal_or_why.info["name"] = str(block.get("_chemical_name_mineral") or block.name)
+        yield crystal_or_why
 
 
 def _disorder(block: CIFBlock) -> str:

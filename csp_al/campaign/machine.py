@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import Any, Final
@@ -27,7 +28,10 @@ THREADS: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", 
 
 DEFAULT = "default"
 DEFAULT_ENGINE = "local"
+PARSL = "parsl"  # a key that names its engine as well
 CORES = "{cores}"
+FOLDER: Final = "folder of the machine file"
+"""Key of the context in which sections of machine files are read."""
 
 
 class Machine(Section):
@@ -51,6 +55,11 @@ class Machine(Section):
     modules: str | None = Field(
         None, description="folder where modules of your own are looked for first; null: that of the campaign file"
     )
+
+    @property
+    def longest_evaluation(self) -> float:
+        """S that an evaluation may take here."""
+        return math.inf
 
     @field_validator("launcher")
     @classmethod
@@ -114,11 +123,11 @@ def _read(path: Path) -> Machine:
     if not isinstance(value, dict):
         allowed = ", ".join(Machine.model_fields)
         raise CampaignError([document.problem(Finding((), f"no keys and values; allowed: {allowed}"))])
-    found = _section(value.get("engine", DEFAULT_ENGINE))
+    found = _section(value.get("engine", PARSL if PARSL in value else DEFAULT_ENGINE))
     if isinstance(found, Finding):
         raise CampaignError([*document.problems, document.problem(found)])
     try:
-        machine = found.model_validate(value)
+        machine = found.model_validate(value, context={FOLDER: path.parent})
     except ValidationError as error:
         problems = (document.problem(finding) for finding in findings(error, value, found))
         raise CampaignError([*document.problems, *problems]) from None

@@ -62,6 +62,11 @@ class ReferenceSection(Section):
             raise Misfit(findings)
         return self
 
+    @property
+    def longest_evaluation(self) -> float:
+        """Seconds that an evaluation may take, with whatever remedy."""
+        return max(self.time_limit, *(float(remedy.set.get("time_limit", 0)) for remedy in self.remedies), 0.0)
+
     def with_settings(self, settings: Mapping[str, Any]) -> Self:
         """The section with the keys that a remedy sets; mappings are merged, other values replaced."""
         bare = self.model_dump() | {"remedies": ()}

@@ -1,1 +1,1 @@
-"""Tasks as directories, the worker that runs them, and slots on this machine."""
+"""Tasks as directories, the worker that runs them, slots on this machine, and pilots in the jobs of a cluster."""

@@ -151,7 +151,8 @@ def _judged(
     section = in_force(reference_section(task), remedies)
     reference = build_reference(section, machine=machine)
     if task.kind == RELAX:
-        values = relax(reference, atoms, directory, fmax=task.inputs["fmax"], max_steps=task.inputs["max_steps"])
+        how = {key: task.inputs[key] for key in ("fmax", "max_steps", "cell") if key in task.inputs}
+        values = relax(reference, atoms, directory, **how)
     else:
         values = single_point(reference, atoms, directory)
     atoms.set_cell(values.cell)

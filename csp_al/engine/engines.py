@@ -9,10 +9,11 @@ listed in `csp_al.kinds`, one of a package is found by the entry point of its na
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from csp_al.campaign.machine import Machine
-from csp_al.interfaces import Engine, EngineKind
+from csp_al.interfaces import Engine, EngineKind, Line
 from csp_al.kinds import ENGINES, find
 
 
@@ -24,6 +25,16 @@ def start_engine(root: Path, machine: Machine) -> Engine:
 def check_machine(machine: Machine) -> int:
     """Labels that are computed side by side. Raises ValueError where the machine has not what its file asks for."""
     return _kind(machine).check(machine)
+
+
+def examine_machine(machine: Machine) -> Iterable[Line] | None:
+    """What is found where the calculations will run, each line as soon as it is known; None: they run here.
+
+    Raises ValueError where the machine has not what its file asks for.
+    """
+    kind = _kind(machine)
+    kind.check(machine)
+    return kind.examine(machine) if kind.examine is not None else None
 
 
 def _kind(machine: Machine) -> EngineKind:

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final, NoReturn
@@ -36,6 +36,8 @@ MOST_DEATHS: Final = 5  # workers of one slot that may die one after the other b
 MOST_OF_ONE_TASK: Final = 2  # of them, which a task may take with it before it has failed, in every other slot
 AGAIN: Final = " again"
 """What a worker is told after the id of a task whose last worker has died."""
+JOB_BEGAN: Final = "CSP_AL_JOB_BEGAN"
+"""Variable of the environment, in jobs of a cluster: when the job began, in s since the epoch."""
 
 
 @dataclass
@@ -61,9 +63,11 @@ def check(machine: Machine, cores: int) -> int:
 class LocalEngine:
     """A `csp_al.interfaces.Engine` on this machine; workers start when there is work for them."""
 
-    def __init__(self, root: Path, machine: Machine) -> None:
+    def __init__(self, root: Path, machine: Machine, logs: Path | None = None) -> None:
+        """``logs``: where what workers print goes; None: to the tasks."""
         self.root = root
         self.machine = machine
+        self.logs = logs or root
         self.slots = _slots(machine, usable_cores())
         self._workers: dict[int, _Worker] = {}
         self._queue: OrderedDict[str, None] = OrderedDict()  # a deque is searched from its start
@@ -135,7 +139,7 @@ class LocalEngine:
         return {worker.task for worker in self._workers.values() if worker.task is not None}
 
     def _log(self, slot: int) -> Path:
-        return self.root / f"worker-{slot}.log"
+        return self.logs / f"worker-{slot}.log"
 
     def _start(self, slot: int) -> _Worker:
         self.root.mkdir(parents=True, exist_ok=True)
@@ -172,7 +176,7 @@ class LocalEngine:
         *lines, worker.said = (worker.said + (_pipe(worker.process.stdout).read() or b"")).split(b"\n")
         for line in lines:
             if line.startswith(b"{"):
-                _raise(json.loads(line))
+                raise_trouble(json.loads(line))
             if worker.task and line == worker.task.encode():
                 self._lost_with_worker.discard(worker.task)
                 worker.task = None
@@ -198,8 +202,8 @@ def _slots(machine: Machine, cores: int) -> int:
     return machine.slots or max(1, cores // machine.cores_per_label)
 
 
-def _raise(trouble: dict[str, Any]) -> NoReturn:
-    """What a worker said before it ended."""
+def raise_trouble(trouble: Mapping[str, Any]) -> NoReturn:
+    """Raise what a worker said before it ended."""
     if "refused" in trouble:
         raise ValueError(trouble["refused"])
     if "damaged" in trouble:

@@ -20,8 +20,9 @@ import shutil
 import signal
 import socket
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -34,7 +35,7 @@ from csp_al.campaign.machine import Machine
 from csp_al.disk_space import free_bytes, is_machine_failure
 from csp_al.engine.attempt import OUTPUT, directory_of, interrupted, read_outcome, run_attempt, write_failure
 from csp_al.engine.calculation import OUTCOME, reference_section
-from csp_al.engine.local import AGAIN
+from csp_al.engine.local import AGAIN, JOB_BEGAN
 from csp_al.engine.pipes import high_number
 from csp_al.engine.tasks import is_done, of_other_atoms, publish_result, read_task
 from csp_al.files import DamagedError, OtherVersionError, forget_temporaries
@@ -48,6 +49,9 @@ from csp_al.results import Attempt, Outcome, Result
 
 LEAST_FREE: Final = 10_000_000
 """Bytes; a calculation that failed with less than that free may have failed for that."""
+
+SETTLES: Final = 2.0
+"""s within which a scheduler that ends a job ends all of its processes, in whatever order."""
 
 MOST_INTERRUPTIONS: Final = 20
 """Attempts of one task that may be cut off in their first evaluation before it counts as the cause."""
@@ -90,7 +94,8 @@ def _climb(task: Task, folder: Path, mine: Path, machine: Machine) -> None:
     rungs = ladder(section)
     while (verdict := _verdict(attempts := _attempts(task, folder, rungs), rungs)) is None:
         directory = directory_of(folder, len(attempts) + 1)
-        run_attempt(task, directory, _remedies(attempts, rungs) or (), machine, partial(claim.touch, mine))
+        with _doubting_failures(directory) if JOB_BEGAN in os.environ else nullcontext():
+            run_attempt(task, directory, _remedies(attempts, rungs) or (), machine, partial(claim.touch, mine))
         if claim.is_lost(mine):
             return
     status, reason = verdict
@@ -111,6 +116,24 @@ def _climb(task: Task, folder: Path, mine: Path, machine: Machine) -> None:
         finished=_now(),
     )
     publish_result(folder, result)
+
+
+@contextmanager
+def _doubting_failures(directory: Path) -> Iterator[None]:
+    """Let an attempt that fails here count as cut off where its job ends: its programs may be ended before we are."""
+    try:
+        yield
+        if _has_failed(directory):
+            time.sleep(SETTLES)
+    except SystemExit:
+        if _has_failed(directory):
+            (directory / OUTCOME).unlink()
+        raise
+
+
+def _has_failed(directory: Path) -> bool:
+    outcome = read_outcome(directory)
+    return outcome is not None and outcome.status is Status.FAILED
 
 
 def _forget_those_without_room(folder: Path, attempts: list[Outcome]) -> None:
