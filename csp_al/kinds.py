@@ -35,6 +35,7 @@ OURS: Final[Mapping[str, Mapping[str, str]]] = {
         "random": "csp_al.generate.random_cells.KIND",
         "symmetric": "csp_al.generate.symmetric_cells.KIND",
         "repeated": "csp_al.generate.repeated_cells.KIND",
+        "given_cell": "csp_al.generate.given_cell.KIND",
     },
     POTENTIALS: {
         "schnet": "csp_al.potential.schnet.KIND",

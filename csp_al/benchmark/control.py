@@ -66,7 +66,11 @@ def random_search(
     while not is_published(folder):
         with suppress(InUseError), locked(here):
             if not is_published(folder):
-                stage(folder, lambda aside: save(aside / NAME, _relaxed(pool, _run(here, tasks, engine, report))), None)
+                stage(
+                    folder,
+                    lambda aside: save(aside / NAME, labels_at_rest(pool, _run(here, tasks, engine, report))),
+                    None,
+                )
         if not is_published(folder):
             time.sleep(LOOK)
     shutil.rmtree(here / "tasks", ignore_errors=True)  # a trajectory of every candidate, which nobody asks for again
@@ -121,7 +125,7 @@ def relax_again(
     found = [read_result(known / "tasks", task_id(task)) for task in tasks]
     missing = [task for task, result in zip(tasks, found, strict=True) if result is None]
     fresh = iter(_run(root, missing, engine, report))
-    return _relaxed(structures, [result or next(fresh) for result in found])
+    return labels_at_rest(structures, [result or next(fresh) for result in found])
 
 
 def _run(root: Path, tasks: Sequence[Task], engine: Engines, report: Report) -> list[Result]:
@@ -133,7 +137,7 @@ def _run(root: Path, tasks: Sequence[Task], engine: Engines, report: Report) -> 
         runner.close()
 
 
-def _relaxed(structures: Structures, results: Sequence[Result]) -> Labels:
+def labels_at_rest(structures: Structures, results: Sequence[Result]) -> Labels:
     """Relaxations as labels of the structures as they came to rest; one that failed stays where it began."""
     positions, cells = structures.positions.copy(), structures.cells.copy()
     for row, result in enumerate(results):

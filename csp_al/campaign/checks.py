@@ -15,6 +15,7 @@ from ase.data import atomic_numbers, chemical_symbols
 
 from csp_al import objective
 from csp_al.campaign.constraints import conflicts, distance_key, min_distances
+from csp_al.campaign.direct import Direct
 from csp_al.campaign.errors import Finding, KeyPath, shown
 from csp_al.campaign.foundation import Foundation
 from csp_al.campaign.models import Budget, LabelFile, Pool, Relax, Select, Stop, species_counts
@@ -49,6 +50,8 @@ def check(values: dict[str, Any], folder: Path) -> Iterator[Finding]:
     if isinstance(reference, ReferenceSection):
         yield from (replace(found, key=("reference", *found.key)) for found in reference.senseless())
     yield from _foundation(foundation, potential)
+    yield from _fixed_cell(relaxing, {"pool": pool, "search_pool": larger})
+    yield from _direct(values.get("direct"), [pool, larger], values.get("budget"))
     if isinstance(pool, Pool) and isinstance(select, Select):
         yield from _picks(pool, select)
     if isinstance(select, Select) and not values.get("labels"):
@@ -68,6 +71,16 @@ def _pool(pool: Pool, folder: Path) -> Iterator[Finding]:
         if isinstance(source, SourceSection):
             wrong = source.senseless(species_counts(pool.formula))
             yield from (replace(found, key=("pool", "sources", row, *found.key)) for found in wrong)
+
+
+def _fixed_cell(relaxing: Any, pools: dict[str, Any]) -> Iterator[Finding]:
+    """Offspring have cells of their own."""
+    if not isinstance(relaxing, Relax) or relaxing.cell == "free":
+        return
+    for name, pool in pools.items():
+        if isinstance(pool, Pool) and pool.grow is not None:
+            message = "offspring change the cell, which relax.cell: fixed keeps; leave one of the two out"
+            yield Finding((name, "grow"), message)
 
 
 def _of_search_pool(found: Finding) -> Finding:
@@ -105,7 +118,7 @@ def _potential(potential: PotentialSection, pool: Any, larger: Any, relaxing: An
     if isinstance(potential, Kept):  # nothing is known of it
         return
     gives = potential_kind(potential).gives(potential)
-    yield from lacking(gives)
+    yield from lacking(gives, moves_cell=not isinstance(relaxing, Relax) or relaxing.cell == "free")
     yield from too_heavy(potential)
     if isinstance(pool, Pool):
         yield from too_far(pool, potential)
@@ -153,11 +166,11 @@ def _one_size(pool: Pool, larger: Pool, potential: PotentialSection) -> Iterator
         yield Finding(("potential", "kind"), f"{message}; set global_node: false, or true if you mean it")
 
 
-def lacking(gives: Gives) -> Iterator[Finding]:
+def lacking(gives: Gives, *, moves_cell: bool = True) -> Iterator[Finding]:
     """What a campaign needs of its potential and does not get."""
     needs = [
         (gives.energy, "energy, by which candidates are relaxed and ranked"),
-        (gives.stress, "stress, without which no cell can be relaxed"),
+        (gives.stress or not moves_cell, "stress, without which no cell can be relaxed (relax.cell: fixed keeps it)"),
         (gives.spread, "spread, without which no relaxation would stop where the potential knows too little"),
     ]
     for given, what in needs:
@@ -210,6 +223,21 @@ def _foundation(foundation: Any, potential: Any) -> Iterator[Finding]:
     if foundation.baseline and getattr(potential, "warm_start", False):
         message = "weights that learned what is added to a foundation do not go on without it, and the other way round"
         yield Finding(("potential", "warm_start"), f"{message}; leave it out, or set foundation.baseline: false")
+
+
+def _direct(direct: Any, pools: list[Any], budget: Any) -> Iterator[Finding]:
+    """A relaxer that would never be trained, or never asked."""
+    pools = [pool for pool in pools if isinstance(pool, Pool)]
+    if not isinstance(direct, Direct) or any(pool.grow is not None for pool in pools):
+        return
+    if isinstance(budget, Budget) and budget.labels == 0:
+        message = "without labels there is one cycle, and a pool that does not grow is relaxed once"
+        yield Finding(("direct",), f"{message}; leave it out, or let the pool grow (pool.grow)", at_key=True)
+    candidates = sum(pool.size for pool in pools)
+    if direct.pairs > candidates and not any(pool.seeds for pool in pools):
+        message = f"it would wait for {direct.pairs} relaxations of {candidates} candidates that do not grow in number"
+        key = _given(direct, "direct", "pairs") or ("direct", "kind")
+        yield Finding(key, f"{message}; ask for fewer (direct.pairs), or let the pool grow (pool.grow)")
 
 
 def _given(section: Section, name: str, field: str) -> KeyPath | None:

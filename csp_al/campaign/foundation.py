@@ -36,6 +36,11 @@ class Foundation(Section):
         """Whether the model is one that we know; any other is code of its author."""
         return self.model in MODELS
 
+    @property
+    def package(self) -> str:
+        """The package of Python that the model is of."""
+        return "sevenn" if self.model.startswith("sevennet") and self.is_ours else self.model.partition(".")[0]
+
     def senseless(self) -> Iterator[Finding]:
         """What is wrong with the section by itself."""
         if not self.is_ours:

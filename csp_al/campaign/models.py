@@ -7,7 +7,7 @@ Every field carries its unit and meaning in its description, which `csp-al init`
 from __future__ import annotations
 
 from itertools import combinations_with_replacement
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from ase.formula import Formula
 from pydantic import (
@@ -21,6 +21,7 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core.core_schema import CoreSchema
 
+from csp_al.campaign.direct import Direct
 from csp_al.campaign.errors import Finding, Misfit, shown
 from csp_al.campaign.foundation import Foundation
 from csp_al.campaign.potentials import AnyPotential, default_potential
@@ -30,6 +31,7 @@ from csp_al.campaign.sources import AnySource
 from csp_al.kinds import POTENTIALS, REFERENCES, SOURCES, STRATEGIES, names
 from csp_al.spelling import PLAIN_FORMULA, did_you_mean, is_element, meant_formula, nearest_element
 
+Cell = Literal["free", "fixed"]
 SLACK = 1e-9
 """By which shares may add up to more than 1: they are not exact."""
 
@@ -114,6 +116,9 @@ class Pool(Section):
 class Relax(Section):
     """Relaxation of the pool by the ensemble mean."""
 
+    cell: Cell = Field(
+        "free", description="free: atoms and cell move; fixed: atoms alone, in the final relaxations, too"
+    )
     fmax: Positive = Field(0.05, description="eV/Å, converged when all forces, and the virial per atom, are below")
     max_steps: Count = Field(300, description="maximum number of steps of one relaxation")
     uncertainty: Positive = Field(
@@ -280,6 +285,11 @@ class Campaign(Section):
     )
     potential: AnyPotential = Field(default_factory=default_potential)
     relax: Relax = Field(default_factory=Relax)
+    direct: Direct | None = Field(
+        None,
+        description="a network that learns from the campaign's own relaxations, and predicts where those of offspring "
+        "and of candidates relaxed again may begin, e.g. {kind: deeprelax}; null: none",
+    )
     select: Select = Field(default_factory=Select)
     stop: Stop = Field(default_factory=Stop)
     finish: Finish = Field(default_factory=Finish)

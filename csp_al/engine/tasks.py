@@ -36,6 +36,8 @@ from csp_al.results import Result, Values, as_json, result_of
 if TYPE_CHECKING:
     from ase import Atoms
 
+    from csp_al.campaign.models import Cell
+
 LABEL: Final = "label"
 RELAX: Final = "relax"
 SAME: Final = 1e-6  # Å, positions and cells that differ less are those asked for
@@ -50,9 +52,10 @@ def label_task(atoms: Atoms, reference: AnyReference) -> Task:
     return Task(LABEL, {"structure": _structure(atoms), "reference": section})
 
 
-def relax_task(atoms: Atoms, reference: AnyReference, fmax: float, max_steps: int) -> Task:
-    """A relaxation of these atoms and their cell; fmax in eV/Å."""
-    return Task(RELAX, label_task(atoms, reference).inputs | {"fmax": float(fmax), "max_steps": int(max_steps)})
+def relax_task(atoms: Atoms, reference: AnyReference, fmax: float, max_steps: int, cell: Cell = "free") -> Task:
+    """A relaxation of these atoms and, unless it is fixed, of their cell; fmax in eV/Å."""
+    how = {"fmax": float(fmax), "max_steps": int(max_steps)} | ({"cell": cell} if cell == "fixed" else {})
+    return Task(RELAX, label_task(atoms, reference).inputs | how)
 
 
 def atoms_of(structure: dict[str, Any]) -> Atoms:

@@ -21,21 +21,8 @@ import pandas as pd
 from csp_al.interfaces import Ensemble, Gives, Predictor, Trained
 from csp_al.structures import Labels, Prediction, Structures, choose, is_finite, scatter, take
 
-FAVOUR: Final = 5
-"""Labels that a foundation is worth where both ensembles are compared, see `adds`.
-
-Labels held out lie near crystals at rest, and do not tell of the holes that an ensemble of few labels has between them.
-"""
 ENOUGH: Final = 0.9
 """Share of the labels that a foundation must have something to say of."""
-
-
-def adds(on: float, alone: float, labels: int) -> bool:
-    """Whether an ensemble is to add to a foundation, by its loss of the labels held out and that of one without.
-
-    It may be the higher one, by 1 + `FAVOUR` / labels: twice of five labels, 1.1 times of fifty.
-    """
-    return on < (1 + FAVOUR / labels) * alone
 
 
 @dataclass(frozen=True)

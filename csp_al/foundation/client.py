@@ -88,6 +88,8 @@ class Client:
         }
         self._worker: Process | None = None
         self._about: About | None = None
+        self._asked = False
+        """Whether the calculator was asked anything since it was made."""
 
     def about(self) -> About:
         """What it is. Raises FoundationError where it cannot be loaded."""
@@ -106,6 +108,7 @@ class Client:
         if not len(structures):
             return np.zeros(0), np.zeros((0, 3)), np.zeros((0, 3, 3))
         self.failures, (energy, forces, stress) = self._judge(structures)
+        self._asked = True
         self.reasons.update(self.failures.values())
         return energy, forces, stress
 
@@ -114,7 +117,7 @@ class Client:
 
         Models that are known by name remember nothing. Raises FoundationError where it cannot be made again.
         """
-        if self._worker is None or self.model in worker.FILES:
+        if self._worker is None or self.model in worker.FILES or not self._asked:
             return
         with suppress(DeathError):
             self._load(self._worker)
@@ -185,7 +188,7 @@ class Client:
         if self._about not in (None, about):
             self._kill()
             raise FoundationError(f"{self.model} has changed while it was used: it was {self._about}, it is {about}")
-        self._about = about
+        self._about, self._asked = about, False
 
     def _exchange(self, running: Process, question: bytes) -> tuple[Any, dict[str, Any]]:
         """Send and receive. Raises DeathError where the process has died, and FoundationError where it is another."""

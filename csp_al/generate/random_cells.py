@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Final, Literal
 
 import numpy as np
@@ -28,13 +29,27 @@ def random_cell(constraints: Constraints, rng: np.random.Generator) -> Atoms:
 
     Raises `UnplaceableError` after ``max_attempts`` cells, naming the constraint that failed most often.
     """
+
+    def lattice() -> Floats | None:
+        return random_lattice(constraints, rng.uniform(*constraints.volume_per_atom) * constraints.n_atoms, rng)
+
+    least, most = constraints.volume_per_atom
+    return filled(lattice, f"at {least:g} to {most:g} Å^3 per atom", constraints, rng)
+
+
+def filled(
+    lattice: Callable[[], Floats | None], which: str, constraints: Constraints, rng: np.random.Generator
+) -> Atoms:
+    """Atoms at random places in a cell, (3, 3) Å, that is asked for anew in each attempt; ``which`` cells, in words.
+
+    Raises `UnplaceableError` after ``max_attempts`` cells, naming the constraint that failed most often.
+    """
     species = constraints.species
     distances = distance_matrix(species, constraints.min_distance)
     kinds = np.repeat(np.arange(len(species)), list(constraints.counts.values()))
     failures: Counter[str] = Counter()
     for attempt in range(constraints.max_attempts):
-        volume = rng.uniform(*constraints.volume_per_atom) * constraints.n_atoms
-        cell = random_lattice(constraints, volume, rng)
+        cell = lattice()
         if cell is None:
             failures["no cell of such a volume within lengths and angles; widen these"] += 1
             continue
@@ -45,10 +60,9 @@ def random_cell(constraints: Constraints, rng: np.random.Generator) -> Atoms:
             failures[_explain(constraints, overlap)] += 1
             continue
         return Atoms([species[kind] for kind in kinds], scaled_positions=fractional, cell=cell, pbc=True)
-    least, most = constraints.volume_per_atom
     msg = (
-        f"no cell of {constraints.n_atoms} atoms in {constraints.max_attempts} attempts "
-        f"at {least:g} to {most:g} Å^3 per atom: {failures.most_common(1)[0][0]}"
+        f"no cell of {constraints.n_atoms} atoms in {constraints.max_attempts} attempts {which}: "
+        f"{failures.most_common(1)[0][0]}"
     )
     raise UnplaceableError(msg)
 

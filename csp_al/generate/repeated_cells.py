@@ -58,14 +58,24 @@ def repeated_cell(constraints: Constraints, rng: np.random.Generator) -> Atoms:
     times = int(rng.choice(ways))
     make = symmetric_cell if rng.random() < SYMMETRIC else random_cell
     small = make(_of_small_cells(constraints, times), rng)
+    atoms = repeat(small, constraints, rng)
+    atoms.info["note"] = f"{times} times {small.symbols.formula}"
+    return atoms
+
+
+def repeat(small: Atoms, constraints: Constraints, rng: np.random.Generator) -> Atoms:
+    """A cell with a part of the formula, repeated to the whole of it, and shaken as far as atoms stay apart.
+
+    Raises `UnplaceableError` where they are too near to one another as they stand.
+    """
+    times = constraints.n_atoms // len(small)
     whole = ordered(make_supercell(small, _compact_shape(small, times, rng)), constraints)
     for amplitude in SHAKES:
         atoms = whole.copy()
         atoms.positions += rng.normal(0, 1, atoms.positions.shape) * amplitude
-        if not why_unsound(atoms, constraints):
-            break
-    atoms.info["note"] = f"{times} times {small.symbols.formula}"
-    return atoms
+        if not (wrong := why_unsound(atoms, constraints)):
+            return atoms
+    raise UnplaceableError(wrong)
 
 
 def divisors(counts: Mapping[str, int]) -> list[int]:

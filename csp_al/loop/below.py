@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from csp_al.events import Noted, Warned
-from csp_al.foundation.baseline import Baselined, Below, adds, held_out_loss
+from csp_al.foundation.baseline import Baselined, Below, held_out_loss
 from csp_al.foundation.client import FoundationError
 from csp_al.foundation.universal import Universal
 from csp_al.interfaces import Ensemble, Trained
@@ -40,7 +40,8 @@ def ask_foundation(work: Work, folder: Path, labels: Labels, predicted: Predicti
         figures = compared(below, predicted, labels)
         layout.FOUNDATION.write(folder, figures)
         before = [layout.FOUNDATION.read(stage) for stage in layout.folders_of(work.run, "label").values()]
-        if words := ranks_worse(together([*before, figures])):
+        words = ranks_worse(together([*before, figures]))
+        if words and not ranks_worse(together(before)):  # once is enough
             work.tell(Warned(words))
 
 
@@ -59,7 +60,7 @@ def train_on_foundation(
         return alone, said
     trained = founded.train(labels, seed, work.report)
     on = held_out_loss(trained.curve)
-    said |= {layout.ON_FOUNDATION: adds(on, loss, len(labels)), "loss_on_foundation": on}
+    said |= {layout.ON_FOUNDATION: on < loss, "loss_on_foundation": on}
     times = f"of {len(labels)} labels those held out have {on / loss:.2g} times the loss without"
     if not said[layout.ON_FOUNDATION]:
         work.tell(Warned(f"cycle {cycle}: what is learnt on the foundation is no better ({times}): {WITHOUT}"))

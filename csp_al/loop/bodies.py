@@ -17,12 +17,14 @@ from ase.data import atomic_numbers
 from csp_al import objective
 from csp_al.campaign import Campaign, resolve
 from csp_al.campaign.potentials import potential_kind
+from csp_al.direct.starts import Starts, starts_of
 from csp_al.engine.tasks import label_task
 from csp_al.events import Noted
 from csp_al.generate import generate_candidates
 from csp_al.importing import beside, here_too
-from csp_al.interfaces import Predictor, trusted
+from csp_al.interfaces import CONVERGED, Predictor, trusted
 from csp_al.loop.below import ask_foundation, refuse_silence, train_on_foundation
+from csp_al.loop.direct import tell_worth
 from csp_al.loop.drive import Drive, Work
 from csp_al.loop.opening import label_and_open
 from csp_al.loop.progress import Progress
@@ -117,7 +119,7 @@ def train_ensemble(work: Work, folder: Path, cycle: int, progress: Progress) -> 
         start = potential_kind(section).new(section, seed, work.device)
     trained = start.train(progress.all_labels.usable, seed, work.report)
     said: dict[str, Any] = {}
-    if work.campaign.foundation is not None and work.campaign.foundation.baseline:
+    if progress.on_foundation:
         trained, said = train_on_foundation(work, cycle, start, seed, progress, trained)
     trained.ensemble.save(folder)
     layout.LEARNING_CURVE.write(folder, trained.curve)
@@ -128,8 +130,12 @@ def relax_candidates(work: Work, folder: Path, cycle: int, progress: Progress, e
     """Every candidate at rest on the ensemble's mean energy, see `relax_pool` and `one_end_each`."""
     section, limits = work.campaign.relax, relaxation_limits(work.campaign)
     proven, before = _proven(work.campaign, progress), progress.ends
-    starts, known = _starts(work.campaign, progress, cycle), known_by(ensemble, progress)
-    ends = corrected(relax_pool(starts, before, ensemble, section, limits, work.report, proven), known)
+    starts, known = _direct_starts(work, progress, cycle, ensemble), known_by(ensemble, progress)
+    proven = concatenate([proven, starts.originals])
+    ends = relax_pool(starts.structures, before, ensemble, section, limits, work.report, proven)
+    if work.campaign.direct is not None:
+        tell_worth(work, folder, cycle, "relaxed again", starts.worth(ends))
+    ends = corrected(ends, known)
     if work.campaign.unlabelled and work.foundation is not None:
         refuse_silence(ends, work.foundation)
     if not ensemble.gives.features and cycle == 0 and not work.campaign.unlabelled:
@@ -150,6 +156,14 @@ def _starts(campaign: Campaign, progress: Progress, cycle: int) -> Structures:
         return starts
     standing = progress.ends.structures.ids[trusted(progress.ends.reason)]
     return starts.take(~np.isin(starts.ids, standing))
+
+
+def _direct_starts(work: Work, progress: Progress, cycle: int, ensemble: Predictor) -> Starts:
+    """The same, but where a direct relaxer says for candidates that came to rest before: it has learnt from them."""
+    starts = _starts(work.campaign, progress, cycle)
+    relaxer, last = progress.relaxer and progress.relaxer(), progress.relaxed
+    rested = [] if last is None else last.structures.ids[last.reason == CONVERGED]
+    return starts_of(relaxer, starts, np.isin(starts.ids, rested), ensemble, relaxation_limits(work.campaign))
 
 
 def _proven(campaign: Campaign, progress: Progress) -> Structures:
@@ -278,6 +292,8 @@ def relaxation_limits(campaign: Campaign) -> Limits:
     for pair, distance in least_distances(campaign, RELAXED_CLOSEST).items():
         a, b = (atomic_numbers[symbol] for symbol in pair.split("-"))
         distances[a, b] = distances[b, a] = distance
+    if campaign.relax.cell == "fixed":  # then no relaxation can leave any range of volumes
+        return Limits(distances, (0.0, np.inf))
     volumes = [resolve(pool).volume_per_atom for pool in campaign.pools]
     least, most = min(least for least, _ in volumes), max(most for _, most in volumes)
     return Limits(distances, (least / RELAXED_VOLUME, most * RELAXED_VOLUME))

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from time import monotonic
+from typing import TYPE_CHECKING, Final
 
 from csp_al.campaign import Campaign
 from csp_al.disk_space import require_space
@@ -29,6 +30,10 @@ from csp_al.store.stages import UnconnectedError, follows, is_published, partial
 
 if TYPE_CHECKING:
     import torch
+
+
+APART: Final = 10.0
+"""s, between two lines of the log that tell how far a stage is."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,24 @@ class Work:
         self.tell(Advanced(done, everything))
 
 
+@dataclass
+class Milestones:
+    """Which reports of a slow stage the log tells, for those who follow it from elsewhere: ten at most."""
+
+    done: int = 0
+    all: int = 0
+    at: float = field(default_factory=monotonic)
+
+    def is_next(self, done: int, everything: int) -> bool:
+        """Whether a tenth more is done, and `APART` seconds have gone by, since the last, or since the stage began."""
+        if everything != self.all or done < self.done:
+            self.done, self.all, self.at = done, everything, monotonic()
+        is_due = 10 * (done - self.done) >= everything > 0 and monotonic() - self.at >= APART
+        if is_due:
+            self.done, self.at = done, monotonic()
+        return is_due
+
+
 @dataclass(frozen=True)
 class Drive(Work):
     """One run of the driver: what it works with, what runs tasks.
@@ -61,6 +84,7 @@ class Drive(Work):
     - retry: names of calculations that are tried again although they failed, see `csp_al.engine.retry`
     - tried: those that this driver asked for
     - passed: the stages that the search has come by, in order, with the wall time (s) of each
+    - milestones: how far the stage under way was when the log last told it
     """
 
     engine: Engine
@@ -69,6 +93,7 @@ class Drive(Work):
     retry: Collection[str] = field(default=(), kw_only=True)
     tried: set[str] = field(default_factory=set, kw_only=True)
     passed: dict[Path, float] = field(default_factory=dict, kw_only=True)
+    milestones: Milestones = field(default_factory=Milestones, kw_only=True)
 
     def stage(self, folder: Path, write: Callable[[Path], None]) -> Path:
         """Publish a stage unless it is there; it follows from the one that was passed last.
@@ -152,6 +177,8 @@ class Drive(Work):
         self.still_ours()
         require_space(self.run)
         self.refuse_stop()
+        if self.milestones.is_next(done, everything):
+            log(self.run, "advanced", done=done, all=everything)
 
     def refuse_stop(self) -> None:
         """Raise `StoppedError` where a stop was asked for, and `Interrupted` where a signal has come."""

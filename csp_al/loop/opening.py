@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from csp_al.campaign import Campaign
 from csp_al.engine.tasks import label_task
 from csp_al.events import Noted
 from csp_al.loop.drive import Drive
@@ -36,10 +37,15 @@ def open_cells(structures: Structures) -> Structures:
     return replace(structures, positions=STRETCH * structures.positions, cells=STRETCH * structures.cells)
 
 
-def openings(atoms: Atoms) -> Iterator[Atoms]:
+def may_open(campaign: Campaign) -> bool:
+    """Whether cells are opened: not where they are fixed."""
+    return campaign.relax.cell == "free"
+
+
+def openings(atoms: Atoms, campaign: Campaign) -> Iterator[Atoms]:
     """A crystal as it is, and as `label_and_open` opens it one time after the other."""
     structures = Structures.from_atoms([atoms])
-    for _ in range(ROUNDS + 1):
+    for _ in range(ROUNDS + 1 if may_open(campaign) else 1):
         yield structures.to_atoms()[0]
         structures = open_cells(structures)
 
@@ -52,7 +58,7 @@ def label_and_open(drive: Drive, folder: Path, structures: Structures) -> tuple[
     asked, latest = structures, slice(0, None)
     for turn in range(ROUNDS + 1):
         names, results = drive.calculate(folder, [label_task(a, drive.campaign.reference) for a in asked.to_atoms()])
-        rows = [row for row in range(len(asked))[latest] if is_tight(results[row])]
+        rows = [row for row in range(len(asked))[latest] if is_tight(results[row])] if may_open(drive.campaign) else []
         rows = rows[: max(0, drive.campaign.budget.labels - len(asked))] if turn < ROUNDS else []
         if not rows:
             break

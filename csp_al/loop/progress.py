@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,9 @@ from csp_al.loop.tasks import labels_of
 from csp_al.select.stopping import Judged, Top
 from csp_al.structures import Ints, Labels, Prediction, Relaxed, Status, Structures, choose, concatenate, take
 
+if TYPE_CHECKING:
+    from csp_al.direct.relaxer import Relaxer
+
 
 @dataclass
 class Progress:
@@ -23,10 +27,11 @@ class Progress:
     ids are those of candidates that were drawn, the others of offspring. Of the labels, ``asked`` is how many the
     campaign asked for itself, ``failed`` how many of these came to nothing, ``given`` how many are from elsewhere.
     ``lower`` are the lowest ends of candidates that are ``relaxed`` to others. ``ensemble`` loads the last one that was
-    trained: of those before it none is needed.
+    trained: of those before it none is needed. Likewise ``relaxer``, where there is a direct one that helps; ``bred``
+    are all of the last offspring, and where they came to rest.
 
     Where there is a foundation, ``below`` is what it says of the labels, ``founded`` are the candidates at rest on it,
-    and ``on_foundation`` says whether the last ensemble adds to it.
+    and ``on_foundation`` says whether the last ensemble adds to it, or the first is to try.
     """
 
     pool: Structures
@@ -41,6 +46,8 @@ class Progress:
     failed: int = 0
     given: int = 0
     ensemble: Callable[[], Ensemble] | None = None
+    relaxer: Callable[[], Relaxer] | None = None
+    bred: tuple[Structures, Relaxed] | None = None
     relaxed: Relaxed | None = None
     lower: Relaxed | None = None
     table: pd.DataFrame = field(default_factory=pd.DataFrame)

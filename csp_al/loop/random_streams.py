@@ -12,7 +12,9 @@ from csp_al.geometry import in_short_vectors
 from csp_al.select.perturb import decay_amplitude, perturb
 from csp_al.structures import Structures
 
-DRAW, TRAIN, CLUSTER, PERTURB, FIRST_PERTURB, RESTART, EXPLORE, GROW, CHALLENGE, SCORE, FOUNDATION = range(1, 12)
+(
+    DRAW, TRAIN, CLUSTER, PERTURB, FIRST_PERTURB, RESTART, EXPLORE, GROW, CHALLENGE, SCORE, FOUNDATION, DIRECT,
+) = range(1, 13)  # fmt: skip
 """Random streams of a cycle; 0 is the pool's."""
 
 RELAXED_CLOSEST = 0.8
@@ -60,4 +62,7 @@ def _perturbed(
     campaign: Campaign, structures: Structures, amplitude: float, closest: float, cycle: int, purpose: int
 ) -> Structures:
     distances = least_distances(campaign, closest)
-    return perturb(structures, amplitude, lambda index: stream(campaign, cycle, purpose, index), distances)
+    strained = campaign.relax.cell == "free"
+    return perturb(
+        structures, amplitude, lambda index: stream(campaign, cycle, purpose, index), distances, strained=strained
+    )

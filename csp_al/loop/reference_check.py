@@ -53,7 +53,7 @@ def _compare_slopes(drive: Drive, folder: Path, picks: Picks) -> None:
     failed: list[Result] = []
     evaluations = wrong = blind = 0
     for cell in cells[:TRIES]:
-        tried, results = _calculate(drive, folder, map(tried_with, openings(cell)))
+        tried, results = _calculate(drive, folder, map(tried_with, openings(cell, drive.campaign)))
         evaluations += sum(result.evaluations for result in results[1:])  # the first is a label
         values = [result.done for result in results if result.done]
         failed += [result for result in results if result.status is Status.FAILED]

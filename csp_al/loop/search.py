@@ -38,6 +38,7 @@ def search(drive: Drive) -> Verdict:
             stages.learn(drive, cycle, progress, verify_imported(drive, given))
         progress.ensemble = stages.train(drive, cycle, progress)
         relaxed = stages.relax(drive, cycle, progress, progress.ensemble)
+        stages.learn_direct(drive, cycle, progress, relaxed)
         relaxed = stages.grow(drive, cycle, progress, progress.ensemble, relaxed)
         table = stages.rank(drive, cycle, relaxed)
         verdict = stages.judge(drive, cycle, relaxed, table, progress)
@@ -53,6 +54,7 @@ def _search_unlabelled(drive: Drive, progress: Progress) -> Verdict:
     foundation = drive.foundation
     assert foundation is not None  # the campaign file was checked
     relaxed = stages.relax(drive, 0, progress, foundation.fresh)
+    stages.learn_direct(drive, 0, progress, relaxed)
     relaxed = stages.grow(drive, 0, progress, foundation.fresh, relaxed)
     verdict = stages.judge(drive, 0, relaxed, stages.rank(drive, 0, relaxed), progress)
     finish(drive, progress)

@@ -47,7 +47,7 @@ from csp_al.store.stages import is_published, partial
 if TYPE_CHECKING:
     import torch
 
-ALONE: Final = ("pool", "foundation", "train", "relax", "grow", "rank", "verdict", "select")
+ALONE: Final = ("pool", "foundation", "train", "relax", "direct", "grow", "rank", "verdict", "select")
 """Stages that need no engine, and nothing from outside but the seeds of a pool."""
 
 REFUSED, MACHINE_FAILED = 2, 75
@@ -137,6 +137,8 @@ def _refuse_senseless(campaign: Campaign, run: Path, folder: Path, *, trust: boo
     if foreign and not trust:
         msg = f"{run} asks for {foreign[0]}, code of its author; if you know what made this directory, add --trust"
         raise RefusedError(msg)
+    if folder.name == "direct" and campaign.direct is None:
+        raise RefusedError(f"{folder.relative_to(run)} of {run} is none: the campaign asks for no direct relaxer")
     if folder.name == "grow" and campaign.pools[-1].grow is None:
         raise RefusedError(f"{folder.relative_to(run)} of {run} is none: its pool does not grow")
     if folder.name == "foundation" and (campaign.foundation is None or campaign.unlabelled):

@@ -13,11 +13,13 @@ import numpy as np
 import pandas as pd
 
 from csp_al.campaign.potentials import potential_kind
+from csp_al.direct.relaxer import load_relaxer
 from csp_al.events import CycleJudged, Warned
 from csp_al.generate import is_searched
 from csp_al.interfaces import Ensemble, Predictor, Verdict
 from csp_al.loop import bodies
 from csp_al.loop.below import known_below, on_foundation
+from csp_al.loop.direct import learn_to_relax
 from csp_al.loop.drive import Drive
 from csp_al.loop.foundation import leading_on_foundation, relax_on_foundation
 from csp_al.loop.grow import grow_pool
@@ -43,6 +45,7 @@ def begin_on_foundation(drive: Drive, progress: Progress) -> None:
         return
     place = stage_folder(drive.run, "foundation")
     folder = drive.stage(place, lambda folder: relax_on_foundation(drive, folder, progress))
+    progress.on_foundation = drive.foundation.section.baseline
     progress.founded, progress.table = layout.RELAXED.read(folder), layout.RANKING.read(folder)
 
 
@@ -99,6 +102,16 @@ def relax(drive: Drive, cycle: int, progress: Progress, ensemble: Callable[[], P
     return layout.RELAXED.read(folder)
 
 
+def learn_direct(drive: Drive, cycle: int, progress: Progress, relaxed: Relaxed) -> None:
+    """Train the direct relaxer, where there is one; ``progress`` knows it if it helps."""
+    if drive.campaign.direct is None:
+        return
+    place = stage_folder(drive.run, "direct", cycle)
+    folder = drive.stage(place, lambda folder: learn_to_relax(drive, folder, cycle, progress, relaxed))
+    helps = layout.LEARNT.read(folder)["helps"]
+    progress.relaxer = cache(lambda: load_relaxer(folder / layout.RELAXER, drive.device)) if helps else None
+
+
 def grow(drive: Drive, cycle: int, progress: Progress, ensemble: Callable[[], Predictor], relaxed: Relaxed) -> Relaxed:
     """All candidates at rest, with offspring of what leads where the pool grows; ``progress`` takes these in."""
     if drive.campaign.pools[-1].grow is None:
@@ -106,6 +119,8 @@ def grow(drive: Drive, cycle: int, progress: Progress, ensemble: Callable[[], Pr
     place = stage_folder(drive.run, "grow", cycle)
     folder = drive.stage(place, lambda folder: grow_pool(drive, folder, cycle, progress, ensemble(), relaxed))
     progress.take_in(layout.CANDIDATES.read(folder))
+    if drive.campaign.direct is not None:
+        progress.bred = layout.BRED.read(folder), layout.BRED_ENDS.read(folder)
     return concatenate([relaxed, layout.RELAXED.read(folder)])
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from csp_al.files import write_json
 from csp_al.geometry import in_short_vectors
 from csp_al.interfaces import Engine, Failure, Task
 from csp_al.interruption import safe_point
-from csp_al.reasons import TOO_TIGHT
+from csp_al.reasons import TOO_TIGHT, without_numbers
 from csp_al.results import Result
 from csp_al.store.layout import TASKS
 from csp_al.store.run_directory import stop_requested
@@ -82,8 +81,8 @@ def run_all(
 
 def relaxations(campaign: Campaign, structures: Structures) -> list[Task]:
     """Tasks that relax these crystals as they stand, as far as a campaign relaxes its winners."""
-    finish = campaign.finish
-    return [relax_task(atoms, campaign.reference, finish.fmax, finish.max_steps) for atoms in structures.to_atoms()]
+    how = (campaign.reference, campaign.finish.fmax, campaign.finish.max_steps, campaign.relax.cell)
+    return [relax_task(atoms, *how) for atoms in structures.to_atoms()]
 
 
 def final_relaxations(run: Path, campaign: Campaign, structures: Structures) -> list[Task]:
@@ -147,4 +146,4 @@ def told_once(failed: Sequence[Result], between: str = "; ") -> str:
 def alike(result: Result) -> tuple[Failure | None, str]:
     """What is equal for the same failure of two cells: its kind, and its words without their numbers."""
     kind = result.reason.kind if result.reason else None
-    return kind, re.sub(r"[-+]?\d[\d.]*(?:e[-+]?\d+)?", "#", str(result.reason or ""))
+    return kind, without_numbers(str(result.reason or ""))

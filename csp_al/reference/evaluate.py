@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from ase import Atoms
     from ase.calculators.calculator import BaseCalculator
 
+    from csp_al.campaign.models import Cell
+
 TRAJECTORY: Final = "trajectory.jsonl"
 OPTIMISER: Final = "BFGS, UnitCellFilter"
 """Of `relax`, in words: what was kept of another is not taken for its work."""
@@ -52,8 +54,10 @@ def single_point(reference: Reference, atoms: Atoms, directory: Path) -> Values:
     return Values(**vars(_frame(atoms, evaluation)), evaluations=1, converged=True, steps=0)
 
 
-def relax(reference: Reference, atoms: Atoms, directory: Path, *, fmax: float, max_steps: int) -> Values:
-    """Atoms and cell brought to rest by ASE's BFGS on a UnitCellFilter, fmax in eV/Å.
+def relax(
+    reference: Reference, atoms: Atoms, directory: Path, *, fmax: float, max_steps: int, cell: Cell = "free"
+) -> Values:
+    """Atoms and cell brought to rest by ASE's BFGS on a UnitCellFilter, or atoms alone; fmax in eV/Å.
 
     Evaluations are those of this attempt alone, steps those of the whole relaxation. Out of steps is a result, not a
     failure. Where the cell that came out asks for another mesh of k-points than the one it began with, a last
@@ -63,7 +67,8 @@ def relax(reference: Reference, atoms: Atoms, directory: Path, *, fmax: float, m
     moving = atoms.copy()
     recorder = Recorder(_make(reference, atoms, directory), directory)
     moving.calc = recorder
-    optimizer = BFGS(objective.cell_filter(moving), logfile=str(directory / "optimizer.log"))
+    moved = objective.cell_filter(moving) if cell == "free" else moving
+    optimizer = BFGS(moved, logfile=str(directory / "optimizer.log"))
     try:
         converged = bool(optimizer.run(fmax=fmax, steps=max_steps))
     except ReferenceFailedError:

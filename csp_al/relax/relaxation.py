@@ -8,8 +8,8 @@ Forces that are no gradient of the energy are followed alone: every step within 
 relaxation is rest, or one of the other reasons. L-BFGS then needs 29 evaluations where FIRE needs 73, and judging its
 steps by the work of the forces along them gains nothing (`analysis/benchmarks/README.md`).
 
-The cell moves through its deformation gradient F from the start, cell = cell_0 F and positions = u F, with u and F as
-coordinates, as in ASE's UnitCellFilter. Where the minima lie does not depend on that choice.
+Unless it is fixed, the cell moves through its deformation gradient F from the start, cell = cell_0 F and positions =
+u F, with u and F as coordinates, as in ASE's UnitCellFilter. Where the minima lie does not depend on that choice.
 """
 
 from __future__ import annotations
@@ -182,7 +182,7 @@ def _enter(
         prediction=prediction,
         start=structures.cells,
         deformation=deformation,
-        gradient=_gradient(structures, prediction, deformation, width),
+        gradient=_gradient(structures, prediction, deformation, width, section),
         memory=lbfgs.empty(n, 3 * width + 9),
         reach=np.full(n, LONGEST_STEP),
         idle=np.zeros(n, np.int64),
@@ -230,7 +230,7 @@ def _step(active: _Active, ensemble: Predictor, section: Relax, limits: Limits) 
     prediction = choose(taken, prediction, active.prediction, trial)
     deformation = np.where(taken[:, None, None], deformation, active.deformation)
     width = (active.gradient.shape[1] - 9) // 3
-    gradient = _gradient(current, prediction, deformation, width)
+    gradient = _gradient(current, prediction, deformation, width, section)
     memory = lbfgs.remember(active.memory, step * taken[:, None], gradient - active.gradient)
     length = _longest(step)
     reach = np.where(taken, np.minimum(1.5 * active.reach, LONGEST_STEP), 0.3 * length)
@@ -257,11 +257,13 @@ def _step(active: _Active, ensemble: Predictor, section: Relax, limits: Limits) 
     )
 
 
-def _gradient(structures: Structures, prediction: Prediction, deformation: Floats, width: int) -> Floats:
-    """Derivative of what is minimised by (u, scaled F), padded to (b, 3 width + 9), eV/Å."""
+def _gradient(
+    structures: Structures, prediction: Prediction, deformation: Floats, width: int, section: Relax
+) -> Floats:
+    """Derivative of what is minimised by (u, scaled F), padded to (b, 3 width + 9), eV/Å; 0 by an F that is fixed."""
     descent = objective.descent(prediction, structures)
     slope = -np.einsum("ni,nji->nj", descent.forces, deformation[structures.system])
-    virial = descent.stress * structures.volumes[:, None, None]
+    virial = descent.stress * structures.volumes[:, None, None] * (section.cell == "free")
     cell = np.linalg.solve(np.swapaxes(deformation, 1, 2), virial) / _cell_scale(structures)[:, None, None]
     padded = np.zeros((len(structures), width, 3))
     padded[structures.system, _places(structures)] = slope
@@ -305,7 +307,8 @@ def _at_rest(structures: Structures, prediction: Prediction, section: Relax) -> 
     descent = objective.descent(prediction, structures)
     force = structures.largest(np.linalg.norm(descent.forces, axis=1))
     virial = np.linalg.norm(descent.stress, axis=2).max(axis=1) * structures.volumes / structures.counts
-    return np.where((force < section.fmax) & (virial < section.fmax), why.CONVERGED, "")
+    at_rest = (virial < section.fmax) | (section.cell == "fixed")
+    return np.where((force < section.fmax) & at_rest, why.CONVERGED, "")
 
 
 def _disagreement(structures: Structures, prediction: Prediction, section: Relax) -> Strings:
@@ -316,7 +319,8 @@ def _disagreement(structures: Structures, prediction: Prediction, section: Relax
 
 
 def _not_finite(prediction: Prediction, structures: Structures, ensemble: Predictor) -> Strings:
-    finite = is_finite(prediction, structures)
+    known = prediction if ensemble.gives.stress else replace(prediction, stress=np.zeros_like(prediction.stress))
+    finite = is_finite(known, structures)
     if ensemble.gives.spread:
         finite &= np.isfinite(structures.largest(prediction.forces_sigma))
     return np.where(finite, "", why.NOT_FINITE)

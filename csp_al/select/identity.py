@@ -78,6 +78,21 @@ def same_structure(a: Atoms, b: Atoms) -> bool:
     return _match(_reduce(a), _reduce(b))
 
 
+def distance(a: Atoms, b: Atoms) -> float | None:
+    """Root mean square distance, Å, of the atoms of two crystals laid upon each other with equal volumes.
+
+    None where that cannot be done within the tolerances of pymatgen's matcher, which are wider than those by which
+    crystals are the same: up to 0.3 (volume per atom)^(1/3) between two atoms.
+    """
+    from pymatgen.analysis.structure_matcher import StructureMatcher
+
+    one, other = _reduce(a), _reduce(b)
+    found = StructureMatcher(primitive_cell=False, attempt_supercell=True).get_rms_dist(one, other)
+    return (
+        None if found is None else float(found[0] * np.cbrt(np.sqrt(one.volume / len(one) * other.volume / len(other))))
+    )
+
+
 def widen_tolerance(tolerance: float, sigmas: Floats, others: Floats | float, most: int = EXCUSED) -> Floats:
     """How far two predicted energies may be apart and count as the same, eV/atom, for their sigmas.
 

@@ -6,7 +6,8 @@
 *Not to be trusted* is what further labels alone do not mend: forces that are not those of the energies, a ranking of
 crystals that are not at rest, potentials that are wrong about crystals by what separates crystals. *Extend* is what
 ended too soon, or found its leader by luck. *Settled* is what the stop rule calls so where none of this is the case,
-and means settled to within ``stop.tolerance``: of crystals nearer to each other than that, another may be the lowest.
+and means settled to within ``stop.tolerance``, or to within the error of the newest labels where that is larger: of
+crystals nearer to each other than that, another may be the lowest.
 No figure of a campaign tells of a basin that its potentials pass by: silicon's dense crystals were settled so, 0.2
 eV/atom above diamond, with errors of a few meV/atom. Another seed tells.
 """
@@ -120,7 +121,7 @@ def judge(figures: Figures, run: str = "DIR") -> Judgement:
         return Judgement(NOT_TRUSTED, [*reasons, *_ended_early(figures, run)], lines)
     if reasons := _short(figures, run):
         return Judgement(EXTEND, reasons, lines)
-    within = objective.show_difference(figures.rules.tolerance)
+    within = objective.show_difference(max(figures.rules.tolerance, figures.error or 0.0))
     rule = f"to within {within}, as far as one campaign can tell: it knows nothing of crystals that it never came near"
     others = f"{figures.seed + 1}-{figures.seed + 3}"
     return Judgement(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
 from csp_al import objective
 from csp_al.interfaces import UNCERTAIN, trusted
-from csp_al.select.identity import basins, distinct
+from csp_al.select.identity import basins, count_arrivals, distinct
 from csp_al.structures import Floats, Ints, Relaxed, Structures, concatenate
 
 COLUMNS = (
@@ -89,6 +91,21 @@ def representatives(table: pd.DataFrame, structures: Structures, k: int, energy_
     energies, sigmas = (sound[name].to_numpy() for name in ("energy_per_atom", "sigma_per_atom"))
     groups = distinct(candidates, energies, energy_tolerance, k, sigmas)
     return sound.iloc[[group[0] for group in groups]]
+
+
+def arrivals(
+    counted: ArrayLike, crystals: Sequence[Sequence[int]], table: pd.DataFrame, relaxed: Structures, lower: Structures
+) -> list[int]:
+    """How many of the ``counted`` candidates came to rest in each of these crystals, in which a group of others stands.
+
+    All are named by their ids. The table is that of `rank`, ``relaxed`` and ``lower`` what it was made of: where all
+    candidates stand, and the lowest ends of those that stand elsewhere.
+    """
+    standing = relaxed.take(rows_of(relaxed, table["id"]))  # in the table's order
+    ends = concatenate([standing, lower])
+    basin = np.concatenate([table["basin"].to_numpy(), lowest_basin(table)[rows_of(standing, lower.ids)]])
+    groups = [rows_of(standing, group).tolist() for group in crystals]
+    return count_arrivals(groups, basin, ends, np.isin(ends.ids, counted))
 
 
 def rows_of(structures: Structures, ids: ArrayLike) -> Ints:

@@ -79,7 +79,7 @@ def keep_defaults(run: Path, before: Campaign, now: Campaign) -> tuple[Campaign,
     with suppress(CampaignError, OSError):
         given = read_document(run / "campaign.yaml").value
     campaign = _kept(before, now, given)
-    found = _differing(_as_json(campaign), _as_json(now))
+    found = _differing(as_json(campaign), as_json(now))
     return campaign, [f"{key} stays {old!r}, as this run began (the default is {new!r} now)" for key, old, new in found]
 
 
@@ -125,7 +125,8 @@ def _is_default(old: Any, new: Any, *, ours: bool) -> bool:
     return new not in ({}, ()) and ((ours and not is_path) or isinstance(old, int | float | None))
 
 
-def _as_json(campaign: Campaign) -> dict[str, Any]:
+def as_json(campaign: Campaign) -> dict[str, Any]:
+    """A campaign as JSON, but for where the reference's files are here."""
     return campaign.model_dump(mode="json", exclude={"reference": set(places(campaign.reference))})
 
 
@@ -134,7 +135,7 @@ def accept(run: Path, before: Campaign, now: Campaign) -> list[str]:
 
     Where the change may let the search go on, its last verdict and the winners are set aside.
     """
-    found = differences(_as_json(before), _as_json(now))
+    found = differences(as_json(before), as_json(now))
     refused = {key: words for key, words in found.items() if _root(key) is None}
     if "stop.max_cycles" in found and now.stop.max_cycles < (decided := _decided(run)):
         refused["stop.max_cycles"] = f"{now.stop.max_cycles}, but {decided} cycles have been begun or decided on"

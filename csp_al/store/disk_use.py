@@ -5,9 +5,14 @@ require_space(run, cycle_bytes(campaign))
 
 from __future__ import annotations
 
+from typing import Final
+
 from csp_al.campaign.models import Campaign, species_counts
 from csp_al.campaign.potentials import potential_kind
 from csp_al.reference.references import reference_kind
+
+RELAXER_BYTES: Final = 750_000
+"""Of one member of a direct relaxer."""
 
 
 def cycle_bytes(campaign: Campaign, candidates: int | None = None, labels: int | None = None) -> int:
@@ -20,6 +25,8 @@ def cycle_bytes(campaign: Campaign, candidates: int | None = None, labels: int |
     weights = kind.weights_bytes(potential)
     per_task = reference_kind(campaign.reference).bytes_per_task
     tasks = (campaign.select.per_cycle if labels is None else labels) * per_task
+    if campaign.direct is not None:
+        weights += campaign.direct.members * RELAXER_BYTES
     return (size_of_pools(campaign) if candidates is None else candidates) * per_candidate + weights + tasks
 
 

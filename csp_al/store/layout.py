@@ -30,10 +30,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Outside = Literal["elsewhere", "pool", "foundation", "check", "winners"]
-InCycle = Literal["label", "train", "relax", "grow", "rank", "verdict", "select"]
+InCycle = Literal["label", "train", "relax", "direct", "grow", "rank", "verdict", "select"]
 _KNOWN: Final = ("id", "rank", "space_group")
 WIDEST: Final = 1000
 """Bytes of the first line of a table at most: pandas takes minutes for names of columns by the thousand."""
+MOST_CYCLES: Final = 2**31
 TASKS: Final = "tasks.json"
 """Ids of the tasks of a stage, there as soon as they are asked for."""
 
@@ -136,6 +137,8 @@ def _read_verdict(path: Path) -> Verdict:
     said = read_json(path, records.VERDICT)
     if len(said.top) != len(said.energies):
         raise DamagedError(path, f"{len(said.top)} crystals lead, with {len(said.energies)} energies")
+    if not 0 <= said.stable_cycles < MOST_CYCLES:
+        raise DamagedError(path, "stable_cycles is no number of cycles")
     return said
 
 
@@ -200,11 +203,22 @@ CHECKS: Final = _json("checks.json", records.ANYTHING)
 LEARNING_CURVE: Final = _table("learning_curve.csv", records.LEARNING_CURVE, {})
 TRAINING: Final = _json("training.json", records.ANYTHING)
 ON_FOUNDATION: Final = "on_foundation"
-"""Key of it: whether the ensemble adds to the foundation; runs without one have none."""
+"""Key of it: whether the ensemble adds to the foundation; there is none where that was not asked, or no longer."""
 # relax, and foundation
 RELAXED: Final = _arrays("relaxed.h5", Relaxed)
 LOWER_ENDS: Final = _arrays("lower_ends.h5", Relaxed)
 """Of candidates that do not stand at the lowest of their ends, see `csp_al.select.ends`."""
+# direct, beside the relaxer
+LEARNT: Final = _json("learnt.json", records.LEARNT)
+RELAXER: Final = "relaxer"
+"""Folder of the direct relaxer, if there were pairs enough."""
+# grow, beside the offspring that stay
+BRED: Final = _arrays("bred.h5", Structures)
+BRED_ENDS: Final = _arrays("bred_relaxed.h5", Relaxed)
+"""All offspring and where they came to rest, for a direct relaxer to learn from."""
+# relax, and grow
+STARTS: Final = _json("starts.json", records.STARTS)
+"""What starts from a direct relaxer were worth, see `csp_al.direct.starts`."""
 # rank, and foundation
 RANKING: Final = _table("ranking.csv", records.RANKING, {"lowest_basin": "int64"})
 # verdict

@@ -59,6 +59,11 @@ def holder(run: Path) -> dict[str, Any] | None:
     return claim.owner(run, LOCK)
 
 
+def watched_holder(run: Path) -> dict[str, Any] | None:
+    """As `holder`, for whoever has time: one of another host that looks dead is watched for a sign of life."""
+    return claim.watched_owner(run, LOCK)
+
+
 def _beat(mine: Path, ended: threading.Event) -> None:
     while not ended.wait(claim.HEARTBEAT):
         claim.touch(mine)
@@ -72,7 +77,7 @@ def _who(run: Path) -> str:
     found = holder(run) or {"pid": "?", "host": "?", "since": "just now"}
     return (
         f"{run} is in use by another driver: process {found['pid']} on {found['host']}, since {found['since']}. "
-        f"Wait for it, watch it with 'csp-al status {run}', or end it with 'csp-al stop {run}'."
+        f"Wait for it, watch it with 'csp-al watch {run}', or end it with 'csp-al stop {run}'."
     )
 
 
@@ -82,5 +87,5 @@ def _who_took(run: Path) -> str:
         return f"{run} is no longer this driver's: it was moved or removed, or another driver took over and has ended."
     return (
         f"Another driver took over {run} while this one slept: process {found['pid']} on {found['host']}, since "
-        f"{found['since']}. This one ends. Watch the other with 'csp-al status {run}'."
+        f"{found['since']}. This one ends. Watch the other with 'csp-al watch {run}'."
     )

@@ -28,10 +28,13 @@ class Method:
 
 
 def method_of(run: Path, campaign: Campaign) -> Method:
-    """The method of a run directory: programs and versions are those with which it began."""
+    """The method of a run directory: programs and versions are those with which it began, without the foundation's."""
     packages = packages_of(run)
-    kind = campaign.reference.kind
-    found = programs_of(run) or {kind: packages.get(kind) or "of unknown version"}
+    kind, foundation = campaign.reference.kind, campaign.foundation
+    found = {
+        name: version for name, version in programs_of(run).items() if not foundation or name != foundation.package
+    }
+    found = found or {kind: packages.get(kind) or "of unknown version"}
     programs = {printable(name): printable(version) for name, version in found.items()}
     settings = {key: value for key, value in campaign.written()["reference"].items() if key not in IRRELEVANT}
     return Method(campaign.name, printable(packages.get("csp_al") or "unknown"), programs, settings)

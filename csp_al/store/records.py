@@ -160,11 +160,38 @@ class Compared(TypedDict):
     right_by_ensemble: Whole | None
 
 
+class Learnt(TypedDict):
+    """Pairs that a direct relaxer could learn from, and whether it is asked.
+
+    Atoms of those held out are ``displacement`` Å from rest by it, and were ``before``; None where there were too few.
+    """
+
+    pairs: Whole
+    displacement: float | None
+    before: float | None
+    helps: Truth
+
+
+class Starts(TypedDict):
+    """Of `csp_al.direct.starts.Starts.worth`."""
+
+    proposed: Whole
+    accepted: Whole
+    compared: Whole
+    steps: Whole
+    steps_from_original: Whole
+    other_ends: Whole
+    lower_ends: Whole
+    higher_ends: Whole
+
+
 RESULTS: Final = TypeAdapter(Rows[ResultRow])
 SUMMARY: Final = TypeAdapter(Summary)
 CHECK: Final = TypeAdapter(Check)
 WALK_FORWARD: Final = TypeAdapter(WalkForward)
 FOUNDATION: Final = TypeAdapter(Compared)
+LEARNT: Final = TypeAdapter(Learnt)
+STARTS: Final = TypeAdapter(Starts)
 VERDICT: Final = TypeAdapter(Verdict)
 ANYTHING: Final[TypeAdapter[Any]] = TypeAdapter(Any)
 
@@ -176,7 +203,7 @@ ORIGINS: Final[Columns] = {
     "n_atoms": "int64", "volume_per_atom": "float64", "note": "str",
 }  # fmt: skip
 BRED: Final[Columns] = {"generation": "Int64", "parents": "str"}
-"""Further columns of those that were bred: in which generation of their cycle, and of which candidates."""
+"""Further columns of what joined later: in which generation of its cycle (0: smaller cells), of which candidates."""
 LABEL_TASKS: Final[Columns] = {
     "candidate": "int64", "task": "str", "status": "str", "reason": "str", "cost_s": "float64",
 }  # fmt: skip

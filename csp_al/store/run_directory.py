@@ -3,7 +3,7 @@
     runs/si8/
       campaign.yaml  resolved.json  provenance.json  LOCK  log.jsonl
       elsewhere/ (if labels come from there)  pool/  foundation/ (if there is one)  check/  winners/
-      cycle-00/label/ train/ relax/ grow/ (if the pool grows) rank/ verdict/ select/  cycle-01/...
+      cycle-00/label/ train/ relax/ direct/ (if asked for) grow/ (if the pool grows) rank/ ... cycle-01/...
       tasks/<id>/
 
 Nothing inside knows where the directory is, so it can be moved; where the campaign file was is kept as a hint.
@@ -22,7 +22,7 @@ from contextlib import nullcontext
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Final, NotRequired
+from typing import Any, Final
 
 from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypedDict
@@ -38,7 +38,7 @@ from csp_al.store.stages import PARTIAL, manifest
 
 SETTINGS = "resolved.json"  # written last, so that a run directory that has it has begun
 PROVENANCE = "provenance.json"
-STAGES = ("label", "train", "relax", "grow", "rank", "verdict", "select")
+STAGES = ("label", "train", "relax", "direct", "grow", "rank", "verdict", "select")
 STAGES_OF_FORMAT_2 = ("label", "train", "relax", "rank", "verdict", "select")  # where no manifest tells needs
 FIRST, LAST = ("elsewhere", "pool", "foundation", "check"), "winners"
 PACKAGES = ("csp_al", "ase", "chgnet", "gpaw", "gpaw-data", "matscipy", "numpy", "pymatgen", "pyxtal", "schnetpack",
@@ -46,16 +46,20 @@ PACKAGES = ("csp_al", "ase", "chgnet", "gpaw", "gpaw-data", "matscipy", "numpy",
 STOP_REQUEST = "STOP"
 
 
-class _Provenance(TypedDict):
-    """What others ask for."""
+class Provenance(TypedDict, total=False):
+    """What was running when a run began, as far as others ask for it."""
 
-    folder: NotRequired[str]
-    programs: NotRequired[dict[str, str]]
-    packages: NotRequired[dict[str, str | None]]
-    seed: NotRequired[int | None]
+    started: str
+    platform: str
+    cores: int | None
+    python: str
+    folder: str
+    programs: dict[str, str]
+    packages: dict[str, str | None]
+    seed: int | None
 
 
-_PROVENANCE: Final = TypeAdapter(_Provenance)
+_PROVENANCE: Final = TypeAdapter(Provenance)
 Place = tuple[int | None, str, Path]
 """Cycle (None outside the cycles), name and folder of a stage."""
 
@@ -106,7 +110,7 @@ def read_campaign_of(run: Path, *, trust: Trust = False) -> Campaign:
 
 def folder_of_campaign(run: Path) -> Path:
     """Where the campaign file was when the run began, if that is still there; else the run directory."""
-    folder = Path(_provenance(run).get("folder", run))
+    folder = Path(provenance_of(run).get("folder", run))
     try:
         return folder if folder.is_dir() else run
     except OSError:  # a name that no folder can have, or one that may not be looked at
@@ -115,27 +119,24 @@ def folder_of_campaign(run: Path) -> Path:
 
 def programs_of(run: Path) -> dict[str, str]:
     """Programs of the reference, and their versions, when the run began."""
-    programs: dict[str, str] = _provenance(run).get("programs", {})
-    return programs
+    return provenance_of(run).get("programs", {})
 
 
 def packages_of(run: Path) -> dict[str, str | None]:
     """Packages of Python, and their versions, when the run began; None for one that is not installed."""
-    packages: dict[str, str | None] = _provenance(run).get("packages", {})
-    return packages
+    return provenance_of(run).get("packages", {})
 
 
 def seed_of(run: Path) -> int | None:
     """The seed that the run began with, where it is known: the command line may have given another than the file."""
-    seed: int | None = _provenance(run).get("seed")
-    return seed
+    return provenance_of(run).get("seed")
 
 
-def _provenance(run: Path) -> dict[str, Any]:
+def provenance_of(run: Path) -> Provenance:
+    """What was running when the run began; nothing where that cannot be read."""
     path = run / PROVENANCE
     try:
-        known: Any = validated(_PROVENANCE, read_sealed(path, "provenance"), path)
-        return dict(known)
+        return validated(_PROVENANCE, read_sealed(path, "provenance"), path)
     except (FileNotFoundError, DamagedError):  # a driver refuses what is damaged, or mends it
         return {}
 
