@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import spglib
 from ase.build import bulk
-from ase.io import write
+from ase.io import read, write
 from typer.testing import CliRunner
 
 from csp_al import objective, open_run
@@ -24,7 +25,7 @@ from csp_al.benchmark.control import random_search, relax_again
 from csp_al.benchmark.statistics import Runs
 from csp_al.benchmark.target import Target, lowest, target_of_file
 from csp_al.benchmark.trial import evaluations_to, known_minima, leaders_by_cycle, relaxed_in_the_end, trial_of
-from csp_al.campaign import read_campaign
+from csp_al.campaign import read_campaign, species_counts
 from csp_al.campaign.machine import Machine
 from csp_al.cli import app
 from csp_al.cli.benchmark import _evaluations, _of_few_seeds, _ratio
@@ -32,6 +33,7 @@ from csp_al.engine.engines import start_engine
 from csp_al.engine.tasks import task_id
 from csp_al.files import DamagedError
 from csp_al.loop.tasks import final_relaxations
+from csp_al.reference.classical import lennard_jones
 from csp_al.select.identity import same_structure
 from csp_al.store.changes import ChangedError
 from csp_al.store.opening import open_to_drive
@@ -445,6 +447,27 @@ def test_other_settings_of_the_suite_have_other_names(tmp_path):
     assert other.name == "suite-lj-select.force_weight-0.5-pool.volume_per_atom-9.21-potential.kind-painn"
     assert (other.select.force_weight, other.pool.volume_per_atom, other.potential.kind) == (0.5, (9, 21), "painn")
     assert other.stop == read_campaign(file).stop
+
+
+def test_every_hard_system_has_a_target_that_its_reference_confirms():
+    suite = runpy.run_path(str(ROOT / "analysis" / "benchmarks" / "suite.py"))
+    crystals = 0
+    for file in sorted(suite["HARD"].glob("*.yaml")):
+        assert suite["file_of"](file.stem) == file
+        option, energy = suite["target_of"](file.stem)
+        assert option == "--target-energy"
+        if (crystal := file.with_suffix(".cif")).exists():
+            campaign, atoms = read_campaign(file), read(crystal)
+            reference = campaign.reference
+            atoms.calc = lennard_jones(**reference.parameters)
+            assert reference.calculator.endswith(".lennard_jones")
+            assert atoms.get_potential_energy() / len(atoms) == pytest.approx(float(energy), abs=1e-4)
+            assert atoms.symbols.formula.count() == species_counts(campaign.pool.formula)
+            cell = (atoms.cell.array, atoms.get_scaled_positions(), atoms.numbers)
+            assert len(spglib.find_primitive(cell, 0.1)[2]) == len(atoms)
+            crystals += 1
+    assert crystals == 2
+    assert suite["target_of"]("si8") == []
 
 
 def test_a_replayed_stop_rule_waits_for_cycles_in_a_row_that_change_nothing(run, tmp_path):

@@ -211,7 +211,8 @@ def test_check_that_compared_nothing_says_so(tmp_path, atoms):
         about = {"id": "0", "kind": "label", "host": "here", "started": "", "finished": "", "attempts": []}
         return ["0"], [Result(**failed, **about, cost=1.0, evaluations=1)]
 
-    campaign = SimpleNamespace(reference=AseReference(kind="ase", calculator="ase.calculators.emt.EMT"), seed=1)
+    reference = AseReference(kind="ase", calculator="ase.calculators.emt.EMT")
+    campaign = SimpleNamespace(reference=reference, relax=SimpleNamespace(cell="free"), seed=1)
     drive = SimpleNamespace(campaign=campaign, calculate=calculate, tell=told.append)
     _compare_slopes(drive, tmp_path, SimpleNamespace(structures=Structures.from_atoms([atoms] * 3)))
     assert [event.text for event in told] == [NOT_CHECKED]

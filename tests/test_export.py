@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shutil
 from importlib.metadata import version
 from pathlib import Path
@@ -11,7 +12,10 @@ import numpy as np
 import pytest
 from ase.build import bulk
 from ase.db import connect
+from monty.serialization import loadfn
+from pymatgen.io.ase import AseAtomsAdaptor
 from pymatgen.io.cif import CifFile
+from titania import titania
 from typer.testing import CliRunner
 
 from csp_al.campaign import read_campaign
@@ -19,6 +23,8 @@ from csp_al.cli.app import app
 from csp_al.direct.pairs import read_pairs
 from csp_al.hdf5 import load
 from csp_al.report.export import Exported, export
+from csp_al.report.measured import read_measured
+from csp_al.report.powder import lines_of
 from csp_al.report.tables import open_run
 from csp_al.select.identity import same_structure
 from csp_al.store.run_directory import prepare
@@ -145,6 +151,8 @@ def test_readme_of_an_export_tells_method_settings_and_how_to_cite(run, finished
         "arXiv:2408.04073",
         run.summary["stop"],
         f"Judgement: {run.judgement.word} (",
+        "| `labels.extxyz` | the single points by which the ensemble was trained: extended XYZ",
+        "| Al 12 |",
     ):
         assert words in text
     assert f"ase {version('ase')}" in text
@@ -185,6 +193,69 @@ def test_exported_database_can_be_searched_and_leaves_no_lock(finished_run, labe
     assert connect(path).count(cycle=1) == (usable.cycle == 1).sum()
 
 
+def test_pymatgen_reads_crystals_with_what_is_known_of_them(run, finished_run, tmp_path):
+    (path,) = export(finished_run, ["pymatgen"], "winners", tmp_path)
+    for structure, atoms, row in zip(loadfn(path), run.winners, run.result_rows, strict=True):
+        same_crystal(atoms, AseAtomsAdaptor.get_atoms(structure), 1e-8)
+        assert structure.properties["energy"] == pytest.approx(atoms.get_potential_energy())
+        assert structure.properties["id"] == row["id"]
+        np.testing.assert_allclose(structure.site_properties["forces"], atoms.get_forces())
+    (relaxed,) = export(finished_run, ["pymatgen"], "relaxed", tmp_path, within=50)
+    assert all("predicted_energy_per_atom" in one.properties for one in loadfn(relaxed))
+    assert not any("energy" in one.properties for one in loadfn(relaxed))
+
+
+def test_optimade_has_the_structures_of_its_specification(run, finished_run, tmp_path):
+    """All properties that v1.2.0 asks of a structure, in the forms that it asks for."""
+    (path,) = export(finished_run, ["optimade"], "winners", tmp_path)
+    document = json.loads(path.read_text(), parse_constant=pytest.fail)
+    assert {"api_version", "query", "more_data_available"} <= set(document["meta"])
+    assert len({entry["id"] for entry in document["data"]}) == len(run.winners)
+    for entry, atoms, row in zip(document["data"], run.winners, run.result_rows, strict=True):
+        assert entry["type"] == "structures"
+        said = entry["attributes"]
+        assert (said["elements"], said["nelements"], said["elements_ratios"]) == (["Al"], 1, [1.0])
+        assert (said["chemical_formula_reduced"], said["chemical_formula_anonymous"]) == ("Al", "A")
+        assert said["chemical_formula_descriptive"] == "Al4"
+        assert (said["dimension_types"], said["nperiodic_dimensions"]) == ([1, 1, 1], 3)
+        assert (said["nsites"], said["species_at_sites"]) == (4, ["Al"] * 4)
+        assert said["species"] == [{"name": "Al", "chemical_symbols": ["Al"], "concentration": [1]}]
+        assert said["structure_features"] == []
+        assert {"last_modified", "immutable_id"} <= set(said)
+        np.testing.assert_allclose(said["lattice_vectors"], atoms.cell.array)
+        np.testing.assert_allclose(said["cartesian_site_positions"], atoms.positions, atol=1e-8)
+        assert said["_cspal_energy_per_atom"] == pytest.approx(row["energy_per_atom"])
+        assert all(re.fullmatch(r"(_cspal_)?[a-z0-9_]+", key) for key in said)
+
+
+def test_formulae_of_optimade_are_sorted_as_it_says(finished_run, tmp_path, monkeypatch):
+    rutile = titania("rutile")
+    rutile.info |= {"id": 1, "name": "rutile", "predicted_sigma": np.float64("nan")}
+    monkeypatch.setitem(export.__globals__["SOURCES"], "pool", lambda run: [Exported(rutile, "rutile")])
+    (path,) = export(finished_run, ["optimade"], "pool", tmp_path)
+    said = json.loads(path.read_text(), parse_constant=pytest.fail)["data"][0]["attributes"]
+    assert (said["elements"], said["elements_ratios"]) == (["O", "Ti"], [pytest.approx(2 / 3), pytest.approx(1 / 3)])
+    assert (said["chemical_formula_reduced"], said["chemical_formula_anonymous"]) == ("O2Ti", "A2B")
+    assert said["chemical_formula_descriptive"] == "Ti2O4"
+    assert said["_cspal_predicted_sigma"] is None
+
+
+def test_powder_patterns_are_files_and_pictures(run, finished_run, tmp_path):
+    paths = export(finished_run, ["xrd"], "winners", tmp_path, wavelength="MoKa")
+    names = [Path(row["cif"]).stem for row in run.result_rows]
+    assert sorted(path.name for path in paths) == sorted(f"{name}{end}" for name in names for end in (".png", ".xy"))
+    for name, atoms in zip(names, run.winners, strict=True):
+        assert "computed for 0.71073 Å" in (tmp_path / "winners-xrd" / f"{name}.xy").read_text()
+        pattern = read_measured(tmp_path / "winners-xrd" / f"{name}.xy")
+        assert pattern.intensities.max() == pytest.approx(100, abs=1e-3)
+        lines = lines_of(atoms, 0.71073, 5, 90)
+        strongest = lines.angles[np.argmax(lines.intensities)]
+        assert abs(pattern.angles[np.argmax(pattern.intensities)] - strongest) < 0.5
+        assert (tmp_path / "winners-xrd" / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
+    with pytest.raises(ValueError, match="--wavelength is that of powder patterns, which --format xrd writes"):
+        export(finished_run, ["cif"], "winners", tmp_path, wavelength="MoKa")
+
+
 def test_exported_pool_is_the_pool(finished_run, tmp_path):
     (path,) = export(finished_run, ["extxyz"], "pool", tmp_path)
     pool = load(finished_run / "pool" / "structures.h5", Structures).to_atoms()
@@ -205,10 +276,11 @@ def test_poscar_atoms_are_sorted_by_species(finished_run, tmp_path, monkeypatch)
 @pytest.mark.parametrize(
     ("formats", "what", "message"),
     [
-        (["xyz"], "winners", "no format is called 'xyz'; allowed: cif, poscar, extxyz, ase-db, png, pdf"),
+        (["xyz"], "winners", "called 'xyz'; allowed: cif, poscar, extxyz, ase-db, pymatgen, optimade, xrd, png, pdf"),
         (["cif"], "losers", "no 'losers' to export; allowed: winners, relaxed, labels, pool"),
         (["cif"], "winners", "no winners yet"),
         (["cif", "png"], "labels", "png: pictures are of winners or relaxed candidates, not of labels"),
+        (["xrd"], "pool", "xrd: powder patterns and pictures are of winners or relaxed candidates, not of pool"),
     ],
 )
 def test_what_cannot_be_exported_is_said(begun, tmp_path, formats, what, message):

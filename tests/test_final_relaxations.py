@@ -9,7 +9,7 @@ from ase.build import bulk
 
 from csp_al.campaign.models import Stop
 from csp_al.interfaces import CONVERGED, Failure, Reason
-from csp_al.loop import finish
+from csp_al.loop import contenders, finish
 from csp_al.loop.progress import Progress
 from csp_al.results import Result, Values
 from csp_al.select import rank
@@ -61,7 +61,7 @@ def relaxed_by(progress: Progress, monkeypatch, winners: int, broken: tuple[int,
 
     The label comes to rest 10 meV/atom lower.
     """
-    monkeypatch.setattr(finish, "final_relaxations", lambda run, campaign, structures: structures.to_atoms())
+    monkeypatch.setattr(contenders, "final_relaxations", lambda run, campaign, structures: structures.to_atoms())
 
     def calculate(folder, asked):
         return [f"{atoms.cell.volume:.6f}" for atoms in asked], [result(atoms) for atoms in asked]
@@ -79,7 +79,7 @@ def relaxed_by(progress: Progress, monkeypatch, winners: int, broken: tuple[int,
     drive = SimpleNamespace(
         run=Path(), campaign=SimpleNamespace(winners=winners, stop=Stop()), calculate=calculate, tell=told.append
     )
-    return finish._relaxed_by_reference(drive, Path(), progress), told
+    return contenders.relaxed_by_reference(drive, Path(), progress), told
 
 
 def test_the_lowest_predicted_crystals_are_relaxed(progress, monkeypatch):

@@ -46,7 +46,7 @@ def test_next_lowest_crystal_takes_the_place_of_one_that_failed_and_results_tell
     finished = open_run(run)
     (failed,) = finished.summary["failed"]
     merged = [candidate for group in finished.summary["merged"] for candidate in group[1:]]
-    assert len(finished.results) + len(merged) == campaign.winners
+    assert len(finished.results) + len(merged) >= campaign.winners  # others that may be the lowest follow
     assert failed["id"] not in {*finished.results["id"], *merged}
     predicted = finished.ranking().set_index("id")["energy_per_atom"]
     assert failed["predicted_energy_per_atom"] == predicted[failed["id"]]

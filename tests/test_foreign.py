@@ -8,8 +8,10 @@ import resource
 import shutil
 import sys
 import zipfile
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ import torch
 from hostile import PRECIOUS, forge, spoil
 from typer.testing import CliRunner
 
-from csp_al import files
+from csp_al import claim, files
 from csp_al.cli import app
 from csp_al.cli.trust import UntrustedError, how_to_continue, refuse_code
 from csp_al.files import DamagedError, read_json, read_sealed, sha256, write_sealed
@@ -31,6 +33,9 @@ KEPT = Path(__file__).parent / "data" / "run-format-4"
 EXPORTS = "cif,poscar,extxyz,ase-db"
 MOST = 1_000_000_000
 """Bytes of memory that a look may take."""
+
+IMPATIENT = {"STALE": 0.2, "WATCH": 0.1}
+"""Seconds after which whoever watches gives up a driver on another host, where a lock that is none tells of one."""
 
 
 @pytest.fixture
@@ -73,7 +78,8 @@ def look(place: Path, verbs: list[list[str]], done: list[str]) -> None:
     """Call the verbs, and see that each ends well."""
     for verb in verbs:
         outside = {path.name for path in place.iterdir()} - {"export"}
-        ended = csp_al(*verb)
+        with patch.multiple(claim, **IMPATIENT) if verb[0] == "watch" else nullcontext():
+            ended = csp_al(*verb)
         told = f"{done}\n{verb}: {ended.exit_code}, {ended.exception!r}\n{ended.output[-2000:]}"
         assert ended.exit_code in (0, 2) or (verb[0] == "resume" and ended.exit_code == 3), told
         assert ended.exception is None or isinstance(ended.exception, SystemExit), told
@@ -88,8 +94,8 @@ def verbs_on(run: str) -> list[list[str]]:
     exports = [["export", run, "--format", EXPORTS, "--what", what] for what in ("winners", "labels", "pool")]
     return [
         ["status", run], ["status", run, "--json"], ["results", run], ["results", run, "--csv"],
-        ["results", run, "--json"], *exports, ["stop", run], ["plan", "plain.yaml", "--directory", run],
-        ["resume", run],
+        ["results", run, "--json"], *exports, ["show", run, "3"], ["show", run, "5", "--json"], ["watch", run],
+        ["compare", str(KEPT), run], ["stop", run], ["plan", "plain.yaml", "--directory", run], ["resume", run],
     ]  # fmt: skip
 
 
@@ -98,7 +104,8 @@ def survive(place: Path, numbers: range, seed: int) -> None:
     for number in numbers:
         run = renewed(place)
         done = list(spoil(run, np.random.default_rng([seed, number])))
-        look(place, verbs_on("run"), [f"number {number}", *done])
+        pages = [] if number % 5 else [["report", "run"]]  # each is half a second's work
+        look(place, pages + verbs_on("run"), [f"number {number}", *done])
         assert (place / PRECIOUS).read_text() == "mine\n"
         shutil.rmtree(place / "export", ignore_errors=True)
 

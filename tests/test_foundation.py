@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from importlib.metadata import version
 from importlib.util import find_spec
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -21,28 +23,27 @@ from csp_al.benchmark.target import Target
 from csp_al.benchmark.trial import leaders_by_cycle, relaxed_in_the_end, trial_of
 from csp_al.campaign import read_campaign
 from csp_al.campaign.errors import CampaignError
+from csp_al.campaign.foundation import Foundation
 from csp_al.campaign.machine import Machine
 from csp_al.cli import app
 from csp_al.cli.checks import checked_campaign
 from csp_al.engine.engines import start_engine
 from csp_al.events import Noted, Warned
-from csp_al.foundation.baseline import (
-    Baselined,
-    Below,
-    adds,
-    differences,
-    held_out_loss,
-)
+from csp_al.foundation.baseline import Baselined, Below, differences, held_out_loss
 from csp_al.foundation.universal import build_foundation
 from csp_al.importing import looking_only
-from csp_al.interfaces import Gives
+from csp_al.interfaces import Gives, Trained
+from csp_al.loop.below import ask_foundation, train_on_foundation
 from csp_al.loop.stage import RefusedError, do_stage
 from csp_al.potential.ensemble import new_ensemble
 from csp_al.potential.schnet import SchnetPotential
+from csp_al.report.plan import mean_cycle
 from csp_al.select.walk_forward import compared, ranks_worse, together
 from csp_al.store import layout
 from csp_al.store.changes import ChangedError, accept
+from csp_al.store.method import method_of
 from csp_al.store.run_directory import published_stages, read_campaign_of
+from csp_al.store.stages import stage
 from csp_al.structures import Prediction, take
 
 SOFT = """\
@@ -144,11 +145,19 @@ def test_the_loss_of_held_out_labels_is_a_mean_of_the_lowest_of_each_member():
     assert held_out_loss(curve) == pytest.approx(2)
 
 
-def test_an_ensemble_adds_to_a_foundation_unless_it_predicts_better_without():
-    assert adds(0.1, 0.2, labels=50)
-    assert adds(0.19, 0.1, labels=5)  # holes between few labels are not seen in them
-    assert not adds(0.21, 0.1, labels=5)
-    assert not adds(0.12, 0.1, labels=50)
+@pytest.mark.parametrize(("loss_alone", "adds"), [(1e6, True), (1e-9, False)])
+def test_an_ensemble_adds_to_a_foundation_unless_labels_held_out_are_predicted_better_without(loss_alone, adds):
+    labels, told = emt_labels(12), []
+    work = SimpleNamespace(foundation=Scaled(labels, 0.8), tell=told.append, report=lambda *_: None)
+    progress = SimpleNamespace(all_labels=labels, below=[prediction_of(labels, 0.8)])
+    start = new_ensemble(SECTION, [1], torch.device("cpu"))
+    curve = pd.DataFrame({"epoch": [1, 1], "member": [0, 1], "training": 1.0, "validation": loss_alone})
+    alone = Trained(start, curve, left_out=0)
+    trained, said = train_on_foundation(work, 1, start, [1, 1], progress, alone)
+    assert said["on_foundation"] is adds
+    assert said["loss_on_foundation"] > 0
+    assert isinstance(trained.ensemble, Baselined) is adds
+    assert any("no better (of 12 labels" in event.text for event in told) is not adds
 
 
 def test_a_foundation_that_is_silent_about_labels_or_contradicts_them_is_not_added_to():
@@ -226,6 +235,16 @@ def test_a_foundation_that_ranks_far_worse_than_the_ensemble_is_told_of():
     assert not ranks_worse({"pairs": 40, "right": 0, "right_by_ensemble": 40})
 
 
+def test_that_a_foundation_ranks_worse_is_told_once(tmp_path):
+    labels, told, before = emt_labels(11), [], None
+    work = SimpleNamespace(foundation=Scaled(labels, -1), run=tmp_path, tell=told.append)
+    for cycle in range(3):
+        folder = layout.stage_folder(tmp_path, "label", cycle)
+        stage(folder, lambda aside: ask_foundation(work, aside, labels, prediction_of(labels)), before)
+        before = folder
+    assert ["0 of 55 pairs of labels in the right order, the ensemble 55" in event.text for event in told] == [True]
+
+
 # --- in a campaign
 
 
@@ -262,13 +281,13 @@ def test_the_ensemble_learns_what_the_reference_adds_where_that_is_little(run, t
 def test_a_foundation_that_is_no_help_is_not_learnt_upon(folder):
     told = []
     text = CAMPAIGN.replace("founded", "astray").replace("soft.Soft}", "soft.Soft, parameters: {factor: -1}}")
-    run = open_run(run_to_its_end(folder, text.replace("max_cycles: 2", "max_cycles: 1"), told.append))
+    run = open_run(run_to_its_end(folder, text, told.append))
     warned = [event.text for event in told if isinstance(event, Warned)]
-    assert any(
-        "the foundation says too little of the labels: the ensemble learns without it" in text for text in warned
-    )
-    training = json.loads((run.path / "cycle-00/train/training.json").read_text())
-    assert (training["on_foundation"], training["loss_on_foundation"]) == (False, None)
+    silent = "the foundation says too little of the labels: the ensemble learns without it"
+    assert sum(silent in text for text in warned) == 1  # it is not tried again
+    first, second = (json.loads((run.path / f"cycle-0{n}/train/training.json").read_text()) for n in (0, 1))
+    assert (first["on_foundation"], first["loss_on_foundation"]) == (False, None)
+    assert "on_foundation" not in second
     assert len(run.results) >= 1
 
 
@@ -278,6 +297,27 @@ def test_status_says_how_the_foundation_ranks_labels_beside_the_ensemble(run):
     assert figures["right"] >= 9
     said = CliRunner().invoke(app, ["status", str(run.path)]).output
     assert f"{figures['right']} of 10 pairs in the right order, the ensemble {figures['right_by_ensemble']}" in said
+
+
+def test_time_left_counts_the_first_relaxations_once_where_a_foundation_went_first(run):
+    first, second = run.effort["seconds_relax"]
+    assert mean_cycle(run.effort, run.campaign)["relax"] == pytest.approx((first + second) / 2)
+    without = run.campaign.model_copy(update={"foundation": None})
+    assert mean_cycle(run.effort, without)["relax"] == pytest.approx((2 * first + second) / 2)
+
+
+@pytest.mark.parametrize(
+    ("model", "found", "said"),
+    [
+        ("soft.Soft", {"soft": "0.4.2"}, {"ase": version("ase")}),  # as ASE's calculators and GPAW, which name none
+        ("chgnet", {"pw.x": "7.2", "chgnet": "0.4.2"}, {"pw.x": "7.2"}),
+        ("sevennet-0", {"pw.x": "7.2", "sevenn": "0.13.0"}, {"pw.x": "7.2"}),
+    ],
+)
+def test_the_method_of_results_is_the_reference_and_not_the_foundation(run, monkeypatch, model, found, said):
+    monkeypatch.setattr("csp_al.store.method.programs_of", lambda _: found)
+    campaign = run.campaign.model_copy(update={"foundation": Foundation(model=model)})
+    assert method_of(run.path, campaign).programs == said
 
 
 @pytest.mark.long
@@ -426,7 +466,7 @@ def test_a_look_does_not_start_a_foundation_of_ones_own(folder, capsys):
     path.write_text(CAMPAIGN)
     with looking_only():
         checked_campaign(path, Machine())
-    assert "soft.Soft was not started, which is code of yours; --trust does that" in capsys.readouterr().err
+    assert "soft.Soft was not started: it may run any code; --trust does that" in capsys.readouterr().err
 
 
 def test_resume_refuses_a_foundation_of_the_author_unless_trusted(run):

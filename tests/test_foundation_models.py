@@ -512,6 +512,16 @@ def test_a_calculator_that_was_made_anew_remembers_nothing(folder):
         assert client._worker is None
 
 
+def test_a_calculator_that_was_asked_nothing_is_not_made_anew(folder):
+    with closing(of_module("Counting", folder, {"notes": str(folder / "notes")})) as client:
+        client.about()
+        (folder / "notes").touch()  # none can be made from now on
+        client.renew()
+        client.predict(metals())
+        with pytest.raises(FoundationError, match="ValueError: no more"):
+            client.renew()
+
+
 def test_a_model_that_is_known_by_name_is_not_made_anew(named):
     named[0].about()
     running = pid_of(named[0])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,12 +12,15 @@ from ase import Atoms
 from ase.build import bulk, make_supercell
 from outcomes import outcome
 from small_run import cut_after, go_on, run_to_its_end
+from typer.testing import CliRunner
 
 from csp_al import open_run
 from csp_al.campaign import Pool, read_campaign, resolve
 from csp_al.campaign.errors import CampaignError
+from csp_al.cli import app
 from csp_al.events import Warned
 from csp_al.generate.offspring import OPERATORS, cut_and_splice, offspring, strain, symmetrise
+from csp_al.generate.repeated_cells import repeat
 from csp_al.generate.sources import why_unsound
 from csp_al.interfaces import UnplaceableError
 from csp_al.loop import grow
@@ -59,6 +64,23 @@ def children(parents, pool, count=60):
 
 
 # --- offspring
+
+
+def test_life_of_offspring_tells_parents_and_when_it_was_bred(run):
+    bred = run.pool[run.pool["generation"].notna()]
+    assert len(bred)
+    for row in bred.itertuples():
+        life = run.life(row.id)
+        assert (life.origin["origin"], life.origin["parents"]) == (row.origin, row.parents)
+        first = next(cycle for cycle in run.published("rank") if row.id in set(run.ranking(cycle)["id"]))
+        assert life.cycles["cycle"].tolist() == list(run.published("rank"))[first:]
+        for parent in map(int, row.parents.split()):
+            if parent in set(run.pool["id"]):
+                assert row.id in run.life(parent).offspring
+    said = CliRunner().invoke(app, ["show", str(run.path), str(bred["id"].iloc[0])]).output
+    assert f"generation {bred['generation'].iloc[0]}, in cycle " in said
+    told = CliRunner().invoke(app, ["show", str(run.path), bred["parents"].iloc[0].split()[0], "--json"]).output
+    assert bred["id"].iloc[0] in json.loads(told)["offspring"]
 
 
 def test_offspring_have_the_composition_and_keep_the_bounds_whatever_made_them():
@@ -210,16 +232,65 @@ def test_pool_beside_a_search_pool_does_not_grow(tmp_path):
         read_campaign(file)
 
 
-def test_search_pool_grows_by_its_own_offspring(tmp_path):
+# --- beside smaller cells
+
+
+def larger(formula, cycles=2):
+    """A campaign that learns from Al2 and searches another formula."""
     small = CAMPAIGN.replace("  grow: {offspring: 8, generations: 2, parents: 5}\n", "").replace("Al4", "Al2")
-    text = small + (
-        "search_pool: {formula: Al4, size: 8, volume_per_atom: [13, 22], "
-        "grow: {offspring: 6, generations: 1, parents: 4}}\n"
-    )
-    run = open_run(run_to_its_end(tmp_path, text.replace("max_cycles: 3", "max_cycles: 2")))
-    bred = run.pool[run.pool["generation"].notna()]
+    searched = f"search_pool: {{formula: {formula}, size: 6, volume_per_atom: [13, 22], "
+    searched += "grow: {offspring: 6, generations: 1, parents: 4}}\n"
+    return small.replace("max_cycles: 3", f"max_cycles: {cycles}").replace("per_cycle: 5", "per_cycle: 10") + searched
+
+
+@pytest.fixture(scope="module")
+def beside(tmp_path_factory):
+    return open_run(run_to_its_end(tmp_path_factory.mktemp("beside"), larger("Al4")))
+
+
+def test_search_pool_grows_by_cells_of_its_own_size(beside):
+    bred = beside.pool[beside.pool["generation"].notna()]
     assert (bred["n_atoms"] == 4).all()
     assert bred["searched"].all()
+
+
+def test_what_leads_among_smaller_cells_joins_the_search_pool_repeated(beside):
+    repeated = beside.pool[beside.pool["origin"] == "repeated"]
+    assert len(repeated)
+    assert (repeated["generation"] == 0).all()
+    rankings = [beside.ranking(cycle).set_index("id") for cycle in (0, 1)]
+    for _, row in repeated.iterrows():
+        ranking = next(ranking for ranking in rankings if row["id"] in ranking.index)
+        small = ranking.loc[range(16)]
+        parent = small.loc[int(row["parents"])]
+        lower = small[small["trusted"] & (small["energy_per_atom"] < parent["energy_per_atom"])]
+        assert parent["trusted"]
+        assert lower["basin"].nunique() < 4  # as many breed
+        # the same crystal, or one that it shook down to
+        assert ranking.loc[row["id"], "energy_per_atom"] < parent["energy_per_atom"] + 0.01
+
+
+def test_campaign_with_repeated_cells_that_is_continued_ends_the_same(beside, tmp_path):
+    continued = cut_after(beside.path, tmp_path, "cycle-00/relax")
+    go_on(continued)
+    assert outcome(continued) == outcome(beside.path)
+
+
+def test_smaller_cells_that_do_not_make_up_the_search_pools_are_not_repeated(tmp_path):
+    run = open_run(run_to_its_end(tmp_path, larger("Al3", cycles=1)))
+    assert "repeated" not in set(run.pool["origin"])
+    assert not run.results.empty
+
+
+def test_small_cell_is_repeated_to_the_whole_formula_with_its_atoms_apart():
+    pool = Pool(formula="Na4Cl4", volume_per_atom=(15, 40))
+    whole = repeat(bulk("NaCl", "rocksalt", a=5.6), resolve(pool), np.random.default_rng(0))
+    assert whole.symbols.formula.count() == {"Na": 4, "Cl": 4}
+    assert whole.cell.volume / 8 == pytest.approx(5.6**3 / 8)
+    assert why_unsound(whole, resolve(pool)) == ""
+    crushed = bulk("NaCl", "rocksalt", a=3.5)
+    with pytest.raises(UnplaceableError, match=r"Cl-Na 1\.75 Å apart"):
+        repeat(crushed, resolve(pool), np.random.default_rng(0))
 
 
 def quiet(*_, **__):

@@ -27,6 +27,10 @@ ON_FOUNDATION = (
     CAMPAIGN
     + "foundation: {model: ase.calculators.morse.MorsePotential, parameters: {epsilon: 0.5, r0: 2.9, rho0: 4.0}}\n"
 )
+DIRECTED = (
+    CAMPAIGN.replace("relax: {uncertainty: 3}", "relax: {uncertainty: 30, uncertainty_floor: 3}")
+    + "direct: {kind: deeprelax, pairs: 20, members: 2, steps: 8}\n"
+)
 SLOTS = 2
 
 
@@ -76,6 +80,11 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, obj
 @pytest.fixture(scope="module")
 def founded(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, object], float]:
     return left_alone(tmp_path_factory.mktemp("founded") / "run", ON_FOUNDATION)
+
+
+@pytest.fixture(scope="module")
+def directed(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, object], float]:
+    return left_alone(tmp_path_factory.mktemp("directed") / "run", DIRECTED)
 
 
 def kill_and_continue(folder: Path, moments: list[float], expected: dict[str, object], text: str = CAMPAIGN) -> None:
@@ -133,6 +142,15 @@ def test_kill_at_any_moment_of_a_campaign_on_a_foundation_changes_nothing(founde
     expected, duration = founded
     moments = np.random.default_rng([4, index]).uniform(0.1, 0.9, 2) * duration
     kill_and_continue(tmp_path / "run", moments.tolist(), expected, ON_FOUNDATION)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("index", range(5))
+def test_kill_at_any_moment_of_a_campaign_with_a_direct_relaxer_changes_nothing(directed, tmp_path, index):
+    expected, duration = directed
+    assert any(name.endswith("direct/relaxer/weights.pt") for name in expected)
+    moments = np.random.default_rng([6, index]).uniform(0.1, 0.9, 2) * duration
+    kill_and_continue(tmp_path / "run", moments.tolist(), expected, DIRECTED)
 
 
 @pytest.mark.long

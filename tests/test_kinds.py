@@ -437,6 +437,10 @@ def test_sources_keep_their_contract(example, kind):
     check_source({"kind": kind, "share": 0.5}, {"formula": "Al4", "volume_per_atom": (14, 22)})
 
 
+def test_given_cell_keeps_the_contract_of_a_source():
+    check_source({"kind": "given_cell", "share": 0.5, "lengths": [4, 4, 4.5]}, {"formula": "Al4"})
+
+
 def test_source_that_draws_from_elsewhere_breaks_the_contract(monkeypatch):
     elsewhere = np.random.default_rng(1)
     add_source(monkeypatch, lambda section, constraints, rng: crystal(constraints, elsewhere))

@@ -20,6 +20,7 @@ from csp_al.loop.drive import Drive
 from csp_al.loop.search import search
 from csp_al.loop.stages import train
 from csp_al.reference.gpaw import GpawReference
+from csp_al.report.page import content
 from csp_al.report.status import status
 from csp_al.report.tables import open_run
 from csp_al.store.repair import refuse_damage
@@ -45,7 +46,7 @@ def lengthened(finished: Path, run: Path, cycles: int) -> Path:
     shutil.copytree(finished, run, ignore=shutil.ignore_patterns("winners", "cycle-02"))
     after = cycle_folder(run, 1) / STAGES[-1]
     for cycle in range(2, cycles):
-        for name in (name for name in STAGES if name != "grow"):
+        for name in (name for name in STAGES if name not in ("direct", "grow")):
             place = cycle_folder(run, cycle) / name
             kept = shutil.ignore_patterns(MANIFEST)
             shutil.copytree(cycle_folder(finished, 1) / name, partial(place), ignore=kept)
@@ -98,8 +99,10 @@ def counted(monkeypatch, look: Callable[[Path], object], run: Path) -> int:
         lambda run: open_run(run).labels,
         lambda run: open_run(run).learning_curves,
         lambda run: open_run(run).verdict(),
+        lambda run: content(open_run(run), status(run)),
+        lambda run: open_run(run).life(3),
     ],
-    ids=["status", "damage", "go on", "cycles", "labels", "curves", "verdict"],
+    ids=["status", "damage", "go on", "cycles", "labels", "curves", "verdict", "report", "life"],
 )
 def test_what_is_looked_at_grows_in_proportion_to_the_cycles(monkeypatch, runs, look):
     look(runs[0])  # what is imported on the way is not of the run

@@ -16,6 +16,8 @@ from csp_al.engine.wait import run_tasks
 from csp_al.interfaces import EngineKind
 from csp_al.reference.ase_calculator import AseReference
 
+TOY = "engine: slurm\nwalltime: 01:00:00\ncores_per_node: 4\n"
+
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
@@ -47,9 +49,21 @@ def test_missing_machine_is_named_with_those_that_are_there(folder):
         ("launcher: [mpirun]\n", "{cores} must stand where the number of cores belongs"),
         ("- slots\n", "no keys and values; allowed: engine, slots, "),
         ("slots: 2\nengine: locel\n", ":2:9: engine: unknown engine locel, did you mean local?"),
-        ("engine: pbs\n", ":1:9: engine: unknown engine pbs; allowed: local"),
+        ("engine: condor\n", ":1:9: engine: unknown engine condor; allowed: local, slurm, pbs, lsf, sge, parsl"),
         ("engine: [local]\n", "engine: unknown engine a list; allowed: local"),
         ("slots: [1\n", ":2:1: "),
+        ("engine: slurm\n", "cores_per_node: missing (cores of a node that a pilot asks for)"),
+        ("engine: pbs\npartition: cpu\n", "partition: unknown key"),
+        (f"{TOY}partitoin: cpu\n", ":4:1: partitoin: unknown key, did you mean partition?"),
+        (f"{TOY}launcher: [srun]\n", ":4:11: launcher: {cores} must stand where the number of cores belongs"),
+        (f"{TOY}blocks: [4, 2]\n", ":4:9: blocks: the least number comes first"),
+        (f"{TOY}cores_per_label: 5\n", ":4:18: cores_per_label: 1 labels side by side on 5 cores each need 5 cores"),
+        (f"{TOY}nodes_per_block: 2\n", ":4:18: nodes_per_block: labels of one core stay on the first node"),
+        (f'{TOY}setup: ["module load qe\\nexit"]\n', ":4:8: setup: one line each is expected"),
+        ("engine: slurm\nwalltime: 90\ncores_per_node: 4\n", ":2:11: walltime: text is expected, not 90"),
+        ("engine: slurm\nwalltime: 00:00:50\ncores_per_node: 4\n", "walltime: HH:MM:SS in whole minutes is expected"),
+        ("engine: parsl\n", "parsl: missing (file of Python with a Parsl Config, which is run)"),
+        ("parsl: nowhere.py\n", ":1:8: parsl: "),
     ],
 )
 def test_each_mistake_in_a_machine_file_has_its_place(tmp_path, text, said):

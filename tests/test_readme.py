@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 from ruamel.yaml import YAML
 
 from csp_al.campaign import read_campaign
-from csp_al.campaign.machine import Machine
+from csp_al.campaign.machine import Machine, read_machine
 from csp_al.campaign.references import AnyReference
 from csp_al.cli import app
 from csp_al.report.plan import describe_plan, plan
@@ -20,6 +20,12 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+
+
+def cluster_file() -> str:
+    """The machine file of a cluster, which `test_cluster` runs."""
+    (machine,) = [yaml for yaml in blocks("yaml") if yaml.startswith("engine:")]
+    return machine
 
 
 def test_the_worked_campaign_file_is_the_shipped_one(tmp_path):
@@ -33,13 +39,15 @@ def test_every_shipped_campaign_is_in_the_table(name):
     assert f"`campaigns/{name}`" in README
 
 
-def test_every_reference_section_and_machine_shown_can_be_read():
+def test_every_reference_section_and_machine_shown_can_be_read(tmp_path):
     sections = [yaml for yaml in blocks("yaml")[1:] if yaml.startswith("reference:")]
     assert len(sections) == 5
     for section in sections:
         TypeAdapter(AnyReference).validate_python(YAML(typ="safe").load(section)["reference"])
     (machine,) = [yaml for yaml in blocks("yaml") if yaml.startswith("slots:")]
     assert Machine.model_validate(YAML(typ="safe").load(machine)).cores_per_label == 8
+    (tmp_path / "mycluster.yaml").write_text(cluster_file())
+    assert read_machine(str(tmp_path / "mycluster.yaml")).labels_at_once == 4
 
 
 def test_every_shipped_campaign_can_be_read_and_planned(tmp_path):
@@ -51,7 +59,7 @@ def test_every_shipped_campaign_can_be_read_and_planned(tmp_path):
         campaign = read_campaign(path)
         names.append(campaign.name)
         assert describe_plan(plan(campaign, None)).startswith(f"{path.stem}: ")
-    assert len(names) == len(set(names)) == 36
+    assert len(names) == len(set(names)) == 44
 
 
 def test_every_verb_is_explained():

@@ -324,7 +324,8 @@ def test_principal_components_of_less_than_a_plane(features):
 CHECK = 4  # evaluations that tell whether forces and stress are derivatives
 FIELDS = [
     "name", "state", "cycle", "stage", "labels", "reference_evaluations", "best", "lowest_label", "top_k",
-    "relaxations", "walk_forward", "foundation", "members", "stop", "judgement", "elapsed_s", "eta_s", "check",
+    "relaxations", "walk_forward", "foundation", "direct", "members", "stop", "judgement", "elapsed_s", "eta_s",
+    "check", "pilots",
 ]  # fmt: skip
 
 

@@ -85,6 +85,7 @@ def test_every_stage_that_needs_no_engine_can_be_done_by_itself():
         ("cycle-02/train", "cycle-02/train of RUN cannot be done yet: cycle-01/train comes before it"),
         ("cycle-01/label", "cycle-01/label needs an engine, and so a driver: csp-al resume RUN"),
         ("cycle-01/grow", "cycle-01/grow of RUN is none: its pool does not grow"),
+        ("cycle-01/direct", "cycle-01/direct of RUN is none: the campaign asks for no direct relaxer"),
         ("winners", "winners needs an engine"),
         ("cycle-01/trian", "no stage is called cycle-01/trian, did you mean train?"),
         ("cycle-01/pool", "no stage is called cycle-01/pool; there are pool, and in cycle-NN/ label, train,"),

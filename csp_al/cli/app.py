@@ -51,6 +51,9 @@ Retry = Annotated[
 ]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="tell how far each stage is, and each calculation")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="tell nothing but warnings and how it ended")]
+Wavelength = Annotated[
+    str | None, typer.Option(help="of powder patterns: CuKa, CuKa1, MoKa, CoKa1 and the like, or Å; default: CuKa")
+]
 Device = Annotated[str, typer.Option(help="where the potentials run: auto, cpu, cuda, cuda:1, mps")]
 
 
@@ -141,11 +144,13 @@ def validate(path: File, machine: MachineName = None, trust: RunCode = False, as
 def plan(
     path: File,
     directory: Annotated[Path | None, typer.Option(help="run directory")] = None,
+    machine: MachineName = None,
     trust: RunCode = False,
     as_json: Json = False,
 ) -> None:
     """Show the stages, labels, time and disk that a campaign may take. Starts nothing."""
     from csp_al.campaign import read_campaign
+    from csp_al.campaign.machine import read_machine
     from csp_al.cli.trust import refuse_unknown_kinds
     from csp_al.importing import looking_only
     from csp_al.report.plan import describe_plan
@@ -155,7 +160,7 @@ def plan(
         campaign = read_campaign(path)
         refuse_unknown_kinds(campaign, path)
         run = directory or default_directory(campaign.name)
-        planned = plan_campaign(campaign, run)
+        planned = plan_campaign(campaign, run, read_machine(machine))
         say(json.dumps(planned, indent=1) if as_json else describe_plan(planned))
 
 
@@ -230,25 +235,27 @@ def resume(
 
 @app.command()
 @in_words
-def status(
-    directory: RunDirectory,
-    as_json: Json = False,
-    watch: Annotated[bool, typer.Option("--watch", help="print again every two seconds until it ends")] = False,
-) -> None:
+def status(directory: RunDirectory, as_json: Json = False) -> None:
     """Show how far a campaign is and what it has found."""
-    import time
     from dataclasses import asdict
 
-    from csp_al.interfaces import State
     from csp_al.report.status import status as status_of
     from csp_al.report.status_in_words import describe
 
-    while True:
-        now = status_of(directory)
-        say(json.dumps(asdict(now), indent=1) if as_json else describe(now))
-        if not watch or now.state is not State.RUNNING:
-            return
-        time.sleep(2)
+    now = status_of(directory)
+    say(json.dumps(asdict(now), indent=1) if as_json else describe(now))
+
+
+@app.command()
+@in_words
+def watch(directory: RunDirectory) -> None:
+    """Follow a campaign that runs in another terminal, or on another host, until it ends. Ctrl-C ends the look alone.
+
+    Exit status: 0 it has results; 1 it has none, since it failed, was stopped, or its driver died.
+    """
+    from csp_al.cli.watch import follow
+
+    raise typer.Exit(follow(directory))
 
 
 @app.command()
@@ -258,15 +265,26 @@ def results(
     as_json: Json = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="print CSV, for programs")] = False,
     top: Annotated[int | None, typer.Option(min=1, help="show only so many, the lowest")] = None,
+    describe: Annotated[
+        bool, typer.Option("--describe", help="also prototype, density, neighbours, and space groups at two tolerances")
+    ] = False,
+    known: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="also the nearest of these crystals: a CIF, extxyz or folder")
+    ] = None,
+    xrd: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="also rank by agreement with this powder pattern: 2θ, intensity")
+    ] = None,
+    wavelength: Wavelength = None,
 ) -> None:
     """Show the ranked distinct structures."""
+    from csp_al.cli.crystals import look_closer, say_closer
     from csp_al.cli.tables import results_as_csv, say_results, say_where_it_stands
     from csp_al.report.tables import open_run
 
     if as_json and as_csv:
         raise ValueError("--json and --csv: give one of them")
     opened = open_run(directory)
-    rows = opened.result_rows[:top]
+    rows = look_closer(opened, opened.result_rows[:top], known, xrd, wavelength, describe=describe)
     if not rows:
         say(say_where_it_stands(directory), err=as_json or as_csv)
     if as_json:
@@ -275,6 +293,72 @@ def results(
         say(results_as_csv(rows))
     elif rows:
         say_results(opened, top)
+        say_closer(rows)
+
+
+@app.command()
+@in_words
+def report(
+    directory: RunDirectory,
+    to: Annotated[Path | None, typer.Option(metavar="FILE", help="file to write; default: DIR/report.html")] = None,
+) -> None:
+    """Write a page of a campaign, running or ended, for a browser: crystals, figures, costs. It needs no network."""
+    from csp_al.report.page import write_report
+
+    path = write_report(directory, to)
+    say(f"Wrote {path} ({path.stat().st_size / 1e6:.1f} MB). Open it in a browser; it can be sent as it is")
+
+
+@app.command()
+@in_words
+def show(
+    directory: RunDirectory,
+    identity: Annotated[int, typer.Argument(metavar="ID", help="number of a candidate, as results and tables have it")],
+    at: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WHEN",
+            help="with --out: first, as generated; cycle-03, as it stood then; last, as it stands; reference, as that "
+            "relaxed it; default: the last of these that there is",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="write its structure; the format by the name: .cif, POSCAR, .extxyz, ..."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show the life of a candidate: its origin, every cycle, its labels, what it ended as; or write its structure."""
+    from csp_al.cli.life import life_as_json, say_life
+    from csp_al.report.life import structure_at
+    from csp_al.report.save import save
+    from csp_al.report.tables import open_run
+
+    opened = open_run(directory)
+    if out is not None:
+        structure, when = structure_at(opened, identity, at)
+        what = save(structure, out)
+        say(json.dumps([str(out)]) if as_json else f"Wrote {out}: candidate {identity} {when}; {what}")
+        return
+    if at is not None:
+        raise ValueError(f"--at {at} says which structure is written; say where with --out, e.g. --out {identity}.cif")
+    life = opened.life(identity)
+    say(life_as_json(life)) if as_json else say_life(life, opened)
+
+
+@app.command()
+@in_words
+def compare(
+    directories: Annotated[list[Path], typer.Argument(metavar="DIR", help="run directories, two or more")],
+    as_json: Json = False,
+) -> None:
+    """Show runs side by side: crystals matched, what each run took, settings that differ."""
+    from csp_al.cli.comparison import comparison_as_json, say_comparison
+    from csp_al.report.comparison import compare as compare_runs
+    from csp_al.report.tables import open_run
+
+    found = compare_runs([open_run(directory) for directory in directories])
+    say(comparison_as_json(found)) if as_json else say_comparison(found)
 
 
 @app.command()
@@ -288,8 +372,8 @@ def export(
         str | None,
         typer.Option(
             "--format",
-            help="cif, poscar, extxyz, ase-db, png or pdf; several separated by commas; default: cif of winners and "
-            "relaxed candidates, extxyz of others",
+            help="cif, poscar, extxyz, ase-db, pymatgen, optimade, xrd, png or pdf; several separated by commas; "
+            "default: cif of winners and relaxed candidates, extxyz of others",
         ),
     ] = None,
     to: Annotated[Path | None, typer.Option(help="folder to write into; default: export/NAME here")] = None,
@@ -299,14 +383,15 @@ def export(
             min=0, help="with --what relaxed: only those at most so many meV/atom above the lowest; default: all"
         ),
     ] = None,
+    wavelength: Wavelength = None,
     as_json: Json = False,
 ) -> None:
-    """Write structures for other programs and for a paper, and pictures of their energies."""
+    """Write structures for other programs and for a paper, pictures of their energies, and powder patterns."""
     from csp_al.report.export import export as write
 
     if formats is None:
         formats = "cif" if what in {What.WINNERS, What.RELAXED} else "extxyz"
-    written = write(directory, formats.split(","), what.value, to, within)
+    written = write(directory, formats.split(","), what.value, to, within, wavelength)
     say(json.dumps([str(path) for path in written], indent=1) if as_json else "\n".join(map(str, written)))
 
 
@@ -315,13 +400,16 @@ def export(
 def stop(directory: RunDirectory) -> None:
     """Ask the driver of a run to end cleanly; calculations under way are ended, and taken up again later."""
     from csp_al.cli.trust import how_to_continue
+    from csp_al.engine.exchange import Exchange
     from csp_al.store.lock import holder
     from csp_al.store.run_directory import read_campaign_of, request_stop
 
     campaign = read_campaign_of(directory)
     driver = holder(directory)
     if driver is None:
-        say(f"{directory}: no driver is running; nothing to stop")
+        jobs = Exchange(directory / "tasks").dismiss()
+        left = f"its pilots are told to end; jobs, if you want to cancel some: {' '.join(jobs)}"
+        say(f"{directory}: no driver is running; {left if jobs else 'nothing to stop'}")
         return
     request_stop(directory, str(driver.get("token")))
     say(f"Asked process {driver['pid']} on {driver['host']} to stop. {how_to_continue(campaign, directory)}")
@@ -338,27 +426,25 @@ def doctor(
 ) -> None:
     """Show what this machine has: reference programs, GPU, MPI, scheduler; and the remedy where something lacks.
 
-    With --reference FILE: whether forces and stress of its reference are derivatives of the energy, and what it costs.
+    With --machine NAME of a cluster: what a tiny job finds there, which is submitted and waited for. With --reference
+    FILE: whether forces and stress of its reference are derivatives of the energy, and what it costs.
     """
+    from csp_al.campaign.machine import read_machine
+    from csp_al.cli.tables import say_lines
+    from csp_al.engine.engines import examine_machine
+    from csp_al.interruption import Interrupted, interruptible
     from csp_al.report.doctor import examine
 
     if reference is not None:
-        from csp_al.campaign.machine import read_machine
         from csp_al.cli.reference_test import try_reference
 
         raise typer.Exit(try_reference(reference, read_machine(machine)))
-
-    if as_json:
-        say(
-            json.dumps(
-                [{"ok": ok, "what": what, "remedy": None if ok else remedy or None} for ok, what, remedy in examine()],
-                indent=1,
-            )
-        )
-        return
-    signs = {True: "yes", False: "NO", None: "-"}
-    for ok, what, remedy in examine():
-        say(f"{signs[ok]:>4}  {what}" + (f"\n      {remedy}" if remedy and not ok else ""))
+    there = None if machine is None else examine_machine(read_machine(machine))
+    try:
+        with interruptible():  # what was started for it is ended
+            say_lines(examine() if there is None else there, as_json=as_json)
+    except Interrupted as end:
+        raise typer.Exit(end.status) from None
 
 
 @app.command()

@@ -21,6 +21,7 @@ from csp_al.benchmark.figure import draw
 from csp_al.benchmark.statistics import FEWEST, Interval, holds_median
 from csp_al.benchmark.trial import LOW
 from csp_al.campaign import Campaign
+from csp_al.campaign.clusters import Cluster, OwnParsl
 from csp_al.campaign.machine import Machine
 from csp_al.cli.checks import checked_campaign, for_workers, foundation_of, reference_of
 from csp_al.cli.driver import MACHINE_FAILED, NO_RESULT, STOPPED
@@ -51,6 +52,9 @@ def run_benchmark(
     as_json: bool = False,
 ) -> int:
     """Run or continue a benchmark and return the exit status."""
+    if isinstance(machine, Cluster | OwnParsl):
+        words = "campaigns of a benchmark run side by side on one machine, not in jobs of a cluster"
+        raise ValueError(f"--machine: {words}")  # noqa: TRY004 - it is the user's
     campaign = checked_campaign(path, machine).campaign
     campaign = campaign.model_copy(update={"reference": reference_of(campaign, machine, path.parent).pinned()})
     directory = directory or Path("benchmarks") / campaign.name

@@ -43,6 +43,7 @@ def checked_campaign(path: Path, machine: Machine) -> CampaignFile:
     # those of a run are told by the reference that is pinned, which one that lacks something is not
     if not findings or not any((path.parent / one.path / SETTINGS).exists() for one in campaign.labels):
         findings.extend(_labels(campaign, path.parent, doubts.append))
+    findings.extend(_time(campaign, machine))
     findings.extend(_foundation(campaign, machine, path.parent, reference, doubts.append))
     findings.extend(_seeds(file.campaign, path.parent))
     findings.extend(_strategy(file.campaign, path.parent))
@@ -71,8 +72,8 @@ def checked_again(campaign: Campaign, machine: Machine, base: Path) -> Campaign:
     wrong_foundation = list(_foundation(campaign, machine, base, None, lambda _: None))
     if wrong_foundation:
         raise ValueError("\n".join(f"{campaign.name}: {finding}" for finding in wrong_foundation))
-    if wrong_strategy := list(_strategy(campaign, base)):
-        raise ValueError(f"{campaign.name}: {wrong_strategy[0]}")
+    if others := [*_strategy(campaign, base), *_time(campaign, machine)]:
+        raise ValueError(f"{campaign.name}: {others[0]}")
     return campaign
 
 
@@ -110,7 +111,7 @@ def _foundation(
     if section is None:
         return
     if is_looking() and not section.is_ours:
-        found = f"{section.model} was not started, which is code of yours"
+        found = f"{section.model} was not started: it may run any code"
         return tell(Finding(("foundation", "model"), f"{found}; --trust does that, as csp-al run"))
     universal = build_foundation(section, machine, base)
     try:
@@ -143,6 +144,14 @@ def _of_reference(path: Path, machine: Machine, known: Sequence[Problem]) -> Ite
     told = {problem.key for problem in known}
     problems = [document.problem(replace(finding, key=("reference", *finding.key))) for finding in found]
     yield from (problem for problem in problems if problem.key not in told)
+
+
+def _time(campaign: Campaign, machine: Machine) -> Iterator[Finding]:
+    """Why an evaluation may take longer than there is time for it."""
+    needed, there = campaign.reference.longest_evaluation, machine.longest_evaluation
+    if needed > there:
+        words = f"an evaluation may take {needed:g} s, and a pilot works for {there:g} s (walltime of the machine file)"
+        yield Finding(("reference", "time_limit"), f"{words}: lower the one, or raise the other")
 
 
 def _strategy(campaign: Campaign, folder: Path) -> Iterator[Finding]:

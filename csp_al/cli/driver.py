@@ -102,7 +102,7 @@ def _drive_here(campaign: Campaign, start: Start) -> int:
         return MACHINE_FAILED
     if status == DONE:
         say_results(open_run(directory))
-        say(f"Structures and tables: {directory / 'winners'}")
+        say(f"Structures and tables: {directory / 'winners'}; a page for the browser: csp-al report {directory}")
     return status
 
 

@@ -45,6 +45,7 @@ DOING = {
     "train": "training the ensemble",
     "foundation": "relaxations of the pool by the foundation",
     "relax": "relaxations of the pool",
+    "direct": "training the direct relaxer",
     "grow": "breeding offspring of the leaders",
     "rank": "scoring and clustering",
     "verdict": "comparing the leaders with those of the cycle before",
@@ -125,6 +126,8 @@ class Panel:
         self.cycles: list[list[str]] = []
         self.most = ROWS
         self.title = f"{campaign.name}: running in {directory}"
+        self.clock: Callable[[], datetime] = datetime.now
+        """Of the user; whoever follows another's log sets that of the lines."""
 
     def __enter__(self) -> Self:
         if self.loudness > QUIET:
@@ -152,11 +155,20 @@ class Panel:
         if self.loudness > QUIET or isinstance(event, Warned):
             self._tell(event)
 
+    def begin_again(self) -> None:
+        """Another driver goes on, and tells of all cycles again."""
+        self.cycles.clear()
+
+    def date_back(self, seconds: float) -> None:
+        """The stage under way began so long ago (s), and not when it was heard of."""
+        self.progress.tasks[0].start_time = self.progress.get_time() - seconds
+
     def _tell(self, event: Event) -> None:
         match event:
             case StageStarted(cycle, stage):
                 doing = f"cycle {cycle}: {DOING[stage]}" if cycle is not None else DOING[stage]
-                self.progress.reset(self.task, description=doing, total=None, pace=None)
+                self.progress.reset(self.task, description=doing, pace=None)
+                self.progress.tasks[0].total = None  # to reset and update None means to keep it
                 self.pace, self.told = None, 0
                 if self.live is None:
                     self.note(doing)
@@ -192,7 +204,7 @@ class Panel:
 
     def note(self, text: str) -> None:
         """Print a line above the panel, or, where there is none, with the time, which a log is read by."""
-        time = "" if self.draws else f"{datetime.now():%Y-%m-%d %H:%M:%S} "  # noqa: DTZ005 - of the user's clock
+        time = "" if self.draws else f"{self.clock():%Y-%m-%d %H:%M:%S} "
         self.console.print(f"{time}{printable_lines(text)}", soft_wrap=True, highlight=False, markup=False)
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from csp_al.campaign.machine import Machine
 from csp_al.cli.checks import checked_campaign, for_workers, reference_of
+from csp_al.interfaces import Engine
+from csp_al.interruption import Interrupted, interruptible, safe_point
 from csp_al.printing import say
 
 DONE, WRONG = 0, 1
@@ -20,7 +23,6 @@ def try_reference(path: Path, machine: Machine) -> int:
     """Compute a candidate of the pool, moved and strained, and print forces and stress both ways. The exit status."""
     from csp_al.engine.engines import check_machine, start_engine
     from csp_al.engine.tasks import create_task, label_task, read_result
-    from csp_al.engine.wait import run_tasks
     from csp_al.generate import generate_pool
     from csp_al.interfaces import Status
     from csp_al.reference.derivatives import BLIND, indifferent, slopes, trial
@@ -41,11 +43,8 @@ def try_reference(path: Path, machine: Machine) -> int:
     tried = trial(atoms, reference.kpoints, campaign.seed)
     names = [create_task(root, label_task(moved, campaign.reference)) for moved in tried.structures]
     check_machine(machine)
-    engine = start_engine(root, for_workers(machine, campaign, path.parent))
-    try:
-        run_tasks(engine, root, names, lambda done, every: say(f"{done} of {every} done"), lambda: False)
-    finally:
-        engine.close()
+    if status := _compute(start_engine(root, for_workers(machine, campaign, path.parent)), root, names):
+        return status
     results = [result for name in names if (result := read_result(root, name))]
     for number, result in enumerate(results):
         for attempt in result.attempts:
@@ -69,4 +68,22 @@ def try_reference(path: Path, machine: Machine) -> int:
         say(f"What each single point wrote is in {root}")
         return WRONG
     shutil.rmtree(root.parent)
+    return DONE
+
+
+def _compute(engine: Engine, root: Path, names: Sequence[str]) -> int:
+    """Compute these tasks; 0, or the exit status of a signal."""
+    from csp_al.engine.wait import run_tasks
+
+    def should_stop() -> bool:
+        safe_point()
+        return False
+
+    try:
+        with interruptible():
+            run_tasks(engine, root, names, lambda done, every: say(f"{done} of {every} done"), should_stop)
+    except Interrupted as end:
+        return end.status
+    finally:
+        engine.close()
     return DONE

@@ -85,6 +85,7 @@ def _say_leaders(directory: Path, seeds: Sequence[int]) -> None:
     found = int((leaders["crystal"] == 1).sum())
     say(f"{found} of {len(leaders)} seeds found number 1.")
     pattern = folder_of(directory, 0).name.removesuffix("0") + "*"
+    say(f"Side by side: csp-al compare {directory.parent / pattern}")
     say(f"Tables of all in Python: csp_al.open_runs('{directory.parent / pattern}')")
 
 

@@ -26,6 +26,8 @@ PLACE: Final = {
 }
 """Where a campaign file names a kind."""
 
+NOTHING_LOST: Final = "Nothing is lost. "
+
 
 class UntrustedError(Exception):
     """The run directory would run code, or lead elsewhere; the message says which, and how to allow it."""
@@ -70,7 +72,7 @@ def how_to_continue(campaign: Campaign, run: Path) -> str:
     """What a driver that ended before its time tells its user."""
     if not (run / SETTINGS).exists():
         return "Nothing has begun yet"
-    return f"Nothing is lost. Continue with: csp-al resume {run}{' --trust' * bool(_foreign(campaign, run))}"
+    return f"{NOTHING_LOST}Continue with: csp-al resume {run}{' --trust' * bool(_foreign(campaign, run))}"
 
 
 def _foreign(campaign: Campaign, run: Path) -> str:

@@ -6,6 +6,7 @@ from typing import Final
 
 import pandas as pd
 
+from csp_al.direct.starts import COUNTED
 from csp_al.store.records import BRED, Columns
 from csp_al.store.run_directory import STAGES
 
@@ -18,6 +19,12 @@ LABELS: Final[Columns] = {
     "cycle": "int64", "id": "int64", "task": "str", "status": "str", "reason": "str", "energy_per_atom": "float64",
     "max_force": "float64", "max_stress_gpa": "float64", "cost_s": "float64", "evaluations": "int64",
     "predicted_energy_per_atom": "float64", "predicted_sigma_per_atom": "float64", "source": "str",
+    "forces_mae_ev_per_angstrom": "float64", "stress_mae_gpa": "float64",
+}  # fmt: skip
+LIFE: Final[Columns] = {
+    "cycle": "int64", "place": "Int64", "energy_per_atom": "float64", "sigma_per_atom": "float64",
+    "max_force": "float64", "volume_per_atom": "float64", "basin": "int64", "lowest_in_basin": "Int64",
+    "times_reached": "int64", "reason": "str", "steps": "int64", "trusted": "bool", "leads": "bool", "picked": "bool",
 }  # fmt: skip
 OUTCOMES: Final[Columns] = {"cycle": "int64", "id": "int64", "status": "str", "evaluations": "int64"}
 PREDICTION_ERRORS: Final = (
@@ -39,6 +46,10 @@ CYCLES: Final[Columns] = {
 EFFORT: Final[Columns] = {
     name: kind for name, kind in CYCLES.items() if name.startswith(("cycle", "labels_", "reference_", "seconds_"))
 }
+DIRECT: Final[Columns] = {
+    "cycle": "int64", "pairs": "int64", "displacement": "float64", "before": "float64", "helps": "bool",
+    **dict.fromkeys(COUNTED, "int64"),
+}  # fmt: skip
 RANKING: Final[Columns] = {
     "id": "int64", "energy_per_atom": "float64", "sigma_per_atom": "float64", "score": "float64",
     "max_force": "float64", "max_force_sigma": "float64", "volume_per_atom": "float64", "cluster": "int64",
@@ -54,6 +65,17 @@ LEADERS: Final[Columns] = {
     "run": "str", "seed": "int64", "strategy": "str", "judgement": "str", "crystal": "int64", "id": "int64",
     "energy_per_atom": "float64", "space_group_symbol": "str", "times_reached": "int64",
     "reference_evaluations": "int64",
+}  # fmt: skip
+RUNS: Final[Columns] = {
+    "run": "str", "name": "str", "seed": "int64", "formula": "str", "state": "str", "judgement": "str", "stop": "str",
+    "cycles": "int64", "labels_done": "int64", "labels_failed": "int64", "labels_from_elsewhere": "int64",
+    "reference_evaluations": "int64", "crystals": "int64", "best_energy_per_atom": "float64", "best_by": "str",
+    "wall_s": "float64", "reference_core_s": "float64",
+}  # fmt: skip
+CRYSTALS: Final[Columns] = {
+    "crystal": "int64", "run": "str", "seed": "int64", "rank": "int64", "id": "int64", "energy_per_atom": "float64",
+    "energy_above_best": "float64", "space_group_symbol": "str", "space_group_number": "int64",
+    "volume_per_atom": "float64", "times_reached": "int64", "converged": "bool",
 }  # fmt: skip
 LEARNING_CURVES: Final[Columns] = {
     "cycle": "int64", "epoch": "int64", "member": "int64", "training": "float64", "validation": "float64",

@@ -14,9 +14,7 @@ from typing import Final
 
 from csp_al import kinds
 from csp_al.campaign.machine import usable_cores
-
-Line = tuple[bool | None, str, str]
-"""Whether it is there (None: not, but it is needed by some only), what it is, and what to do where it lacks."""
+from csp_al.interfaces import Line
 
 LEAST_PYTHON: Final = (3, 11)
 PACKAGES: Final = ("csp_al", "ase", "pymatgen", "pyxtal", "spglib", "schnetpack")

@@ -5,8 +5,7 @@ export(Path("runs/si8"), ["cif", "extxyz"], "winners")
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Final
@@ -14,12 +13,12 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from csp_al import cif
-from csp_al.cif import write_cif
 from csp_al.direct.pairs import PairsError, pair_frames, pair_of
 from csp_al.files import DamagedError
 from csp_al.geometry import in_short_vectors
+from csp_al.report.details import ranked_crystals
 from csp_al.report.export_folder import ExportFolder
-from csp_al.report.pictures import draw
+from csp_al.report.export_formats import ENDINGS, OF_CRYSTALS, Exported, writers_for
 from csp_al.report.tables import Run, open_run
 from csp_al.select.ranking import representatives
 from csp_al.store import layout
@@ -27,34 +26,28 @@ from csp_al.store.method import block_name, method_of, prediction_items, result_
 from csp_al.structures import Structures
 
 if TYPE_CHECKING:
+    import pandas as pd
     from ase import Atoms
-
-AS_COMPUTED: Final = "as-computed"
-
-
-@dataclass(frozen=True)
-class Exported:
-    """A structure to write. ``info`` of the atoms has its name; with items it is a crystal at rest.
-
-    The block is that of a CIF file, which has these items.
-    """
-
-    atoms: Atoms
-    block: str
-    items: Mapping[str, object] = field(default_factory=dict)
 
 
 def export(
-    run: Path, formats: Sequence[str], what: str, destination: Path | None = None, within: float | None = None
+    run: Path,
+    formats: Sequence[str],
+    what: str,
+    destination: Path | None = None,
+    within: float | None = None,
+    wavelength: str | None = None,
 ) -> list[Path]:
-    """Write winners, relaxed candidates, labels, pool or pairs in each of the formats `FORMATS`; return the new files.
+    """Write winners, relaxed candidates, labels, pool or pairs in formats of `ENDINGS`; return the new files.
 
     They go to ``destination``, by default ``export`` and the run directory's name, with a README and checksums; of an
     earlier export of the same run only what is written again is replaced. Several structures go into one file each with
-    extxyz and ase-db, into a folder with a file each with cif and poscar, and into one picture with png and pdf. CIF
-    files of winners and relaxed candidates have the conventional cell with its space group, the cell as computed
-    beside it. Energies (eV), forces (eV/Å) and stress (eV/Å^3) of the reference method come along in extxyz and ase-db;
-    those of relaxed candidates, the distinct ones within so many meV/atom of the lowest, are predictions, called so.
+    extxyz, ase-db, pymatgen and optimade, into a folder with a file each with cif, poscar and xrd (a powder pattern for
+    this ``wavelength``, or copper's, and its picture), and into one picture with png and pdf. CIF files of winners and
+    relaxed candidates have the conventional cell with its space group, the cell as computed beside it. Energies (eV),
+    forces (eV/Å) and stress (eV/Å^3) of the reference method come along in extxyz, ase-db and pymatgen, energies and
+    stress in optimade; those of relaxed candidates, the distinct ones within so many meV/atom of the lowest, are
+    predictions, called so.
     ``info`` has the candidate's id and, but for the pool, the cycle. Labels without a result are left out. Pairs are
     what a direct relaxer learns from (`csp_al.direct.pairs`): candidates as generated and as the ensemble relaxed them
     in the last cycle, surrogates of relaxations, and where winners began and ended, both by the reference; ``origin``
@@ -65,6 +58,9 @@ def export(
     """
     wanted = dict.fromkeys(name.strip().lower() for name in formats)
     _refuse(wanted, what, within)
+    if wavelength is not None and "xrd" not in wanted:
+        raise ValueError("--wavelength is that of powder patterns, which --format xrd writes")
+    writers = writers_for(wavelength)
     opened = open_run(run)
     folder = ExportFolder(destination or Path("export") / run.resolve().name, opened)
     folder.refuse_others()
@@ -76,14 +72,14 @@ def export(
     with TemporaryDirectory(prefix=".", dir=folder.path) as name:
         aside = Path(name)
         for form in wanted:
-            FORMATS[form](found, aside / f"{what}{ENDINGS[form]}")
+            writers[form](found, aside / f"{what}{ENDINGS[form]}")
         return folder.take(aside, [f"{what}{ENDINGS[form]}" for form in wanted])
 
 
 def _refuse(formats: Iterable[str], what: str, within: float | None) -> None:
     for name in formats:
-        if name not in FORMATS:
-            msg = f"no format is called {name!r}; allowed: {', '.join(FORMATS)}, several with commas"
+        if name not in ENDINGS:
+            msg = f"no format is called {name!r}; allowed: {', '.join(ENDINGS)}, several with commas"
             raise ValueError(msg)
     if what not in SOURCES:
         msg = f"there are no {what!r} to export; allowed: {', '.join(SOURCES)}"
@@ -92,19 +88,16 @@ def _refuse(formats: Iterable[str], what: str, within: float | None) -> None:
         raise ValueError(f"--within chooses among relaxed candidates; with {what} it means nothing")
     if what == "pairs" and (others := set(formats) - {"extxyz"}):
         raise ValueError(f"{' and '.join(sorted(others))}: pairs are written as extxyz alone")
-    if what in ("labels", "pool") and (drawn := {"png", "pdf"}.intersection(formats)):
-        raise ValueError(f"{' and '.join(sorted(drawn))}: pictures are of winners or relaxed candidates, not of {what}")
+    if what in ("labels", "pool") and (drawn := sorted({*OF_CRYSTALS}.intersection(formats))):
+        words = "powder patterns and pictures are" if "xrd" in drawn else "pictures are"
+        raise ValueError(f"{' and '.join(drawn)}: {words} of winners or relaxed candidates, not of {what}")
 
 
-def _winners(run: Run) -> list[Exported]:
-    rows = {row["id"]: row for row in run.result_rows}
-    winners = run.winners
-    if sorted(rows) != sorted(atoms.info["id"] for atoms in winners):
-        raise DamagedError(run.path / "winners" / layout.CRYSTALS.name, "other crystals than in results.json")
+def winners(run: Run) -> list[Exported]:
+    """The ranked crystals as the reference relaxed them, lowest first. Raises DamagedError where files differ."""
     method = method_of(run.path, run.campaign)
     found = []
-    for atoms in winners:
-        row = rows[atoms.info["id"]]
+    for row, atoms in ranked_crystals(run):
         atoms.info |= {key: row[key] for key in ("cycle", "energy_per_atom")} | {"name": Path(row["cif"]).stem}
         found.append(Exported(atoms, block_name(method, row), result_items(row, method)))
     return found
@@ -120,8 +113,12 @@ def _relaxed(run: Run, within: float = np.inf) -> list[Exported]:
     searched = run.pool.loc[run.pool["searched"], "id"]
     table = table[table["trusted"] & table["id"].isin(searched)]
     table = table[table["energy_per_atom"] <= table["energy_per_atom"].min() + within / 1000]
-    chosen = representatives(table, relaxed.structures, len(table), run.campaign.stop.tolerance)
-    crystals = run.structures(chosen["id"].to_numpy(), last)
+    return predicted(run, last, representatives(table, relaxed.structures, len(table), run.campaign.stop.tolerance))
+
+
+def predicted(run: Run, cycle: int, chosen: pd.DataFrame) -> list[Exported]:
+    """Rows of a cycle's ranking as crystals, as the ensemble relaxed them, in this order."""
+    crystals = run.structures(chosen["id"].to_numpy(), cycle)
     method = method_of(run.path, run.campaign)
     found = []
     for rank, (atoms, row) in enumerate(zip(crystals, chosen.to_dict("records"), strict=True), start=1):
@@ -179,8 +176,10 @@ def _pairs(run: Run) -> list[Exported]:
     searched = run.pool.loc[run.pool["searched"], "id"]
     ids = table.loc[table["trusted"] & table["id"].isin(searched), "id"].to_numpy()
     begun, ended = run.structures(ids), run.structures(ids, cycle)
-    found = [_paired(*both, "surrogate", cycle) for both in zip(begun, ended, strict=True)]
-    found += [_paired(_begun(run, winner), winner, "reference", cycle) for winner in run.winners]
+    moves_cell = run.campaign.relax.cell == "free"
+    both = [(start, end, "surrogate") for start, end in zip(begun, ended, strict=True)]
+    both += [(_begun(run, winner), winner, "reference") for winner in run.winners]
+    found = [_paired(*pair, cycle, moves_cell=moves_cell) for pair in both]
     return [one for one in found if one]
 
 
@@ -196,10 +195,10 @@ def _begun(run: Run, winner: Atoms) -> Atoms:
     return min((short, before), key=lambda start: float(np.abs(start.cell.array - winner.cell.array).max()))
 
 
-def _paired(start: Atoms, end: Atoms, origin: str, cycle: int) -> Exported | None:
+def _paired(start: Atoms, end: Atoms, origin: str, cycle: int, *, moves_cell: bool) -> Exported | None:
     """A frame of a file of pairs; None where atoms or cell moved too far."""
     try:
-        pair = pair_of(start, end, moves_cell=True)
+        pair = pair_of(start, end, moves_cell=moves_cell)
     except PairsError:
         return None
     identity = start.info["id"]
@@ -208,63 +207,10 @@ def _paired(start: Atoms, end: Atoms, origin: str, cycle: int) -> Exported | Non
     return Exported(atoms, atoms.info["name"])
 
 
-def _cif(found: list[Exported], folder: Path) -> None:
-    """Crystals at rest in the conventional cell, and as computed; what was generated or shaken as it is."""
-    folder.mkdir()
-    for one in found:
-        name = one.atoms.info["name"]
-        write_cif(folder / f"{name}.cif", one.atoms, one.block, one.items, symmetric=bool(one.items))
-        if one.items:
-            (folder / AS_COMPUTED).mkdir(exist_ok=True)
-            path, block = folder / AS_COMPUTED / f"{name}-{AS_COMPUTED}.cif", f"{one.block}-{AS_COMPUTED}"
-            write_cif(path, one.atoms, block, one.items, symmetric=False)
-
-
-def _poscar(found: list[Exported], folder: Path) -> None:
-    from ase.io import write
-
-    folder.mkdir()
-    for one in found:
-        write(folder / f"POSCAR-{one.atoms.info['name']}", one.atoms, format="vasp", direct=True, sort=True)
-
-
-def _extxyz(found: list[Exported], path: Path) -> None:
-    from ase.io import write
-
-    write(path, [one.atoms for one in found], format="extxyz")
-
-
-def _ase_db(found: list[Exported], path: Path) -> None:
-    """An ASE database without its lock file, which a killed writer would leave behind; the id is called candidate."""
-    from ase.db import connect
-
-    database = connect(path, type="db", use_lock_file=False)
-    with database:
-        for one in found:
-            info = {key: value for key, value in one.atoms.info.items() if key not in ("id", "name")}
-            database.write(one.atoms, candidate=one.atoms.info["id"], **info)
-
-
-def _picture(found: list[Exported], path: Path) -> None:
-    draw([one.atoms for one in found], path)
-
-
 SOURCES: Final[dict[str, Callable[[Run], list[Exported]]]] = {
-    "winners": _winners,
+    "winners": winners,
     "relaxed": _relaxed,
     "labels": _labels,
     "pool": _pool,
     "pairs": _pairs,
 }
-FORMATS: Final[dict[str, Callable[[list[Exported], Path], None]]] = {
-    "cif": _cif,
-    "poscar": _poscar,
-    "extxyz": _extxyz,
-    "ase-db": _ase_db,
-    "png": _picture,
-    "pdf": _picture,
-}
-ENDINGS: Final = {
-    "cif": "-cif", "poscar": "-poscar", "extxyz": ".extxyz", "ase-db": ".db", "png": ".png", "pdf": ".pdf"
-}  # fmt: skip
-"""Of the names of files and folders, behind what they hold."""

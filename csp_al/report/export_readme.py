@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from io import StringIO
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from csp_al.cif import STRICT, SYMPREC, strict_group
+from csp_al.cif import STRICT, SYMPREC
 from csp_al.printing import printable_lines
+from csp_al.report.description import describe
+from csp_al.report.export_formats import ENDINGS, OPTIMADE
+from csp_al.report.method_in_words import as_yaml, papers_of
 from csp_al.report.tables import Run
 from csp_al.store.method import method_of
 
@@ -20,12 +22,16 @@ WHAT: Final = {
     "pairs": "unrelaxed and relaxed structures, for `csp-al relaxer`: origin=surrogate where the ensemble relaxed a "
     "candidate, whose end is a prediction; origin=reference where the reference method relaxed a winner",
 }
-PAPERS: Final = {
-    "espresso": "Quantum ESPRESSO: P. Giannozzi et al., J. Phys.: Condens. Matter 29, 465901 (2017), "
-    "doi:10.1088/1361-648X/aa8f79, and the pseudopotentials",
-    "gpaw": "GPAW: J. J. Mortensen et al., J. Chem. Phys. 160, 092503 (2024), doi:10.1063/5.0182685",
-    "vasp": "VASP: G. Kresse and J. Furthmüller, Phys. Rev. B 54, 11169 (1996), doi:10.1103/PhysRevB.54.11169, "
-    "and the PAW datasets: G. Kresse and D. Joubert, Phys. Rev. B 59, 1758 (1999)",
+FORMS: Final = {
+    "cif": "CIF",
+    "poscar": "POSCAR, for VASP",
+    "extxyz": "extended XYZ, as `ase.io.read` takes it",
+    "ase-db": "a database, for `ase.db.connect` and `ase db`",
+    "pymatgen": "a list of pymatgen's structures, for `monty.serialization.loadfn`",
+    "optimade": f"structures as OPTIMADE {OPTIMADE} has them; what that does not define is called `_cspal_...`",
+    "xrd": "powder patterns, computed: 2θ (°) and intensity in two columns, and a picture each",
+    "png": "energies against volume and by rank, as a picture",
+    "pdf": "energies against volume and by rank, as a picture",
 }
 TEXT: Final = """\
 # Structures of {name}
@@ -53,12 +59,14 @@ it finds within {strict} Å in the atoms as computed. The energy is that of the 
 `as-computed` beside. In pictures crystals are named by the numbers of their space groups.
 
 ## How to cite
-- the method: S. S. Hessmann et al., npj Comput. Mater. (2025), arXiv:2408.04073
-- the program: csp_al {version}
-- ASE: A. H. Larsen et al., J. Phys.: Condens. Matter 29, 273002 (2017), doi:10.1088/1361-648X/aa680e
 {papers}
+
 ## Checksums
 `sha256sum -c SHA256SUMS`
+"""
+NOTE: Final = """
+Prototypes are those of the AFLOW library, as pymatgen matches them; a crystal that is isopointal to one has the same
+space group and Wyckoff letters. Neighbours are counted by pymatgen's CrystalNN.
 """
 
 
@@ -66,22 +74,28 @@ def readme(run: Run, files: Sequence[str]) -> str:
     """The text, for files with these names, which begin with a key of `WHAT`."""
     method = method_of(run.path, run.campaign)
     tops = sorted({name.partition("/")[0] for name in files})
-    paper = PAPERS.get(run.campaign.reference.kind)
     return printable_lines(
         TEXT.format(
             name=method.run,
             version=method.version,
             directory=run.path.resolve().name,
-            files="\n".join(f"| `{top}` | {WHAT[top.partition('-')[0].partition('.')[0]]} |" for top in tops),
+            files="\n".join(f"| `{top}` | {_content(top)} |" for top in tops),
             search=_search(run),
             winners=_winners(run),
             programs=", ".join(f"{name} {version}" for name, version in method.programs.items()),
-            settings=_yaml(method.settings),
+            settings=as_yaml(method.settings),
             symprec=SYMPREC,
             strict=STRICT,
-            papers=f"- {paper}\n" if paper else "",
+            papers="\n".join(f"- {paper}" for paper in papers_of(run.campaign, method)),
         )
     )
+
+
+def _content(name: str) -> str:
+    """What a file or folder of an export holds, by its name."""
+    what = name.partition("-")[0].partition(".")[0]
+    form = next(form for form, ending in ENDINGS.items() if name == f"{what}{ending}")
+    return f"{WHAT[what]}: {FORMS[form]}"
 
 
 def _search(run: Run) -> str:
@@ -98,23 +112,21 @@ def _search(run: Run) -> str:
 
 
 def _winners(run: Run) -> str:
-    """A table of the ranked crystals, with both tolerances; empty before there are any."""
+    """Tables of the ranked crystals: how low they are, and what they are; empty before there are any."""
     rows, crystals = run.result_rows, {atoms.info["id"]: atoms for atoms in run.winners}
     if not rows or any(row["id"] not in crystals for row in rows):
         return ""
+    told = [describe(crystals[row["id"]]) for row in rows]
     head = f"\n| crystal | eV/atom | above, meV/atom | group within {SYMPREC} Å | within {STRICT} Å | converged |"
     lines = [
         f"| {Path(row['cif']).stem} | {row['energy_per_atom']:.4f} | {1000 * row['energy_above_best']:.1f} "
-        f"| {row['space_group']['symbol']} | {strict_group(crystals[row['id']]).symbol} "
+        f"| {row['space_group']['symbol']} | {one.strict_space_group.symbol} "
         f"| {'yes' if row['converged'] else 'no'} |"
-        for row in rows
+        for row, one in zip(rows, told, strict=True)
     ]
-    return "\n".join([head, "|---|---|---|---|---|---|", *lines, ""])
-
-
-def _yaml(settings: Any) -> str:
-    from ruamel.yaml import YAML
-
-    text = StringIO()
-    YAML(typ="safe", pure=True).dump(settings, text)
-    return text.getvalue().rstrip()
+    kinds = [
+        f"| {Path(row['cif']).stem} | {one.kind} | {one.label or '-'} | {one.density:.3f} | {one.neighbours} |"
+        for row, one in zip(rows, told, strict=True)
+    ]
+    kind_head = "| crystal | prototype | formula, Pearson symbol, group, Wyckoff letters | g/cm^3 | neighbours |"
+    return "\n".join([head, "|---|---|---|---|---|---|", *lines, "", kind_head, "|---|---|---|---|---|", *kinds, NOTE])

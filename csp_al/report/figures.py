@@ -8,6 +8,7 @@ PLoS ONE 13, e0199239 (2018)), which can be told apart with any kind of colour v
 
 from __future__ import annotations
 
+from html import escape
 from typing import Final
 
 import numpy as np
@@ -15,6 +16,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 
+from csp_al.printing import printable
 from csp_al.structures import Ints
 
 BLUE, SKY, ORANGE, BLACK, GREY = "#0072B2", "#56B4E9", "#D55E00", "#222222", "#999999"
@@ -24,6 +26,8 @@ FAR: Final = 0.8
 """Quantile of the pool's energies at which the colours of the map end, so that the low ones can be told apart."""
 NEARLY_ALL: Final = 0.95
 """Quantile of the labels' energies at which the axes of the parity plot may end."""
+NAMED: Final = 8
+"""Cycles at most that a legend names; the colours of more stand beside a bar."""
 GHOST: Final = 1.0
 """eV/atom below the lowest reference energy: what is predicted lower is no crystal, and is named at the edge instead of
 setting the scale."""
@@ -34,7 +38,7 @@ def convergence(cycles: pd.DataFrame, results: pd.DataFrame, reference_evaluatio
 
     Tables are `Run.cycles` and `Run.results`, either may be empty; evaluations are `Run.reference_evaluations`.
     """
-    figure = _figure("Best energy found", "Reference evaluations", "Energy (eV/atom)")
+    figure = blank("Best energy found", "Reference evaluations", "Energy (eV/atom)")
     lines = (
         ("best_labelled_energy_per_atom", "lowest label so far", GREY, "square"),
         ("best_predicted_energy_per_atom", "lowest prediction", BLUE, "circle"),
@@ -58,7 +62,7 @@ def convergence(cycles: pd.DataFrame, results: pd.DataFrame, reference_evaluatio
             name="lowest, relaxed by the reference",
             mode="markers",
             marker={"size": 14, "symbol": "star", "color": ORANGE},
-            hovertemplate=f"{best['space_group_symbol']}: %{{y:.4f}} eV/atom",
+            hovertemplate=f"{plain(best['space_group_symbol'])}: %{{y:.4f}} eV/atom",
         )
     truth = pd.concat([cycles["best_labelled_energy_per_atom"], results["energy_per_atom"]])
     _name_ghosts(figure, cycles["reference_evaluations"], cycles["best_predicted_energy_per_atom"], truth)
@@ -71,23 +75,27 @@ def parity(labels: pd.DataFrame) -> go.Figure:
     The table is `Run.labels`; labels without a prediction (cycle 0) or without a result are left out.
     """
     known = labels.dropna(subset=["energy_per_atom", "predicted_energy_per_atom"])
-    figure = _figure("Energies predicted before labelling", "Reference (eV/atom)", "Predicted (eV/atom)", TALL)
+    figure = blank("Energies predicted before labelling", "Reference (eV/atom)", "Predicted (eV/atom)", TALL)
     if not known.empty:
         ends = known[["energy_per_atom", "predicted_energy_per_atom"]].to_numpy()
         limits = [max(float(ends.min()), known["energy_per_atom"].min() - GHOST), float(ends.max())]
         line = {"color": GREY, "width": 1}
         figure.add_scatter(x=limits, y=limits, mode="lines", line=line, showlegend=False, hoverinfo="skip")
-    for colour, (cycle, rows) in zip(_shades(known["cycle"].nunique()), known.groupby("cycle"), strict=True):
+    cycles = known["cycle"].nunique()
+    for colour, (cycle, rows) in zip(_shades(cycles), known.groupby("cycle"), strict=True):
         figure.add_scatter(
             x=rows["energy_per_atom"],
             y=rows["predicted_energy_per_atom"],
-            error_y={"array": rows["predicted_sigma_per_atom"], "thickness": 1, "width": 0},
+            error_y={"array": rows["predicted_sigma_per_atom"], "thickness": 1, "width": 0, "color": colour},
             mode="markers",
             name=f"cycle {cycle}",
+            showlegend=cycles <= NAMED,
             marker={"color": colour, "size": 7},
             customdata=rows[["id", "predicted_sigma_per_atom"]],
             hovertemplate="%{customdata[0]}: %{x:.3f}, predicted %{y:.3f} ± %{customdata[1]:.3f} eV/atom",
         )
+    if cycles > NAMED:
+        _add_bar_of_cycles(figure, known["cycle"])
     reference, predicted = known["energy_per_atom"], known["predicted_energy_per_atom"]
     _name_ghosts(figure, reference, predicted, reference)
     _leave_out_the_highest(figure, known[["energy_per_atom", "predicted_energy_per_atom"]])
@@ -106,9 +114,12 @@ def pool_map(points: pd.DataFrame) -> go.Figure:
         title += f", cycle {points['cycle'].iloc[0]}"
         shares = (100 * points["x_share"].iloc[0], 100 * points["y_share"].iloc[0])
     x, y = (f"Component {number} ({share:.0f}% of the variance)" for number, share in enumerate(shares, start=1))
-    figure = _figure(title, x, y, TALL)
+    figure = blank(title, x, y, TALL)
     above = points["energy_per_atom"] - points["energy_per_atom"].min()
     ordered = points.assign(above=above).sort_values("above", ascending=False)  # the lowest are drawn on top
+    far = float(above.quantile(FAR)) if len(above) else 1.0
+    bar = {"title": {"text": "Predicted energy<br>above lowest<br>(eV/atom)"}, "thickness": 14}
+    scale = {"size": 9, "colorscale": SCALE, "cmin": 0, "cmax": far, "colorbar": bar}
     for labelled, edge in ((False, 0.0), (True, 1.5)):
         rows = ordered[ordered["labelled"] == labelled]
         figure.add_scatter(
@@ -117,8 +128,8 @@ def pool_map(points: pd.DataFrame) -> go.Figure:
             mode="markers",
             name="labelled so far",
             showlegend=labelled,
-            marker={"size": 9, "color": rows["above"], "coloraxis": "coloraxis", "line": {"width": edge, "color": SKY}},
-            customdata=rows[["id", "energy_per_atom", "sigma_per_atom", "reason"]],
+            marker={"color": rows["above"], "showscale": not labelled, "line": {"width": edge, "color": SKY}, **scale},
+            customdata=rows.assign(why=rows["reason"].map(plain))[["id", "energy_per_atom", "sigma_per_atom", "why"]],
             hovertemplate="%{customdata[0]}: %{customdata[1]:.3f} ± %{customdata[2]:.3f} eV/atom, %{customdata[3]}",
         )
     marks = (("picked", "picked next", "circle-open", ORANGE), ("leading", "leading crystals", "star-open", BLACK))
@@ -127,9 +138,6 @@ def pool_map(points: pd.DataFrame) -> go.Figure:
         marker = {"size": 16, "symbol": symbol, "color": colour, "line": {"width": 2}}
         if not rows.empty:
             figure.add_scatter(x=rows["x"], y=rows["y"], mode="markers", name=name, marker=marker, hoverinfo="skip")
-    bar = {"title": {"text": "Predicted energy<br>above lowest<br>(eV/atom)"}, "thickness": 14}
-    far = float(above.quantile(FAR)) if len(above) else 1.0
-    figure.update_layout(coloraxis={"colorscale": SCALE, "cmin": 0, "cmax": far, "colorbar": bar})
     return figure
 
 
@@ -138,7 +146,7 @@ def learning_curves(curves: pd.DataFrame) -> go.Figure:
 
     The table is `Run.learning_curves`. A dotted line marks where a cycle begins, with new labels.
     """
-    figure = _figure("Learning curves", "Epoch, over all cycles (dotted: a cycle begins)", "Loss (weighted squares)")
+    figure = blank("Learning curves", "Epoch, over all cycles (dotted: a cycle begins)", "Loss (weighted squares)")
     start = 0
     for cycle, rows in curves.groupby("cycle"):
         epochs = rows.groupby("epoch")[["training", "validation"]]
@@ -170,7 +178,13 @@ def _learning_curve(
         figure.add_scatter(x=x, y=mean[column], mode="lines", name=name, line=line, showlegend=legend)
 
 
-def _figure(title: str, x: str, y: str, height: int = 460) -> go.Figure:
+def plain(text: str) -> str:
+    """A text of a run, whose tags Plotly would follow, and fill in what it names in braces."""
+    return escape(printable(text), quote=False).replace("%", "%\u200b")
+
+
+def blank(title: str, x: str, y: str, height: int = 460) -> go.Figure:
+    """A figure with its axes and nothing in it."""
     axis = {"showline": True, "linecolor": BLACK, "ticks": "outside", "gridcolor": "#eeeeee", "zeroline": False}
     return go.Figure(
         layout={
@@ -231,3 +245,12 @@ def _leave_out_the_highest(figure: go.Figure, energies: pd.DataFrame) -> None:
 def _shades(count: int) -> list[str]:
     """Colours of an order, dark to light; never the palest, which white paper swallows."""
     return list(sample_colorscale(SCALE, np.linspace(0, 0.85, count).tolist())) if count else []
+
+
+def _add_bar_of_cycles(figure: go.Figure, cycles: pd.Series) -> None:
+    """Show what the `_shades` of these cycles mean."""
+    bar = {"title": {"text": "Cycle"}, "thickness": 14}
+    scale = {"colorscale": _shades(NAMED), "cmin": int(cycles.min()), "cmax": int(cycles.max()), "colorbar": bar}
+    figure.add_scatter(
+        x=[None], y=[None], mode="markers", showlegend=False, hoverinfo="skip", marker={"color": [0], **scale}
+    )

@@ -13,11 +13,13 @@ import pandas as pd
 from ase.units import GPa
 
 from csp_al import objective
+from csp_al.files import DamagedError
 from csp_al.report.columns import EFFORT, LABELS, OUTCOMES, typed
+from csp_al.select.walk_forward import UPPER
 from csp_al.store import layout
 from csp_al.store.layout import Outcomes
 from csp_al.store.run_directory import STAGES
-from csp_al.structures import Status, concatenate
+from csp_al.structures import Floats, Labels, Prediction, Status, concatenate
 
 
 def label_table(folders: Mapping[int, Path], predicted: Mapping[int, Path]) -> pd.DataFrame:
@@ -84,4 +86,18 @@ def _labels_of(folder: Path, predicted: Path | None) -> pd.DataFrame:
         guess = layout.PREDICTED.read(predicted, rows=len(labels))
         table["predicted_energy_per_atom"] = objective.values(guess.energy, labels.structures)
         table["predicted_sigma_per_atom"] = objective.sigmas(guess.energy_sigma, labels.structures)
+        table |= _errors_of(guess, labels, predicted / layout.PREDICTED.name)
     return pd.DataFrame(table)
+
+
+def _errors_of(guess: Prediction, labels: Labels, path: Path) -> dict[str, Floats]:
+    """Mean absolute errors of the components of forces and stress of each label, which a file predicted."""
+    structures = labels.structures
+    if guess.forces.shape != labels.forces.shape:
+        raise DamagedError(path, f"forces on {len(guess.forces)} atoms, where there must be {len(labels.forces)}")
+    of_atoms = np.abs(guess.forces - labels.forces).mean(axis=1)
+    of_stress = np.abs(guess.stress - labels.stress)[:, UPPER[0], UPPER[1]]
+    return {
+        "forces_mae_ev_per_angstrom": np.bincount(structures.system, of_atoms, len(structures)) / structures.counts,
+        "stress_mae_gpa": of_stress.mean(axis=1) / GPa,
+    }

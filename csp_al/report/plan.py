@@ -15,8 +15,11 @@ from typing import Any, Final
 
 import pandas as pd
 
+from csp_al.campaign.clusters import Cluster
+from csp_al.campaign.machine import Machine
 from csp_al.campaign.models import Campaign
 from csp_al.reference.references import reference_kind
+from csp_al.report.pilots import pilots
 from csp_al.report.tables import Run, open_run
 from csp_al.store.disk_use import cycle_bytes, most_atoms, size_of_pools
 from csp_al.store.run_directory import SETTINGS, STAGES
@@ -36,13 +39,14 @@ class Measured:
     bytes_per_cycle: float
 
 
-def plan(campaign: Campaign, run: Path | None) -> dict[str, Any]:
+def plan(campaign: Campaign, run: Path | None, machine: Machine | None = None) -> dict[str, Any]:
     """Stages, labels, final relaxations, time and disk that a campaign may take at most; starts nothing.
 
     ``run`` is its run directory, if there is one: from its first finished cycle on, times and disk are measured
-    there. Labels of first cells that will have to be opened come on top, those that were are among the labels. Ranges
-    are [least, most]; what cannot be known yet is None, and ``basis`` says why. Core hours are those of the reference
-    method; hours of wall time are those of the cycles.
+    there. ``machine`` is where it will run; of a cluster, pilots are told. Labels of first cells that will have to be
+    opened come on top, those that were are among the labels. Ranges are [least, most]; what cannot be known yet is
+    None, and ``basis`` says why. Core hours are those of the reference method, of pilots also those in which they are
+    idle; hours of wall time are those of the cycles.
     """
     opened = open_run(run) if run is not None and (run / SETTINGS).exists() else None
     candidates = size_of_pools(campaign) if opened is None or opened.pool.empty else len(opened.pool)
@@ -72,6 +76,7 @@ def plan(campaign: Campaign, run: Path | None) -> dict[str, Any]:
             "final_relaxations": seconds and [campaign.winners * seconds[0] / 3600, final * seconds[1] / 3600],
             "basis": basis,
         },
+        "pilots": _pilots(machine, run, measured.labels if measured else 0, sum(labels) + again),
         "seconds_per_cycle": measured.seconds if measured else None,
         "hours_at_most": sum(measured.seconds.values()) * len(labels) / 3600 if measured else None,
         "disk_bytes": _disk(campaign, candidates, labels, measured),
@@ -94,10 +99,12 @@ def describe_plan(planned: dict[str, Any]) -> str:
         f"                  final relaxations {_core_time(hours['final_relaxations'])}",
         f"                  {hours['basis']}",
     ]
+    if planned["pilots"]:
+        lines.append(f"pilots            {_in_words(planned['pilots'])}")
     if seconds is None:
         lines.append("wall time         unknown before the first cycle")
     else:
-        stages = ", ".join(f"{stage} {duration(value)}" for stage, value in seconds.items())
+        stages = ", ".join(f"{stage} {duration(seconds[stage])}" for stage in planned["stages_of_a_cycle"])
         lines.append(
             f"wall time         at most {duration(3600 * planned['hours_at_most'])} for the cycles; one takes: {stages}"
         )
@@ -144,7 +151,7 @@ def schedule(campaign: Campaign, candidates: int, cycles: int = 0, asked: int = 
 def _measured(run: Run) -> Measured | None:
     """None before the first cycle that labelled candidates has been judged."""
     cycles, labels = run.effort, run.labels
-    seconds = mean_cycle(cycles)
+    seconds = mean_cycle(cycles, run.campaign)
     if seconds is None:
         return None
     used = sum(path.stat().st_size for path in run.path.rglob("*") if path.is_file())
@@ -157,19 +164,45 @@ def _measured(run: Run) -> Measured | None:
     )
 
 
-def mean_cycle(cycles: pd.DataFrame) -> dict[str, float] | None:
+def mean_cycle(cycles: pd.DataFrame, campaign: Campaign) -> dict[str, float] | None:
     """Wall seconds of each stage of a cycle to come, from the mean of those judged; None before there is one.
 
     ``cycles`` is that table of a run, or `effort`. In the first cycle candidates are relaxed once, in later ones up to
-    twice: the first one's relaxations count twice.
+    twice: the first one's relaxations count twice. Where a foundation went first, they are as many as the later ones.
     """
     judged = _judged(cycles)
     if judged.empty:
         return None
     seconds = judged[[f"seconds_{stage}" for stage in STAGES]].copy()
-    seconds.loc[judged["cycle"] == 0, "seconds_relax"] *= 2
+    if campaign.foundation is None:
+        seconds.loc[judged["cycle"] == 0, "seconds_relax"] *= 2
     means = seconds.mean().fillna(0.0)
     return {stage: float(means[f"seconds_{stage}"]) for stage in STAGES}
+
+
+def _pilots(machine: Machine | None, run: Path | None, done: int, at_most: int) -> dict[str, Any] | None:
+    """Of a cluster: how many there are at most, and what those that there were have cost; None elsewhere."""
+    seen = pilots(run, done, max(0, at_most - done)) if run is not None else None
+    cluster = machine if isinstance(machine, Cluster) else None
+    if seen is None and cluster is None:
+        return None
+    return {
+        "at_most": cluster and cluster.blocks[1],
+        "cores": cluster and cluster.cores,
+        "labels_at_once": cluster and cluster.blocks[1] * cluster.labels_at_once,
+        "core_hours": seen and seen.core_hours,
+        "core_hours_to_come": seen and seen.core_hours_to_come,
+    }
+
+
+def _in_words(planned: dict[str, Any]) -> str:
+    most, to_come = planned["at_most"], planned["core_hours_to_come"]
+    parts = [f"at most {most} of {planned['cores']} cores, {planned['labels_at_once']} labels at once"] if most else []
+    if planned["core_hours"] is not None:
+        parts.append(f"{planned['core_hours']:.3g} core hours so far")
+    if to_come:
+        parts.append(f"at most {to_come:.3g} to come for labels, as those so far went")
+    return "; ".join(parts)
 
 
 def _before_cycles(campaign: Campaign) -> list[str]:
@@ -182,6 +215,8 @@ def _stages_of(campaign: Campaign) -> list[str]:
     left_out = {"label", "train", "select"} if campaign.unlabelled else set()
     if campaign.pools[-1].grow is None:
         left_out.add("grow")
+    if campaign.direct is None:
+        left_out.add("direct")
     return [stage for stage in STAGES if stage not in left_out]
 
 

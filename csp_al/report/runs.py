@@ -3,6 +3,7 @@
 runs = csp_al.open_runs("runs/si8-seed-*")
 runs.cycles.groupby("run")["reference_evaluations"].max()
 runs.leaders  # what each found, and which found the same
+runs.comparison.crystals  # all that they found, matched
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from csp_al.report.columns import CYCLES, LABELS, LEADERS, RESULTS, typed
+from csp_al.report.comparison import Comparison, compare
 from csp_al.report.tables import Run, open_run
 from csp_al.select.identity import distinct
 from csp_al.store.records import Columns
@@ -24,16 +26,20 @@ from csp_al.store.run_directory import SETTINGS, NoRunError
 from csp_al.structures import Structures
 
 
-def open_runs(pattern: str | Path) -> Runs:
+def open_runs(*patterns: str | Path) -> Runs:
     """Open every run directory that fits a pattern such as "runs/si8-seed-*", in the order of their numbers.
 
-    What else fits is left out. Raises NoRunError where none does.
+    What else fits is left out. Raises NoRunError for a pattern that none fits.
     """
+    return Runs([open_run(path) for pattern in patterns for path in _fitting(pattern)])
+
+
+def _fitting(pattern: str | Path) -> list[Path]:
     names = glob(str(pattern))  # noqa: PTH207 - that of a path takes no absolute pattern
     found = sorted((path for path in map(Path, names) if (path / SETTINGS).is_file()), key=_by_number)
     if not found:
         raise NoRunError(f"{pattern}: no run directory fits this pattern; 'csp-al run FILE --seeds 1-10' makes ten")
-    return Runs([open_run(path) for path in found])
+    return found
 
 
 @dataclass(frozen=True)
@@ -76,6 +82,14 @@ class Runs:
             for run in ended
         ]
         return typed(pd.DataFrame(rows).assign(crystal=_crystals(ended)) if rows else None, LEADERS)
+
+    @property
+    def comparison(self) -> Comparison:
+        """The runs side by side: their crystals matched, what they took, what differs in their settings.
+
+        Raises ValueError for runs that cannot be compared (`csp_al.report.comparison.compare`).
+        """
+        return compare(self.runs)
 
     def _joined(self, table: Callable[[Run], pd.DataFrame], columns: Columns) -> pd.DataFrame:
         parts = [table(run).assign(run=str(run.path), seed=run.campaign.seed) for run in self.runs]

@@ -8,23 +8,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from csp_al.campaign.models import Campaign
-from csp_al.engine.tasks import is_id, read_result
-from csp_al.files import open_plain
+from csp_al.engine.tasks import read_result
 from csp_al.interfaces import State, Verdict
 from csp_al.report.labels import count_opened
+from csp_al.report.live import read_log, tasks_of
+from csp_al.report.pilots import Pilots, pilots
 from csp_al.report.plan import mean_cycle, schedule
 from csp_al.report.tables import Run, open_run
 from csp_al.results import Result
 from csp_al.select.judgement import Judgement
 from csp_al.select.ranking import stopped_at_once
-from csp_al.store.layout import TASKS
 from csp_al.store.lock import holder
 from csp_al.store.run_directory import STAGES, Place, cycles, published_stages, under_way
-from csp_al.store.stages import is_published, partial
+from csp_al.store.stages import is_published
 from csp_al.structures import Status
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -83,9 +86,11 @@ class RunStatus:
     - relaxations: in words, where nearly all of the last ranking stopped at once; None elsewhere
     - walk_forward: how well the latest labels were predicted (`csp_al.select.walk_forward`); None in cycle 0
     - foundation: how it ranks the labels beside the ensemble (`csp_al.report.tables.Run.foundation`); None without one
+    - direct: the last row of `csp_al.report.tables.Run.direct` that was asked for starts, else the last; None without
     - members: of the ensemble; None where the potential is none of ours
     - judgement: what the results are worth (`csp_al.select.judgement`); None before there are any
     - check: what the check of the reference found that is not equal, a line each
+    - pilots: those of a campaign on a cluster (`csp_al.report.pilots`); None elsewhere
     - elapsed_s: wall time of the stages, interruptions left out
     - eta_s: what is left at most, from the mean of the cycles so far and the cycles that the campaign file allows;
       the final relaxations count from their first result on; None where nothing is known or nothing will come
@@ -103,33 +108,38 @@ class RunStatus:
     relaxations: str | None
     walk_forward: dict[str, Any] | None
     foundation: dict[str, Any] | None
+    direct: dict[str, Any] | None
     members: int | None
     stop: Stop
     judgement: Judgement | None
     elapsed_s: float
     eta_s: float | None
     check: list[str]
+    pilots: Pilots | None
 
 
 def status(run: Path) -> RunStatus:
     """How far the run directory is. Raises NoRunError if there is none."""
     opened = open_run(run)
-    campaign, verdict, events = opened.campaign, opened.verdict(), _events(opened.path)
+    campaign, verdict, (events, _) = opened.campaign, opened.verdict(), read_log(opened.path)
     place = under_way(opened.path)
-    results = [result for task in _tasks(place) if (result := read_result(opened.path / "tasks", task))]
-    pending = len(_tasks(place)) - len(results)
+    tasks = tasks_of(place)
+    results = [result for task in tasks if (result := read_result(opened.path / "tasks", task))]
+    pending = len(tasks) - len(results)
     # the first cycle of a campaign with labels from elsewhere checks some of them, and labels nothing
     checking = bool(campaign.labels) and place is not None and place[0] == 0
     in_cycles = place is not None and place[1] == "label" and not checking
     state = _state(opened.path, events)
     so_far = _seconds_under_way(events) if state is State.RUNNING and place else 0.0
     cycle, stage = _where(opened.path, place)
+    labels = _label_counts(opened, results if in_cycles else [], pending if in_cycles else 0)
+    over = state in (State.FINISHED, State.FAILED)
     return RunStatus(
         name=campaign.name,
         state=state,
         cycle=cycle,
         stage=stage,
-        labels=_label_counts(opened, results if in_cycles else [], pending if in_cycles else 0),
+        labels=labels,
         reference_evaluations=opened.reference_evaluations + sum(result.evaluations for result in results),
         best=_best(opened, verdict),
         lowest_label=_lowest_label(events),
@@ -137,13 +147,25 @@ def status(run: Path) -> RunStatus:
         relaxations=stopped_at_once(opened.ranking()) or None,
         walk_forward=opened.walk_forward(),
         foundation=opened.foundation,
+        direct=_direct(opened.direct),
         members=_members(campaign),
         stop=Stop(_why_over(verdict, state, events), verdict.settled if verdict else None),
         judgement=opened.judgement,
         elapsed_s=opened.seconds + so_far,
         eta_s=_eta(opened, verdict, state, place, so_far, len(results), pending),
         check=opened.check_findings,
+        pilots=pilots(opened.path, labels.done + labels.failed, 0 if over else _to_come(opened, verdict, labels)),
     )
+
+
+def _to_come(run: Run, verdict: Verdict | None, labels: LabelCounts) -> int:
+    """Labels that may still come, at most."""
+    if verdict is not None and verdict.stop:
+        return 0
+    table = run.effort
+    asked = int(table[["labels_done", "labels_failed"]].iloc[-1].sum()) if len(table) else 0
+    ahead = sum(schedule(run.campaign, len(run.pool), len(table), asked))
+    return max(labels.pending, ahead - (labels.done + labels.failed - asked))
 
 
 def _label_counts(run: Run, fresh: Sequence[Result], pending: int) -> LabelCounts:
@@ -159,6 +181,12 @@ def _label_counts(run: Run, fresh: Sequence[Result], pending: int) -> LabelCount
         from_elsewhere=int(usable.sum()) - done,
         opened=count_opened(labels),
     )
+
+
+def _direct(table: pd.DataFrame) -> dict[str, Any] | None:
+    asked = table[table["proposed"] > 0]
+    rows: list[dict[str, Any]] = json.loads((table if asked.empty else asked).tail(1).to_json(orient="records"))
+    return rows[0] if rows else None
 
 
 def _members(campaign: Campaign) -> int | None:
@@ -184,43 +212,10 @@ def _state(run: Path, events: list[dict[str, Any]]) -> State:
     return State.FAILED if events[-1]["event"] == State.FAILED else State.INTERRUPTED
 
 
-def _events(run: Path) -> list[dict[str, Any]]:
-    """The log's events. A line that is none, as one cut off by the end of its driver, says nothing."""
-    events = []
-    for line in _text(run / "log.jsonl").splitlines():
-        try:
-            event = json.loads(line)
-            if datetime.fromisoformat(event["time"]).tzinfo is not None:
-                events.append(event | {"event": str(event["event"])})
-        except (ValueError, KeyError, TypeError, RecursionError):
-            continue
-    return events
-
-
 def _where(run: Path, place: Place | None) -> tuple[int | None, str | None]:
     """The last cycle begun, and the stage under way or else the last one published."""
     begun, last = cycles(run), place or next(reversed(published_stages(run)), None)
     return begun[-1] if begun else None, last[1] if last else None
-
-
-def _tasks(place: Place | None) -> list[str]:
-    """Ids of the tasks of the stage under way, each once; none if it has no tasks or not yet."""
-    if place is None:
-        return []
-    try:
-        names = json.loads(_text(partial(place[2]) / TASKS))
-    except (ValueError, RecursionError):  # not there yet, or just now published
-        return []
-    return list(dict.fromkeys(filter(is_id, names if isinstance(names, list) else [])))
-
-
-def _text(path: Path) -> str:
-    """What a file says; nothing if it is not there."""
-    try:
-        with open_plain(path) as file:
-            return file.read().decode(errors="replace")
-    except FileNotFoundError:
-        return ""
 
 
 def _seconds_under_way(events: list[dict[str, Any]]) -> float:
@@ -261,7 +256,7 @@ def _eta(
     table, campaign = run.effort, run.campaign
     seconds = table[[f"seconds_{stage}" for stage in STAGES]].sum(axis=1)
     judged = table["seconds_verdict"].notna()
-    one = mean_cycle(table)
+    one = mean_cycle(table, campaign)
     if one is None:
         return None
     mean, asked = sum(one.values()), int(table.loc[judged, ["labels_done", "labels_failed"]].iloc[-1].sum())

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any, Final
 
 from csp_al import objective
+from csp_al.direct.starts import in_words, said_of
+from csp_al.report.pilots import Pilots
 from csp_al.report.plan import duration
 from csp_al.report.status import Best, RunStatus
 from csp_al.select.walk_forward import COMPONENTS, right_spread
@@ -17,7 +19,7 @@ MANY: Final = 1000
 
 def describe(status: RunStatus) -> str:
     """The status in plain lines, for people."""
-    labels, best, top, stop = status.labels, status.best, status.top_k, status.stop.reason
+    labels, best, top = status.labels, status.best, status.top_k
     where = f", cycle {status.cycle}" if status.cycle is not None else ""
     lines = [
         f"{status.name}: {status.state}{where}{', ' + status.stage if status.stage else ''}",
@@ -27,6 +29,8 @@ def describe(status: RunStatus) -> str:
         f"evaluations {status.reference_evaluations} by the reference method",
     ]
     lines += [f"reference   {finding}" for finding in status.check]
+    if status.pilots:
+        lines += _pilots(status.pilots)
     if best:
         lines.append(f"lowest      {_lowest(best, status.lowest_label)}")
     if top:
@@ -40,17 +44,26 @@ def describe(status: RunStatus) -> str:
         lines += _prediction_errors(status.walk_forward, status.members or MANY)
     if status.foundation:
         lines.append(_foundation(status.foundation))
-    if stop:
-        said = f"stopped     {stop.removeprefix('settled: ')}" if status.judgement else f"verdict     {stop}"
-        lines.append(said)
-    elif top:
-        lines.append(f"verdict     {top.verdict}")
-    if status.judgement:
-        word, *reasons = status.judgement.rule
-        lines += [f"judgement   {word}", *(f"          {reason}" for reason in reasons)]
+    if status.direct:
+        lines.append(f"direct      {_direct(status.direct)}")
+    lines += _ending(status)
     eta = f"; at most {duration(status.eta_s)} left" if status.eta_s is not None else ""
     lines.append(f"time        {duration(status.elapsed_s)}{eta}")
     return "\n".join(lines)
+
+
+def _ending(status: RunStatus) -> list[str]:
+    """Why the search stopped or goes on, and what its results are worth."""
+    stop, lines = status.stop.reason, []
+    if stop:
+        said = f"stopped     {stop.removeprefix('settled: ')}" if status.judgement else f"verdict     {stop}"
+        lines.append(said)
+    elif status.top_k:
+        lines.append(f"verdict     {status.top_k.verdict}")
+    if status.judgement:
+        word, *reasons = status.judgement.rule
+        lines += [f"judgement   {word}", *(f"          {reason}" for reason in reasons)]
+    return lines
 
 
 def _lowest(best: Best, label: float | None) -> str:
@@ -62,12 +75,31 @@ def _lowest(best: Best, label: float | None) -> str:
     return f"{best.energy_per_atom:.4f}{spread} {objective.UNIT} predicted, candidate {best.id}{labelled}"
 
 
+def _pilots(pilots: Pilots) -> list[str]:
+    """What runs, what waits for what, and what that costs."""
+    spent, to_come = f"{pilots.core_hours:.3g} core hours", pilots.core_hours_to_come
+    now = (
+        f"{pilots.running} running, {pilots.queued} queued; {pilots.busy} of {pilots.slots} slots busy, "
+        f"{pilots.waiting} calculations wait for one"
+    )
+    there = now if pilots.running or pilots.queued or pilots.waiting else "none now"
+    line = f"pilots      {there}; {spent}" + (f", at most {to_come:.3g} to come for labels" if to_come else "")
+    return [line, *([f"            no further one for now: {pilots.refused}"] if pilots.refused else [])]
+
+
 def _foundation(figures: dict[str, Any]) -> str:
     """How the foundation does on the labels, beside the ensemble."""
     apart, pairs = figures["apart_mev_per_atom"], figures["pairs"]
     off = "off by an unknown amount" if apart is None else f"off by {apart:.0f} meV/atom"
     order = f"; {figures['right']} of {pairs} pairs in the right order, the ensemble {figures['right_by_ensemble']}"
     return f"foundation  latest labels: {off} (median without the shift common to all){order if pairs else ''}"
+
+
+def _direct(row: dict[str, Any]) -> str:
+    """What a direct relaxer does."""
+    if row["proposed"]:
+        return f"cycle {row['cycle']}: {in_words(row)}"
+    return f"cycle {row['cycle']}: {said_of(row)}"
 
 
 def _prediction_errors(figures: dict[str, Any], members: int) -> list[str]:

@@ -12,7 +12,7 @@ are first read.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 
 from csp_al.campaign.models import Campaign, species_counts
+from csp_al.direct import starts
 from csp_al.foundation.baseline import Baselined
 from csp_al.importing import beside
 from csp_al.interfaces import Verdict
@@ -28,6 +29,7 @@ from csp_al.kinds import POTENTIALS, is_ours
 from csp_al.reference.derivatives import findings
 from csp_al.report.columns import (
     CYCLES,
+    DIRECT,
     LEARNING_CURVES,
     POOL,
     POOL_MAP,
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
 
     from csp_al.interfaces import Ensemble
     from csp_al.report.calculator import EnsembleCalculator
+    from csp_al.report.life import Life
 
 
 def open_run(path: str | Path) -> Run:
@@ -92,7 +95,8 @@ class Run:
         """Every label asked for, in order, failed ones included, columns `LABELS`.
 
         Forces and stress are the largest norm over the atoms and the largest component. What was predicted is what
-        the ensemble said before it had seen the label; there is nothing of the kind in cycle 0. Labels from elsewhere
+        the ensemble said before it had seen the label; there is nothing of the kind in cycle 0. Errors of forces and
+        stress are means over their components (walk-forward, as in `cycles`). Labels from elsewhere
         stand there with a negative id and their ``source``; those that were computed again to check them have the
         cost and the evaluations of that.
         """
@@ -148,13 +152,13 @@ class Run:
         cycle without a ranking.
         """
         folder = self._of_cycle("rank", cycle)
-        if folder is None:
-            return typed(None, RANKING)
-        table = layout.RANKING.read(folder)
-        drawn = ~table["id"].isin(self._bred()).to_numpy()
-        table["times_reached"] = times_reached(table["basin"].to_numpy(), lowest_basin(table), drawn)
-        table = table.sort_values(["trusted", "energy_per_atom", "id"], ascending=[False, True, True])
-        return typed(table.reset_index(drop=True), RANKING)
+        return typed(None, RANKING) if folder is None else _ranking_of(folder, self._bred())
+
+    def rankings(self) -> Iterator[tuple[int, pd.DataFrame]]:
+        """Every cycle that has a ranking, in order, with that; as `ranking`, one after the other."""
+        bred = self._bred()
+        for cycle, folder in self._whole_ones("rank").items():
+            yield cycle, _ranking_of(folder, bred)
 
     @property
     def result_rows(self) -> list[dict[str, Any]]:
@@ -197,11 +201,15 @@ class Run:
     @property
     def judgement(self) -> Judgement | None:
         """What the results are worth, by the rules of today (`csp_al.select.judgement`); None before there are any."""
+        return self.judged(str(self.path))
+
+    def judged(self, run: str) -> Judgement | None:
+        """The same; ``run`` is the run directory as commands in it name it."""
         rows, summary, said = self.result_rows, self.summary, self.verdict()
         if not rows or summary is None or said is None:
             return None
         doubts = self.check_findings, stopped_at_once(self.ranking())
-        return judge(figures_of(self.campaign, said, self._newest_errors(), rows, summary, doubts), str(self.path))
+        return judge(figures_of(self.campaign, said, self._newest_errors(), rows, summary, doubts), run)
 
     @property
     def learning_curves(self) -> pd.DataFrame:
@@ -272,6 +280,21 @@ class Run:
         if not figures:
             return None
         return together(figures) | {"apart_mev_per_atom": figures[-1]["apart_mev_per_atom"]}
+
+    @property
+    def direct(self) -> pd.DataFrame:
+        """What a direct relaxer learnt from and what its starts were worth, a row for each cycle, columns `DIRECT`.
+
+        Atoms of those held out were ``displacement`` Å from rest by it, and ``before``; it is asked where it helps.
+        In a cycle starts were ``proposed`` and ``accepted``; those ``compared`` were relaxed from both: the sums of
+        ``steps`` and of those from the original, and how many came to other ends, to lower and to higher ones.
+        """
+        rows = []
+        for cycle, folder in self._whole_ones("direct").items():
+            stages = [cycle_folder(self.path, cycle) / name for name in ("relax", "grow")]
+            figures = [layout.STARTS.read(self._whole(stage)) for stage in stages if is_published(stage)]
+            rows.append({"cycle": cycle, **layout.LEARNT.read(folder), **starts.together(figures)})
+        return typed(pd.DataFrame(rows) if rows else None, DIRECT)
 
     def picks(self, cycle: int = -1) -> Ints:
         """Ids of the candidates that a cycle chose to be labelled next, in the order of their choice."""
@@ -350,6 +373,27 @@ class Run:
         folder = self._outside("winners")
         return layout.BEGUN.read(folder) if folder is not None and layout.BEGUN.is_in(folder) else None
 
+    def life(self, identity: int) -> Life:
+        """What became of a candidate, see `csp_al.report.life.Life`. Raises ValueError for an id that is not there."""
+        from csp_al.report.life import life_of
+
+        return life_of(self, identity)
+
+    def labels_of(self, identity: int) -> pd.DataFrame:
+        """The labels of one candidate, columns `LABELS`; only the cycles that have some are read."""
+        asked = set(self.outcomes.loc[self.outcomes["id"] == identity, "cycle"])
+        table = self._labels(
+            {cycle: self._whole(at) for cycle, at in self.published("label").items() if cycle in asked}
+        )
+        return table[table["id"] == identity].reset_index(drop=True)
+
+    def folder(self, stage: layout.Outside | layout.InCycle, cycle: int | None = -1) -> Path | None:
+        """Folder of a published stage, if its checksums hold: of a cycle (-1: the last), or with None outside of them.
+
+        None if it is not there. Raises ValueError for a cycle without it, where others have it.
+        """
+        return self._outside(stage) if cycle is None else self._of_cycle(stage, cycle)
+
     def published(self, stage: str) -> dict[int, Path]:
         """Cycle and folder of every published stage of this name, in order."""
         return layout.folders_of(self.path, stage)
@@ -412,7 +456,7 @@ class Run:
     def _is_there(self, stage: str, cycle: int) -> bool:
         return is_published(cycle_folder(self.path, cycle) / stage)
 
-    def _outside(self, stage: layout.Outside) -> Path | None:
+    def _outside(self, stage: layout.Outside | layout.InCycle) -> Path | None:
         """Folder of a stage outside the cycles; None if it is not there."""
         folder = layout.stage_folder(self.path, stage)
         return self._whole(folder) if is_published(folder) else None
@@ -441,3 +485,12 @@ class Run:
             self._took[folder] = float(verify(folder)["seconds"])
             self._verified.add(folder)
         return folder
+
+
+def _ranking_of(folder: Path, bred: Sequence[int]) -> pd.DataFrame:
+    """The ranking in a folder, where the candidates with these ids were bred."""
+    table = layout.RANKING.read(folder)
+    drawn = ~table["id"].isin(bred).to_numpy()
+    table["times_reached"] = times_reached(table["basin"].to_numpy(), lowest_basin(table), drawn)
+    table = table.sort_values(["trusted", "energy_per_atom", "id"], ascending=[False, True, True])
+    return typed(table.reset_index(drop=True), RANKING)
