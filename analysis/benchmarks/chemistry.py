@@ -38,8 +38,8 @@ from csp_al.campaign import read_campaign
 from csp_al.engine.attempt import reference_section
 from csp_al.engine.tasks import RELAX, atoms_of, is_done, publish_result, read_task
 from csp_al.interfaces import ReferenceFailedError, UnplaceableError
+from csp_al.loop.contenders import NoResultError
 from csp_al.loop.drive import Drive
-from csp_al.loop.finish import NoResultError
 from csp_al.loop.reference_check import WrongReferenceError
 from csp_al.loop.search import search
 from csp_al.loop.tasks import TooManyFailedError

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from csp_al.campaign import Campaign
     from csp_al.structures import Labels, Prediction, Relaxed, Structures
 
-VERBS: Final = ("status", "results", "export", "tables", "resume")
+VERBS: Final = ("status", "results", "export", "tables", "report", "resume")
 ATOMS: Final = 4
 CAMPAIGN: Final = """
 name: large
