@@ -243,6 +243,8 @@ class Verdict:
     """Good-Turing estimate of the chance that one more candidate would reach a minimum not seen yet."""
     settled: bool | None = None
     """Whether the search stops sure of its leaders; None where it goes on, and in runs of versions that did not ask."""
+    waits: bool = False
+    """Whether it would stop, but for labels that are still out."""
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,7 @@ def test_strategy_of_a_user_is_looked_for_beside_the_campaign_file_and_its_score
     select = run.campaign.select.model_copy(update={"strategy": "my_strategy.dense"})
     campaign = run.campaign.model_copy(update={"select": select})
     relaxed, work = run.relaxed(), Work(campaign, finished_run, tmp_path, torch.device("cpu"), print)
-    rank_candidates(work, tmp_path, 2, relaxed, take(relaxed, np.zeros(0, np.int64), relaxed.structures))
+    rank_candidates(work, tmp_path, 2, relaxed, take(relaxed, np.zeros(0, np.int64), relaxed.structures), 10)
     table = pd.read_csv(tmp_path / RANKING.name)
     assert table["score"].to_numpy() == pytest.approx(table["volume_per_atom"].to_numpy())
     with beside(tmp_path), pytest.raises(ValueError, match=r"my_strategy\.wrong gave .* where 24 numbers are expected"):

@@ -199,6 +199,11 @@ def _picks(pool: Pool, select: Select) -> Iterator[Finding]:
         message = f"{select.per_cycle} labels a cycle (select.per_cycle) from {pool.size} candidates (pool.size)"
         key = _given(select, "select", "per_cycle") or ("pool", "size")
         yield Finding(key, f"{message}; ask for at most {pool.size}, or make more candidates")
+    elif 0 < pool.size < select.at_first and not pool.seeds:
+        message = f"{select.at_first} labels at first (select.per_cycle and in_flight) from {pool.size} candidates"
+        yield Finding(
+            ("select", "in_flight"), f"{message} (pool.size); let fewer be in flight, or make more candidates"
+        )
 
 
 def _budget(select: Any, budget: Any, foundation: Any, imported: Any) -> Iterator[Finding]:
@@ -213,6 +218,9 @@ def _budget(select: Any, budget: Any, foundation: Any, imported: Any) -> Iterato
         message = f"{budget.labels} labels in all (budget.labels), {select.per_cycle} in one cycle (select.per_cycle)"
         key = _given(budget, "budget", "labels") or ("select", "per_cycle")
         yield Finding(key, f"{message}; allow at least {select.per_cycle}, or ask for fewer in each cycle")
+    elif 0 < budget.labels < select.at_first:
+        message = f"{budget.labels} labels in all (budget.labels), {select.at_first} at first (select.per_cycle and"
+        yield Finding(("select", "in_flight"), f"{message} in_flight); allow more, or let fewer be in flight")
 
 
 def _foundation(foundation: Any, potential: Any) -> Iterator[Finding]:

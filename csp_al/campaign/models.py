@@ -26,7 +26,7 @@ from csp_al.campaign.errors import Finding, Misfit, shown
 from csp_al.campaign.foundation import Foundation
 from csp_al.campaign.potentials import AnyPotential, default_potential
 from csp_al.campaign.references import AnyReference
-from csp_al.campaign.section import Count, Fraction, Number, Positive, Range, Section
+from csp_al.campaign.section import Count, Fraction, Number, Positive, Range, Section, Whole
 from csp_al.campaign.sources import AnySource
 from csp_al.kinds import POTENTIALS, REFERENCES, SOURCES, STRATEGIES, names
 from csp_al.spelling import PLAIN_FORMULA, did_you_mean, is_element, meant_formula, nearest_element
@@ -138,6 +138,11 @@ class Select(Section):
         description="number of labels in each cycle, one in five of them for a random candidate; small "
         "values need fewer labels in all, large ones less training",
     )
+    in_flight: Whole = Field(
+        0,
+        description="number of labels that are still out when a training begins, so that no slot of a cluster waits "
+        "for it: half as many again as there are slots; 0: each cycle waits for all its labels",
+    )
     strategy: str = Field(
         "paper",
         description="what is labelled first: paper, the lowest score; lowest, the lowest energy; uncertainty, the "
@@ -160,9 +165,13 @@ class Select(Section):
         return value
 
     @property
-    def groups(self) -> int:
-        """Clusters to make. With many times more of them than labels, all labels are of what leads."""
-        return self.clusters or 2 * self.per_cycle
+    def at_first(self) -> int:
+        """Labels of the first draw."""
+        return self.per_cycle + self.in_flight
+
+    def groups(self, labels: int) -> int:
+        """Clusters to make for so many labels. With many times more of them, all labels are of what leads."""
+        return self.clusters or 2 * labels
 
 
 class Stop(Section):

@@ -31,6 +31,7 @@ from pydantic import (
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Positive = Annotated[Number, Field(gt=0)]
 Count = Annotated[int, Field(strict=True, gt=0)]
+Whole = Annotated[int, Field(strict=True, ge=0)]
 Range = tuple[Positive, Positive]
 Fraction = Annotated[Number, Field(ge=0, le=1)]
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -20,10 +23,12 @@ def run_tasks(
     ids: Iterable[str],
     report: Callable[[int, int], None],
     should_stop: Callable[[], bool],
+    out: int = 0,
 ) -> None:
     """Submit the tasks that have no result and return when all have one, or as soon as ``should_stop()`` says so.
 
-    ``report(done, all)`` is called at the start and with every result; a lost task is submitted again.
+    ``report(done, all)`` is called at the start and with every result; a lost task is submitted again. ``out``: how
+    many need not be waited for.
     """
     names = list(dict.fromkeys(ids))
     pending = [name for name in names if not is_done(root, name)]
@@ -31,7 +36,7 @@ def run_tasks(
         engine.submit(name)
     report(len(names) - len(pending), len(names))
     pause = SHORTEST
-    while pending and not should_stop():
+    while len(pending) > out and not should_stop():
         engine.tick()
         for name in engine.lost():
             engine.submit(name)
@@ -42,5 +47,35 @@ def run_tasks(
         else:
             pause = min(2 * pause, LONGEST)
         pending = left
-        if pending:
+        if len(pending) > out:
             time.sleep(pause)
+
+
+@contextmanager
+def going_on(engine: Engine, root: Path, ids: Iterable[str]) -> Iterator[None]:
+    """Keep these tasks going, beside whatever is done meanwhile, which must leave the engine alone.
+
+    Raises in the end what `Engine.tick` raised.
+    """
+    pending = [name for name in ids if not is_done(root, name)]
+    if not pending:
+        yield
+        return
+    for name in pending:
+        engine.submit(name)
+    over = threading.Event()
+    with ThreadPoolExecutor(1, "engine") as beside:
+        ticking = beside.submit(_tick, engine, over)
+        try:
+            yield
+        finally:
+            over.set()
+        ticking.result()
+
+
+def _tick(engine: Engine, over: threading.Event) -> None:
+    while not over.is_set():
+        engine.tick()
+        for name in engine.lost():
+            engine.submit(name)
+        over.wait(LONGEST)

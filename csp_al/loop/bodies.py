@@ -18,7 +18,6 @@ from csp_al import objective
 from csp_al.campaign import Campaign, resolve
 from csp_al.campaign.potentials import potential_kind
 from csp_al.direct.starts import Starts, starts_of
-from csp_al.engine.tasks import label_task
 from csp_al.events import Noted
 from csp_al.generate import generate_candidates
 from csp_al.importing import beside, here_too
@@ -27,6 +26,7 @@ from csp_al.loop.below import ask_foundation, refuse_silence, train_on_foundatio
 from csp_al.loop.direct import tell_worth
 from csp_al.loop.drive import Drive, Work
 from csp_al.loop.opening import label_and_open
+from csp_al.loop.out import asked_for, may_be_out, parted, wanted, with_opened
 from csp_al.loop.progress import Progress
 from csp_al.loop.random_streams import (
     CHALLENGE,
@@ -82,28 +82,35 @@ def make_candidates(work: Work, folder: Path) -> None:
     layout.ORIGINS.write(folder, table)
 
 
-def compute_labels(drive: Drive, folder: Path, cycle: int, picks: Picks) -> None:
+def compute_labels(drive: Drive, folder: Path, cycle: int, progress: Progress, picks: Picks) -> None:
     """What the reference method says of the picks, and how well it had been predicted.
 
-    In the first cycle, when nothing is known of the chemistry, cells that are too tight are opened.
+    Of a random draw, when nothing is known of the chemistry, cells that are too tight are opened. Where labels may be
+    out, those that have come in, and what is out still.
     """
-    reference = drive.campaign.reference
-    if cycle == 0:
-        asked, names, results = label_and_open(drive, folder, picks.structures)
-    else:
-        asked = picks.structures
-        names, results = drive.calculate(folder, [label_task(atoms, reference) for atoms in asked.to_atoms()])
-    last = dict(zip(asked.ids.tolist(), results, strict=True))
-    refuse_many_failures(list(last.values()), reference.max_fail_fraction)
-    labels = labels_of(asked, results, cycle)
-    layout.LABELS.write(folder, labels)
-    columns = {"candidate": asked.ids, "task": names, "status": labels.status, "reason": labels.reason}
-    layout.LABEL_TASKS.write(folder, pd.DataFrame(columns | {"cost_s": labels.cost}))
-    predicted = None
+    campaign, predicted = drive.campaign, None
     if cycle > 0:
         predicted = layout.PREDICTED.read(layout.stage_folder(drive.run, "select", cycle - 1))
-        layout.WALK_FORWARD.write(folder, walk_forward(predicted, labels))
-    ask_foundation(drive, folder, labels, predicted)
+    asked = concatenate([progress.out, asked_for(picks, predicted)])
+    drawn = np.isnan(asked.predicted.energy) & (cycle == 0 or campaign.select.in_flight > 0)
+    budget, out = campaign.budget.labels - progress.asked, may_be_out(campaign, cycle, len(picks.structures))
+    structures, names, all_results = label_and_open(drive, folder, asked.structures, drawn, budget, out)
+    came, left = parted(with_opened(asked, structures), all_results)
+    results = [result for result in all_results if result is not None]
+    last = dict(zip(came.structures.ids.tolist(), results, strict=True))
+    refuse_many_failures(list(last.values()), campaign.reference.max_fail_fraction)
+    labels = labels_of(came.structures, results, cycle)
+    layout.LABELS.write(folder, labels)
+    tasks = [name for name, result in zip(names, all_results, strict=True) if result is not None]
+    columns = {"candidate": labels.structures.ids, "task": tasks, "status": labels.status, "reason": labels.reason}
+    layout.LABEL_TASKS.write(folder, pd.DataFrame(columns | {"cost_s": labels.cost}))
+    if campaign.select.in_flight:
+        layout.CAME_IN.write(folder, came)
+        layout.OUT.write(folder, left)
+        layout.OUT_TASKS.write(folder, [name for name in names if name not in set(tasks)])
+    if cycle > 0:
+        layout.WALK_FORWARD.write(folder, walk_forward(came.predicted, labels))
+    ask_foundation(drive, folder, labels, came.predicted if cycle > 0 else None)
 
 
 def train_ensemble(work: Work, folder: Path, cycle: int, progress: Progress) -> None:
@@ -196,10 +203,11 @@ def described(relaxed: Relaxed, ensemble: Predictor) -> Relaxed:
     return relaxed if ensemble.gives.features else with_descriptor(relaxed)
 
 
-def rank_candidates(work: Work, folder: Path, cycle: int, relaxed: Relaxed, lower: Relaxed) -> None:
-    """Score, cluster and basins of every candidate."""
+def rank_candidates(work: Work, folder: Path, cycle: int, relaxed: Relaxed, lower: Relaxed, labels: int) -> None:
+    """Score, cluster and basins of every candidate, where at most so many labels are chosen next."""
     section = work.campaign.select
-    clusters = k_means(relaxed.prediction.features, stream(work.campaign, cycle, CLUSTER), section.groups)
+    groups = section.groups(labels)
+    clusters = k_means(relaxed.prediction.features, stream(work.campaign, cycle, CLUSTER), groups)
     with beside(work.base):
         scores = scores_by(section.strategy, relaxed, section, stream(work.campaign, cycle, SCORE))
     layout.RANKING.write(folder, rank(relaxed, lower, scores, clusters))
@@ -213,7 +221,7 @@ def judge_cycle(
     sought = table[table["id"].isin(progress.searched)]
     leaders = representatives(sought, relaxed.structures, rules.top_k, rules.tolerance)
     top = top_of(relaxed, leaders["id"])
-    spent = Spent(cycle + 1, progress.asked, sum(drive.passed.values()) / 3600)
+    spent = Spent(cycle + 1, progress.asked, sum(drive.passed.values()) / 3600, len(progress.out))
     drawn = sought[sought["id"] < progress.generated]  # offspring are no independent draws
     missed = _missed(layout.stage_folder(drive.run, "label", cycle))
     said = verdict(top, progress.judged, drawn, spent, Rules(rules, campaign.budget, campaign.select.per_cycle), missed)
@@ -239,14 +247,15 @@ def select_picks(
     """What is labelled next, perturbed, with its prediction, corrected by what is known of its crystal.
 
     The best-scored candidates of different clusters and a few `_explorers`; where the leading crystals were unchanged,
-    `challengers` instead.
+    `challengers` instead; nothing where only what is out is waited for.
     """
     known, origin = known_by(ensemble, progress), progress.pool.take([])
-    if is_challenged(work.campaign.stop, progress.verdict):
-        rested = corrected(at_rest(work, _drawn(work, cycle, progress), ensemble), known)
-        origin = challengers(progress.sought(relaxed), rested, progress.labelled, work.campaign.select.per_cycle)
-    if not len(origin):
-        origin = _promising(work, cycle, progress, ensemble, relaxed)
+    count = 0 if progress.verdict and progress.verdict.waits else wanted(work.campaign, progress)
+    if count and is_challenged(work.campaign.stop, progress.verdict):
+        rested = corrected(at_rest(work, _drawn(work, cycle, progress, count), ensemble), known)
+        origin = challengers(progress.sought(relaxed), rested, progress.labelled, count)
+    if count and not len(origin):
+        origin = _promising(work, cycle, progress, ensemble, relaxed, count)
     perturbed = to_label(work.campaign, origin, cycle, PERTURB)
     layout.PICKS.write(folder, Picks(perturbed, origin))
     # as read back: neighbour lists remembered from the relaxation would change the last bits
@@ -255,10 +264,11 @@ def select_picks(
     layout.PREDICTED.write(folder, replace(predicted, energy=energy))
 
 
-def _promising(work: Work, cycle: int, progress: Progress, ensemble: Predictor, relaxed: Relaxed) -> Structures:
-    per_cycle = work.campaign.select.per_cycle
-    exploring = per_cycle // EXPLORED
-    chosen = pick(progress.table, relaxed.structures, progress.labelled, per_cycle - exploring)
+def _promising(
+    work: Work, cycle: int, progress: Progress, ensemble: Predictor, relaxed: Relaxed, count: int
+) -> Structures:
+    exploring = count // EXPLORED
+    chosen = pick(progress.table, relaxed.structures, progress.labelled, count - exploring)
     origin = relaxed.structures.take(rows_of(relaxed.structures, chosen))
     if exploring and len(chosen):
         drawn = progress.pool.ids < progress.generated
@@ -267,12 +277,12 @@ def _promising(work: Work, cycle: int, progress: Progress, ensemble: Predictor, 
     return origin
 
 
-def _drawn(work: Work, cycle: int, progress: Progress) -> Structures:
+def _drawn(work: Work, cycle: int, progress: Progress, count: int) -> Structures:
     """Candidates that are drawn at random for a challenge, where relaxations begin anew."""
     rng = stream(work.campaign, cycle, CHALLENGE)
     ids = progress.pool.ids
     searched = progress.starts.take(np.isin(ids, progress.searched) & (ids < progress.generated))
-    return searched.take(rng.permutation(len(searched))[: DRAWN * work.campaign.select.per_cycle])
+    return searched.take(rng.permutation(len(searched))[: DRAWN * count])
 
 
 def _explorers(work: Work, cycle: int, others: Structures, count: int, ensemble: Predictor) -> Structures:

@@ -15,11 +15,12 @@ from csp_al.campaign import Campaign
 from csp_al.disk_space import require_space
 from csp_al.engine.retry import forget_failure, is_due
 from csp_al.engine.tasks import read_result, task_id
+from csp_al.engine.wait import going_on
 from csp_al.events import Advanced, Calculated, CycleJudged, LabelsImported, Listener, Noted, StageStarted, Warned
 from csp_al.foundation.universal import Universal
 from csp_al.interfaces import Engine, Task
 from csp_al.interruption import safe_point
-from csp_al.loop.tasks import StoppedError, run_all, told_once
+from csp_al.loop.tasks import StoppedError, run_some, told_once
 from csp_al.results import Result
 from csp_al.store.disk_use import cycle_bytes
 from csp_al.store.filled import take_filled
@@ -82,9 +83,10 @@ class Drive(Work):
     - mend: do again what no longer follows from the stage before it
     - still_ours: raises where another driver has the run directory now, lest this one publishes in what is not its own
     - retry: names of calculations that are tried again although they failed, see `csp_al.engine.retry`
-    - tried: those that this driver asked for
+    - tried: those that this driver asked for; awaited: those of them whose results were not told yet
     - passed: the stages that the search has come by, in order, with the wall time (s) of each
     - milestones: how far the stage under way was when the log last told it
+    - out: ids of the calculations that go on while stages are done that ask for none
     """
 
     engine: Engine
@@ -92,8 +94,10 @@ class Drive(Work):
     still_ours: Callable[[], None] = field(default=lambda: None, kw_only=True)
     retry: Collection[str] = field(default=(), kw_only=True)
     tried: set[str] = field(default_factory=set, kw_only=True)
+    awaited: set[str] = field(default_factory=set, kw_only=True)
     passed: dict[Path, float] = field(default_factory=dict, kw_only=True)
     milestones: Milestones = field(default_factory=Milestones, kw_only=True)
+    out: list[str] = field(default_factory=list, kw_only=True)
 
     def stage(self, folder: Path, write: Callable[[Path], None]) -> Path:
         """Publish a stage unless it is there; it follows from the one that was passed last.
@@ -122,7 +126,8 @@ class Drive(Work):
         self.announce("stage started", started)
         needs = [after.relative_to(self.run).as_posix()] if after else []
         if (seconds := take_filled(self.run, folder, after)) is None:
-            stage(folder, lambda aside: self._unless_lost(write, aside), after, needs)
+            with going_on(self.engine, self.run / "tasks", self.out):
+                stage(folder, lambda aside: self._unless_lost(write, aside), after, needs)
         else:
             publish(folder, after, needs, seconds)
         log(self.run, "stage finished", **asdict(started))
@@ -133,18 +138,29 @@ class Drive(Work):
         self.still_ours()
 
     def calculate(self, folder: Path, tasks: Sequence[Task]) -> tuple[list[str], list[Result]]:
-        """Ids and results of these tasks, in their order, for a stage in this folder; see `run_all`.
+        """Ids and results of these tasks, in their order, for a stage in this folder; see `csp_al.loop.tasks.run_all`.
 
         Of what failed before this driver began, some is tried again.
         """
+        names, results = self.calculate_some(folder, tasks, 0)
+        return names, [result for result in results if result is not None]
+
+    def calculate_some(self, folder: Path, tasks: Sequence[Task], out: int) -> tuple[list[str], list[Result | None]]:
+        """As `calculate`, but as many as ``out`` may be without a result (None); these go on until they have one."""
         new = {task_id(task) for task in tasks} - self.tried
         self._try_again(new)
         self.tried.update(new)
-        names, results = run_all(self.run, self.engine, folder, tasks, self.report)
+        self.awaited.update(new)
+        names, results = run_some(self.run, self.engine, folder, tasks, self.report, out)
         for result in results:
-            if result.id in new:
+            if result is not None and result.id in self.awaited:
+                self.awaited.discard(result.id)
                 self.tell(_calculated(result))
         return names, results
+
+    def keep_going(self, tasks: Sequence[Task]) -> None:
+        """Let these calculations, and no others, go on while stages are done that ask for none."""
+        self.out[:] = [task_id(task) for task in tasks]
 
     def _try_again(self, names: Collection[str]) -> None:
         root = self.run / "tasks"

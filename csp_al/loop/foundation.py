@@ -31,7 +31,8 @@ def relax_on_foundation(work: Work, folder: Path, progress: Progress) -> None:
     if lost := int((relaxed.reason == NOT_FINITE).sum()):
         work.tell(Warned(f"{lost} of {len(relaxed)} candidates have no energy on the foundation ({foundation.reason})"))
     relaxed = described(relaxed, foundation)
-    clusters = k_means(relaxed.prediction.features, stream(work.campaign, 0, FOUNDATION), work.campaign.select.groups)
+    groups = work.campaign.select.groups(work.campaign.select.at_first)
+    clusters = k_means(relaxed.prediction.features, stream(work.campaign, 0, FOUNDATION), groups)
     energies = objective.values(relaxed.prediction.energy, relaxed.structures)
     none = take(relaxed, np.zeros(0, np.int64), relaxed.structures)
     layout.RELAXED.write(folder, relaxed)

@@ -3,7 +3,7 @@
 A random cell may hold atoms so near to one another that its label is rejected, and where all of them do, there is
 nothing to learn from. Opened by a few per cent, with everything in it, the same cell tells what near atoms cost.
 
-    asked, names, results = label_and_open(drive, folder, picks.structures)
+    asked, names, results = label_and_open(drive, folder, picks.structures, drawn, budget)
 """
 
 from __future__ import annotations
@@ -13,14 +13,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
+
 from csp_al.campaign import Campaign
-from csp_al.engine.tasks import label_task
 from csp_al.events import Noted
 from csp_al.loop.drive import Drive
+from csp_al.loop.out import label_tasks
 from csp_al.loop.tasks import is_tight, told_once
 from csp_al.results import Result
 from csp_al.store.run_directory import log
-from csp_al.structures import Structures, concatenate
+from csp_al.structures import Bools, Structures, concatenate
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -50,26 +52,29 @@ def openings(atoms: Atoms, campaign: Campaign) -> Iterator[Atoms]:
         structures = open_cells(structures)
 
 
-def label_and_open(drive: Drive, folder: Path, structures: Structures) -> tuple[Structures, list[str], list[Result]]:
+def label_and_open(
+    drive: Drive, folder: Path, structures: Structures, drawn: Bools, budget: int, out: int = 0
+) -> tuple[Structures, list[str], list[Result | None]]:
     """Structures, tasks and results of all labels: of these structures, and of those that are tight, opened.
 
-    A cell keeps its id. No more labels are asked for than the budget has.
+    Only what was ``drawn`` (n,) at random is opened; a cell keeps its id. ``budget``: labels at most; ``out``: how many
+    may be without a result (None).
     """
-    asked, latest = structures, slice(0, None)
+    asked, waiting = structures, set(np.flatnonzero(drawn).tolist() if may_open(drive.campaign) else [])
     for turn in range(ROUNDS + 1):
-        names, results = drive.calculate(folder, [label_task(a, drive.campaign.reference) for a in asked.to_atoms()])
-        rows = [row for row in range(len(asked))[latest] if is_tight(results[row])] if may_open(drive.campaign) else []
-        rows = rows[: max(0, drive.campaign.budget.labels - len(asked))] if turn < ROUNDS else []
+        names, results = drive.calculate_some(folder, label_tasks(drive.campaign, asked), out)
+        tight = {row: result for row, result in enumerate(results) if row in waiting and result and is_tight(result)}
+        rows = list(tight)[: max(0, budget - len(asked))] if turn < ROUNDS else []
         if not rows:
             break
-        _tell(drive, asked, rows, results)
-        latest = slice(len(asked), None)
+        _tell(drive, asked, rows, list(tight.values()))
+        waiting = waiting - tight.keys() | set(range(len(asked), len(asked) + len(rows)))
         asked = concatenate([asked, open_cells(asked.take(rows))])
     return asked, names, results
 
 
 def _tell(drive: Drive, asked: Structures, rows: list[int], results: list[Result]) -> None:
-    why = told_once([results[row] for row in rows])
+    why = told_once(results[: len(rows)])
     log(drive.run, "cells opened", candidates=asked.ids[rows].tolist(), why=why)
     cells = f"{len(rows)} cell{'s are' if len(rows) > 1 else ' is'}"
     drive.tell(Noted(f"{cells} enlarged by {100 * STRETCH - 100:.0f}% and labelled again: {why}"))

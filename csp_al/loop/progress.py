@@ -13,7 +13,19 @@ from csp_al import objective
 from csp_al.interfaces import Ensemble, Verdict, trusted
 from csp_al.loop.tasks import labels_of
 from csp_al.select.stopping import Judged, Top
-from csp_al.structures import Ints, Labels, Prediction, Relaxed, Status, Structures, choose, concatenate, take
+from csp_al.structures import (
+    Asked,
+    Ints,
+    Labels,
+    Prediction,
+    Relaxed,
+    Status,
+    Structures,
+    choose,
+    concatenate,
+    nothing_asked,
+    take,
+)
 
 if TYPE_CHECKING:
     from csp_al.direct.relaxer import Relaxer
@@ -23,6 +35,7 @@ if TYPE_CHECKING:
 class Progress:
     """What a campaign knows so far; ``top`` are the leading crystals of the last cycle judged.
 
+    ``out`` are the labels that were asked for and have not come in; ``labels`` and ``origins`` are of what came in.
     ``searched`` are the ids of the candidates that may lead: all, or those of the search pool. The first ``generated``
     ids are those of candidates that were drawn, the others of offspring. Of the labels, ``asked`` is how many the
     campaign asked for itself, ``failed`` how many of these came to nothing, ``given`` how many are from elsewhere.
@@ -37,6 +50,7 @@ class Progress:
     pool: Structures
     searched: Ints
     generated: int
+    out: Asked = field(default_factory=nothing_asked)
     labels: list[Labels] = field(default_factory=list)
     below: list[Prediction] = field(default_factory=list)
     founded: Relaxed | None = None
@@ -126,5 +140,5 @@ class Progress:
 
     @property
     def labelled(self) -> Structures:
-        """Every candidate that was labelled so far, as it stood before it was perturbed."""
-        return concatenate([self.pool.take([]), *self.origins])
+        """Every candidate that was labelled so far, or is out for it, as it stood before it was perturbed."""
+        return concatenate([self.pool.take([]), *self.origins, self.out.origin])

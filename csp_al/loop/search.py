@@ -32,19 +32,19 @@ def search(drive: Drive) -> Verdict:
         check(drive, picks)
     for cycle in range(drive.campaign.stop.max_cycles):
         if picks is not None:
-            progress.origins.append(picks.origin)
-            stages.learn(drive, cycle, progress, stages.label(drive, cycle, picks))
+            stages.learn(drive, cycle, progress, stages.label(drive, cycle, progress, picks))
         elif given is not None:
             stages.learn(drive, cycle, progress, verify_imported(drive, given))
         progress.ensemble = stages.train(drive, cycle, progress)
         relaxed = stages.relax(drive, cycle, progress, progress.ensemble)
         stages.learn_direct(drive, cycle, progress, relaxed)
         relaxed = stages.grow(drive, cycle, progress, progress.ensemble, relaxed)
-        table = stages.rank(drive, cycle, relaxed)
+        table = stages.rank(drive, cycle, progress, relaxed)
         verdict = stages.judge(drive, cycle, relaxed, table, progress)
         if verdict.stop:
             break
         picks = stages.select(drive, cycle, progress, progress.ensemble, relaxed)
+    drive.keep_going([])
     finish(drive, progress)
     return verdict
 
@@ -56,6 +56,6 @@ def _search_unlabelled(drive: Drive, progress: Progress) -> Verdict:
     relaxed = stages.relax(drive, 0, progress, foundation.fresh)
     stages.learn_direct(drive, 0, progress, relaxed)
     relaxed = stages.grow(drive, 0, progress, foundation.fresh, relaxed)
-    verdict = stages.judge(drive, 0, relaxed, stages.rank(drive, 0, relaxed), progress)
+    verdict = stages.judge(drive, 0, relaxed, stages.rank(drive, 0, progress, relaxed), progress)
     finish(drive, progress)
     return verdict

@@ -23,6 +23,7 @@ from csp_al.loop.direct import learn_to_relax
 from csp_al.loop.drive import Drive
 from csp_al.loop.foundation import leading_on_foundation, relax_on_foundation
 from csp_al.loop.grow import grow_pool
+from csp_al.loop.out import label_tasks, most_wanted
 from csp_al.loop.progress import Progress
 from csp_al.loop.random_streams import DRAW, FIRST_PERTURB, stream, to_label
 from csp_al.select.ranking import stopped_at_once
@@ -36,7 +37,8 @@ def generate(drive: Drive) -> Progress:
     """The candidates: all there is to begin with."""
     folder = drive.stage(stage_folder(drive.run, "pool"), lambda folder: bodies.make_candidates(drive, folder))
     structures = layout.CANDIDATES.read(folder)
-    return Progress(structures, structures.ids[is_searched(layout.ORIGINS.read(folder))], len(structures))
+    searched = structures.ids[is_searched(layout.ORIGINS.read(folder))]
+    return Progress(structures, searched, len(structures))
 
 
 def begin_on_foundation(drive: Drive, progress: Progress) -> None:
@@ -59,7 +61,7 @@ def draw(drive: Drive, progress: Progress) -> Picks:
     pool = progress.pool
     if drive.campaign.search_pool is not None:
         pool = pool.take(~np.isin(pool.ids, progress.searched))
-    most = min(drive.campaign.select.per_cycle, drive.campaign.budget.labels, len(pool))
+    most = min(drive.campaign.select.at_first, drive.campaign.budget.labels, len(pool))
     leading = leading_on_foundation(progress, pool, most)
     others = pool.take(~np.isin(pool.ids, leading.ids))
     drawn = others.take(np.sort(rng.choice(len(others), size=most - len(leading), replace=False)))
@@ -67,10 +69,18 @@ def draw(drive: Drive, progress: Progress) -> Picks:
     return Picks(to_label(drive.campaign, origin, 0, FIRST_PERTURB), origin)
 
 
-def label(drive: Drive, cycle: int, picks: Picks) -> Labels:
-    """What the reference method says of the picks."""
+def label(drive: Drive, cycle: int, progress: Progress, picks: Picks) -> Labels:
+    """What the reference method says of the picks, or of what was out before and has come in; ``progress`` knows."""
     place = stage_folder(drive.run, "label", cycle)
-    return layout.LABELS.read(drive.stage(place, lambda folder: bodies.compute_labels(drive, folder, cycle, picks)))
+    drive.keep_going([])  # the engine is asked here
+    folder = drive.stage(place, lambda folder: bodies.compute_labels(drive, folder, cycle, progress, picks))
+    if layout.OUT.is_in(folder):
+        progress.origins.append(layout.CAME_IN.read(folder).origin)
+        progress.out = layout.OUT.read(folder)
+        drive.keep_going(label_tasks(drive.campaign, progress.out.structures))
+    else:
+        progress.origins.append(picks.origin)
+    return layout.LABELS.read(folder)
 
 
 def learn(drive: Drive, cycle: int, progress: Progress, labels: Labels) -> None:
@@ -124,11 +134,11 @@ def grow(drive: Drive, cycle: int, progress: Progress, ensemble: Callable[[], Pr
     return concatenate([relaxed, layout.RELAXED.read(folder)])
 
 
-def rank(drive: Drive, cycle: int, relaxed: Relaxed) -> pd.DataFrame:
+def rank(drive: Drive, cycle: int, progress: Progress, relaxed: Relaxed) -> pd.DataFrame:
     """Score, cluster and basin of every candidate."""
     place = stage_folder(drive.run, "rank", cycle)
-    lower = _lower_ends(drive, cycle, relaxed)
-    folder = drive.stage(place, lambda folder: bodies.rank_candidates(drive, folder, cycle, relaxed, lower))
+    lower, most = _lower_ends(drive, cycle, relaxed), most_wanted(drive.campaign, progress)
+    folder = drive.stage(place, lambda folder: bodies.rank_candidates(drive, folder, cycle, relaxed, lower, most))
     table = layout.RANKING.read(folder)
     if words := stopped_at_once(table):
         drive.tell(Warned(f"cycle {cycle}: {words}"))

@@ -63,6 +63,14 @@ def run_all(
     The ids are left in the folder first, for whoever watches. Raises `StoppedError` when somebody asked
     for a stop, and OSError where the disk is about to be full.
     """
+    names, results = run_some(run, engine, folder, tasks, report, 0)
+    return names, [result for result in results if result is not None]
+
+
+def run_some(
+    run: Path, engine: Engine, folder: Path, tasks: Sequence[Task], report: Callable[[int, int], None], out: int
+) -> tuple[list[str], list[Result | None]]:
+    """As `run_all`, but as many as ``out`` may be without a result (None)."""
     root = run / "tasks"
     names = [create_task(root, task) for task in tasks]
     write_json(folder / TASKS, names)
@@ -72,11 +80,11 @@ def run_all(
         require_space(run)
         return stop_requested(run)
 
-    run_tasks(engine, root, names, report, should_stop)
+    run_tasks(engine, root, names, report, should_stop, out)
     results = [read_result(root, name) for name in names]
-    if any(result is None for result in results):
+    if results.count(None) > out:
         raise StoppedError
-    return names, [result for result in results if result is not None]
+    return names, results
 
 
 def relaxations(campaign: Campaign, structures: Structures) -> list[Task]:

@@ -83,11 +83,18 @@ def _labels_of(folder: Path, predicted: Path | None) -> pd.DataFrame:
         "source": listed["source"].to_numpy() if "source" in listed else "",
     }
     if predicted is not None:
-        guess = layout.PREDICTED.read(predicted, rows=len(labels))
+        guess, path = _predicted(folder, predicted, len(labels))
         table["predicted_energy_per_atom"] = objective.values(guess.energy, labels.structures)
         table["predicted_sigma_per_atom"] = objective.sigmas(guess.energy_sigma, labels.structures)
-        table |= _errors_of(guess, labels, predicted / layout.PREDICTED.name)
+        table |= _errors_of(guess, labels, path)
     return pd.DataFrame(table)
+
+
+def _predicted(folder: Path, chosen: Path, rows: int) -> tuple[Prediction, Path]:
+    """What was predicted for the labels in a folder, and the file it is in: labels may come in later than others."""
+    if layout.CAME_IN.is_in(folder):
+        return layout.CAME_IN.read(folder, rows=rows).predicted, folder / layout.CAME_IN.name
+    return layout.PREDICTED.read(chosen, rows=rows), chosen / layout.PREDICTED.name
 
 
 def _errors_of(guess: Prediction, labels: Labels, path: Path) -> dict[str, Floats]:

@@ -16,7 +16,7 @@ from typing import Any, Final
 import pandas as pd
 
 from csp_al.campaign.clusters import Cluster
-from csp_al.campaign.machine import Machine
+from csp_al.campaign.machine import Machine, usable_cores
 from csp_al.campaign.models import Campaign
 from csp_al.reference.references import reference_kind
 from csp_al.report.pilots import pilots
@@ -26,6 +26,10 @@ from csp_al.store.run_directory import SETTINGS, STAGES
 
 CHECKS: Final = 2
 """Labels of a source from elsewhere that are computed again at most, before it is trusted."""
+
+
+FEW_SLOTS: Final = 4
+"""Of fewer it costs little that some wait."""
 
 
 @dataclass(frozen=True)
@@ -76,12 +80,27 @@ def plan(campaign: Campaign, run: Path | None, machine: Machine | None = None) -
             "final_relaxations": seconds and [campaign.winners * seconds[0] / 3600, final * seconds[1] / 3600],
             "basis": basis,
         },
+        "slots": _slots(machine),
+        "in_flight": in_flight_for(campaign, _slots(machine)),
         "pilots": _pilots(machine, run, measured.labels if measured else 0, sum(labels) + again),
         "seconds_per_cycle": measured.seconds if measured else None,
         "hours_at_most": sum(measured.seconds.values()) * len(labels) / 3600 if measured else None,
         "disk_bytes": _disk(campaign, candidates, labels, measured),
         "disk_free_bytes": shutil.disk_usage(_nearest(run or Path.cwd())).free,
     }
+
+
+def in_flight_for(campaign: Campaign, slots: int | None) -> int | None:
+    """Labels in flight (``select.in_flight``) that keep so many slots busy; None where they are, or are too few.
+
+    Simulated (``analysis/benchmarks/slots.py``), 16 slots are busy 18% of the time with none, and 88% with 24.
+    """
+    select = campaign.select
+    if slots is None or slots < FEW_SLOTS or 2 * slots <= select.per_cycle or select.in_flight >= slots:
+        return None
+    enough = 3 * slots // 2
+    candidates, labels = size_of_pools(campaign), campaign.budget.labels
+    return enough if select.per_cycle + enough <= min(candidates, labels) else None
 
 
 def describe_plan(planned: dict[str, Any]) -> str:
@@ -99,6 +118,9 @@ def describe_plan(planned: dict[str, Any]) -> str:
         f"                  final relaxations {_core_time(hours['final_relaxations'])}",
         f"                  {hours['basis']}",
     ]
+    if planned["in_flight"]:
+        lines.append(f"slots             {planned['slots']}, most of which wait while potentials are trained;")
+        lines.append(f"                  with select.in_flight: {planned['in_flight']} hardly any does")
     if planned["pilots"]:
         lines.append(f"pilots            {_in_words(planned['pilots'])}")
     if seconds is None:
@@ -113,6 +135,15 @@ def describe_plan(planned: dict[str, Any]) -> str:
     if planned["labels_at_most"]:
         lines.append("The search ends earlier when its leading crystals no longer change.")
     return "\n".join(lines)
+
+
+def _slots(machine: Machine | None) -> int | None:
+    """Labels side by side at most, where that is known."""
+    if machine is None:
+        return None
+    if isinstance(machine, Cluster):
+        return machine.labels_at_once * machine.blocks[1]
+    return machine.slots or usable_cores() // machine.cores_per_label
 
 
 def _labels(planned: dict[str, Any]) -> str:
@@ -142,7 +173,7 @@ def schedule(campaign: Campaign, candidates: int, cycles: int = 0, asked: int = 
     per_cycle, budget = campaign.select.per_cycle, campaign.budget.labels
     coming = []
     if cycles == 0:  # the first draw takes what the budget has, as little as it may be
-        coming.append(0 if campaign.labels else min(per_cycle, budget, candidates))
+        coming.append(0 if campaign.labels else min(campaign.select.at_first, budget, candidates))
     each, left = min(per_cycle, candidates), budget - asked - sum(coming)
     paid = (left - per_cycle) // max(each, 1) + 1 if left >= per_cycle else 0
     return coming + [each] * min(paid, max(0, campaign.stop.max_cycles - cycles - len(coming)))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from csp_al.campaign.models import Campaign
 from csp_al.engine.tasks import read_result
@@ -21,8 +21,9 @@ from csp_al.report.tables import Run, open_run
 from csp_al.results import Result
 from csp_al.select.judgement import Judgement
 from csp_al.select.ranking import stopped_at_once
+from csp_al.store import layout
 from csp_al.store.lock import holder
-from csp_al.store.run_directory import STAGES, Place, cycles, published_stages, under_way
+from csp_al.store.run_directory import FIRST, LAST, STAGES, Place, cycles, published_stages, under_way
 from csp_al.store.stages import is_published
 from csp_al.structures import Status
 
@@ -30,11 +31,15 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+WITH_TASKS: Final = ("check", "label", LAST)
+"""Stages that ask the reference."""
+
+
 @dataclass(frozen=True)
 class LabelCounts:
     """Labels that the campaign asked for itself, and those from elsewhere.
 
-    Failed ones include those that are rejected; pending ones were asked for in the stage under way and have no result;
+    Failed ones include those that are rejected; pending ones were asked for and have no result;
     those from elsewhere are the usable ones that the campaign began with, which are not among those done; opened ones
     are among those done or failed: cells of the first cycle, once it has ended, that were rejected as they were before.
     """
@@ -123,12 +128,12 @@ def status(run: Path) -> RunStatus:
     opened = open_run(run)
     campaign, verdict, (events, _) = opened.campaign, opened.verdict(), read_log(opened.path)
     place = under_way(opened.path)
-    tasks = tasks_of(place)
+    tasks = tasks_of(place) if place is not None and place[1] in WITH_TASKS else _out(opened)
     results = [result for task in tasks if (result := read_result(opened.path / "tasks", task))]
     pending = len(tasks) - len(results)
     # the first cycle of a campaign with labels from elsewhere checks some of them, and labels nothing
     checking = bool(campaign.labels) and place is not None and place[0] == 0
-    in_cycles = place is not None and place[1] == "label" and not checking
+    in_cycles = (place is None or place[1] not in (*FIRST, LAST)) and not checking
     state = _state(opened.path, events)
     so_far = _seconds_under_way(events) if state is State.RUNNING and place else 0.0
     cycle, stage = _where(opened.path, place)
@@ -166,6 +171,12 @@ def _to_come(run: Run, verdict: Verdict | None, labels: LabelCounts) -> int:
     asked = int(table[["labels_done", "labels_failed"]].iloc[-1].sum()) if len(table) else 0
     ahead = sum(schedule(run.campaign, len(run.pool), len(table), asked))
     return max(labels.pending, ahead - (labels.done + labels.failed - asked))
+
+
+def _out(run: Run) -> list[str]:
+    """Labels that were asked for and are out while a stage that needs none is under way."""
+    last = next(reversed(layout.folders_of(run.path, "label").values()), None)
+    return layout.OUT_TASKS.read(last) if last is not None and layout.OUT_TASKS.is_in(last) else []
 
 
 def _label_counts(run: Run, fresh: Sequence[Result], pending: int) -> LabelCounts:

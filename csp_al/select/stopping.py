@@ -59,11 +59,15 @@ class Judged:
 
 @dataclass(frozen=True)
 class Spent:
-    """What the campaign has cost so far: finished cycles, labels requested, and hours of wall time of the cycles."""
+    """What the campaign has cost so far: finished cycles, labels that came in, hours of wall time of the cycles.
+
+    ``out``: labels that were asked for and have not come in.
+    """
 
     cycles: int
     labels: int
     hours: float
+    out: int = 0
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,8 @@ def verdict(
     It stops when the top k were unchanged (`changes`) for ``stop.patience`` cycles in a row, the last of which learned
     from a challenge (`is_challenged`) whose labels had been predicted well enough, none of them by far too high; after
     ``stop.max_cycles`` cycles, when the next ``per_cycle`` labels do not fit into the budget, or when its hours are
-    over. Only what stops for the first reason can be settled. ``before`` is the previous cycle, None in the first;
+    over. As long as labels are out, it waits for them instead, and asks for none. Only what stops for the first reason
+    can be settled. ``before`` is the previous cycle, None in the first;
     ``table`` is that of `csp_al.select.ranking.rank`; ``missed`` is of the newest labels.
     """
     changed = changes(top, None if before is None else before.top, rules.stop)
@@ -104,15 +109,19 @@ def verdict(
     why = "" if asked else _why_nothing_changes(stable, len(top.energies), missed.median, unseen, rules.stop)
     spent_in_words = _what_is_spent(spent, rules)
     settled = not asked and unseen <= rules.stop.max_unseen
-    stop = bool(why or spent_in_words)
+    over = why or (f"not settled: {spent_in_words}" if spent_in_words else "")
+    stop = bool(over) and not spent.out
+    if over and spent.out:
+        asked = [f"would stop ({over}), but {_plural(spent.out, 'label')} still out"]
     return Verdict(
         stop=stop,
-        reason=why or (f"not settled: {spent_in_words}" if stop else f"continues: {'; '.join(asked)}"),
+        reason=over if stop else f"continues: {'; '.join(asked)}",
         stable_cycles=stable,
         top=top.structures.ids.tolist(),
         energies=top.energies.tolist(),
         unseen=unseen,
         settled=settled if stop else None,
+        waits=bool(over) and not stop,
     )
 
 
@@ -238,8 +247,8 @@ def _what_is_spent(spent: Spent, rules: Rules) -> str:
         return "no labels were allowed (budget.labels: 0), the foundation alone ranked the candidates"
     if spent.cycles >= stop.max_cycles:
         return f"{_plural(spent.cycles, 'cycle')} done, the most that stop.max_cycles allows"
-    if spent.labels + rules.per_cycle > budget.labels:
-        return f"{spent.labels} labels requested; {rules.per_cycle} more would exceed budget.labels, {budget.labels}"
+    if (labels := spent.labels + spent.out) + rules.per_cycle > budget.labels:
+        return f"{labels} labels requested; {rules.per_cycle} more would exceed budget.labels, {budget.labels}"
     if budget.hours is not None and spent.hours >= budget.hours:
         return f"{spent.hours:.2g} h used; budget.hours allows {budget.hours:g} h"
     return ""

@@ -23,7 +23,7 @@ from csp_al.interfaces import Verdict
 from csp_al.store import records
 from csp_al.store.run_directory import cycle_folder, cycles
 from csp_al.store.stages import file_of, is_published, manifest
-from csp_al.structures import Ints, Labels, Picks, Prediction, Relaxed, Strings, Structures
+from csp_al.structures import Asked, Ints, Labels, Picks, Prediction, Relaxed, Strings, Structures
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -191,6 +191,12 @@ CHECK: Final = _json("check.json", records.CHECK)
 # label
 LABEL_TASKS: Final = _table("labels.csv", records.LABEL_TASKS, {"source": "str"})
 """Candidate, task, status, reason, cost_s of each label, and its source where it is from elsewhere."""
+CAME_IN: Final = _arrays("came_in.h5", Asked)
+"""Where some labels may be out while the loop goes on: what each label was asked for, row by row, and"""
+OUT: Final = _arrays("out.h5", Asked)
+"""those that were still out, and"""
+OUT_TASKS: Final = _json("out.json", records.NAMES)
+"""their tasks."""
 WALK_FORWARD: Final = _json("walk_forward.json", records.WALK_FORWARD)
 """How well the labels had been predicted; not in the first cycle."""
 BELOW: Final = _arrays("foundation.h5", Prediction)

@@ -193,6 +193,7 @@ FOUNDATION: Final = TypeAdapter(Compared)
 LEARNT: Final = TypeAdapter(Learnt)
 STARTS: Final = TypeAdapter(Starts)
 VERDICT: Final = TypeAdapter(Verdict)
+NAMES: Final = TypeAdapter(list[str])
 ANYTHING: Final[TypeAdapter[Any]] = TypeAdapter(Any)
 
 Columns = dict[str, str]

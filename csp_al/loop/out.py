@@ -1,0 +1,63 @@
+"""Labels that are out while the loop goes on, so that no slot of a cluster waits for a training.
+
+With ``select.in_flight`` a cycle learns from what has come in as soon as no more labels are out than that, and asks for
+as many as came in. Which those are depends on how long each took, so that a stage keeps it: what came in, and what was
+still out. A campaign that goes on from there asks for the same again. What is chosen next knows of labels that are out
+where they stood, and not what they say. The search stops only when nothing is out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from csp_al.campaign import Campaign
+from csp_al.engine.tasks import label_task
+from csp_al.interfaces import Task
+from csp_al.loop.progress import Progress
+from csp_al.results import Result
+from csp_al.structures import Asked, Picks, Prediction, Structures, concatenate, take, unpredicted
+
+
+def label_tasks(campaign: Campaign, structures: Structures) -> list[Task]:
+    """Tasks that label these structures."""
+    return [label_task(atoms, campaign.reference) for atoms in structures.to_atoms()]
+
+
+def most_wanted(campaign: Campaign, progress: Progress) -> int:
+    """How many labels a cycle would ask for: those of a cycle, and one for each that may be out and is not."""
+    return campaign.select.per_cycle + max(0, campaign.select.in_flight - len(progress.out))
+
+
+def wanted(campaign: Campaign, progress: Progress) -> int:
+    """How many labels a cycle asks for, as far as the budget goes."""
+    return min(most_wanted(campaign, progress), campaign.budget.labels - progress.asked - len(progress.out))
+
+
+def may_be_out(campaign: Campaign, cycle: int, chosen: int) -> int:
+    """Labels that a cycle that has ``chosen`` so many need not wait for: none in the last, or if nothing is chosen."""
+    is_last = cycle + 1 >= campaign.stop.max_cycles
+    return 0 if is_last or chosen == 0 else campaign.select.in_flight
+
+
+def asked_for(picks: Picks, predicted: Prediction | None) -> Asked:
+    """Labels that are chosen, as they are kept while they are out."""
+    known = unpredicted(picks.structures) if predicted is None else predicted
+    return Asked(picks.structures, picks.origin, replace(known, features=np.zeros((len(known), 0))))
+
+
+def with_opened(asked: Asked, structures: Structures) -> Asked:
+    """The same labels, and those of cells that were opened: the first ``structures`` are theirs already."""
+    opened = structures.take(np.arange(len(asked), len(structures)))
+    return concatenate([asked, Asked(opened, opened, unpredicted(opened))])
+
+
+def parted(asked: Asked, results: Sequence[Result | None]) -> tuple[Asked, Asked]:
+    """Labels that have come in, and those that have not."""
+    there = np.array([result is not None for result in results], dtype=bool)
+    return (
+        take(asked, np.flatnonzero(there), asked.structures),
+        take(asked, np.flatnonzero(~there), asked.structures),
+    )
