@@ -17,10 +17,10 @@ import numpy as np
 import psutil
 import pytest
 from ase.build import bulk
+from documented import cluster_file
 from outcomes import computed_twice, cut_off, outcome
 from slurm import UNPACKED, Slurm
 from test_kill import CAMPAIGN
-from test_readme import cluster_file
 
 from csp_al.campaign.machine import read_machine
 from csp_al.engine.engines import start_engine

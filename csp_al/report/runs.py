@@ -27,7 +27,7 @@ from csp_al.structures import Structures
 
 
 def open_runs(*patterns: str | Path) -> Runs:
-    """Open every run directory that fits a pattern such as "runs/si8-seed-*", in the order of their numbers.
+    """Open every run directory that fits a pattern such as `runs/si8-seed-*`, in the order of their numbers.
 
     What else fits is left out. Raises NoRunError for a pattern that none fits.
     """
