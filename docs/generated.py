@@ -32,6 +32,9 @@ from csp_al.reasons import Failure
 from csp_al.reference import espresso, gpaw, vasp
 from csp_al.report import columns as tables
 
+NAME = {"scf": "SCF", "mpi": "MPI", "fermi": "Fermi"}
+NAMES = re.compile("|".join(NAME))
+QUOTED_WORD = re.compile(r'"([A-Za-z][\w-]*)"')
 MARK = re.compile(r"^<!-- generated: (\w+) -->$", re.MULTILINE)
 NESTED = {"pool": Pool, "foundation": Foundation, "direct": Direct}
 """Sections that the schema of a campaign file hides behind null or a second use."""
@@ -153,7 +156,7 @@ def _kinds(name: str, group: str, common: type[Section], level: str) -> list[str
 def _failures(kinds: Collection[Failure]) -> str:
     if len(kinds) > len(Failure) / 2:
         return f"any but {_failures(set(Failure) - set(kinds))}" if len(kinds) < len(Failure) else "any"
-    return ", ".join(sorted(kind.replace("_", " ") for kind in kinds))
+    return ", ".join(sorted(NAMES.sub(lambda name: NAME[name[0]], kind.replace("_", " ")) for kind in kinds))
 
 
 def _section_of(field: FieldInfo) -> type[Section] | None:
@@ -190,7 +193,9 @@ def _default(field: FieldInfo) -> str:
 
 
 def _value(value: Any) -> str:
-    return f"`{json.dumps(TypeAdapter(Any).dump_python(value, mode='json'), ensure_ascii=False)}`"
+    """A value as a campaign file has it: words need no quotes."""
+    text = json.dumps(TypeAdapter(Any).dump_python(value, mode="json"), ensure_ascii=False)
+    return "`" + QUOTED_WORD.sub(r"\1", text) + "`"
 
 
 def _words(schema: dict[str, Any], models: dict[str, Any]) -> str:  # noqa: C901, PLR0911 - a row for each

@@ -35,3 +35,15 @@ def test_its_picture_is_small_and_every_link_leads_somewhere():
         assert links
         assert [link for link in links if not (ROOT / link).is_file()] == []
     assert 20_000 < (ROOT / "docs/pictures/report.png").stat().st_size < 200_000
+
+
+def test_its_figures_are_those_of_the_measurements():
+    measured = (ROOT / "docs/explanation/benchmarks.md").read_text(encoding="utf-8")
+    rows = [line for line in README.splitlines() if re.search(r"\d+ of \d+ \|", line)]
+    assert len(rows) == 5
+    for row in rows:
+        system, found, evaluations, of_random_search, ratio = [cell.strip() for cell in row.strip("|").split("|")]
+        (line,) = [line for line in measured.splitlines() if line.startswith(f"| {system} |")]
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        assert [cells[1], cells[3], cells[4]] == [found, evaluations, of_random_search]
+        assert cells[5].startswith(f"{ratio} [")
