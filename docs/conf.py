@@ -36,6 +36,7 @@ html_css_files = ["tables.css"]
 html_show_sphinx = False
 html_copy_source = False
 html_show_sourcelink = False
+html_show_search_summary = False  # pages that are opened as files cannot fetch others
 html_theme_options = {"navigation_with_keys": True}
 
 
