@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Iterator
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -54,7 +55,7 @@ def fill(_: Any, __: str, content: list[str]) -> None:
 
 def stale(_: Any, env: Any, *__: Any) -> list[str]:
     """The pages with generated parts, which are written anew in each build, since the code may have changed."""
-    return [page for page in env.found_docs if MARK.search(env.doc2path(page).read_text(encoding="utf-8"))]
+    return [page for page in env.found_docs if MARK.search(Path(env.doc2path(page)).read_text(encoding="utf-8"))]
 
 
 def indented_is_code(_: Any, what: str, __: str, ___: Any, ____: Any, lines: list[str]) -> None:

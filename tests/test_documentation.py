@@ -18,6 +18,7 @@ from documented import DOCS, ROOT, blocks, cluster_file, commands, spans
 from ruamel.yaml import YAML
 from test_kinds import PACKAGE, entry_points_of, installed
 
+import csp_al
 from csp_al import kinds
 from csp_al.campaign import Campaign, read_campaign
 from csp_al.campaign.machine import read_machine
@@ -200,6 +201,15 @@ def test_every_verb_is_explained():
     text = (DOCS / "reference/commands.md").read_text()
     verbs = {command.name or command.callback.__name__ for command in app.registered_commands}
     assert [verb for verb in sorted(verbs) if f"csp-al {verb}" not in text] == []
+
+
+def test_every_name_of_the_package_and_every_notebook_is_explained():
+    python = (DOCS / "reference/python.md").read_text()
+    assert [name for name in csp_al.__all__ if f"csp_al.{name}" not in python] == []
+    notebooks = (DOCS / "how-to/notebooks.md").read_text()
+    assert [
+        path.name for path in (ROOT / "analysis").glob("*.py") if f"| `analysis/{path.name}` |" not in notebooks
+    ] == []
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "campaigns").glob("*.yaml")))
