@@ -29,6 +29,9 @@ MOMENT: Final = 0.1
 _heard: list[int] = []
 """The signals that have come within `interruptible`."""
 
+_listening: list[bool] = []
+"""Whether we are within it."""
+
 
 class Interrupted(BaseException):
     """SIGTERM or SIGINT, and the exit status for it; not an Exception, so that nothing on the way swallows it."""
@@ -64,9 +67,11 @@ def interruptible() -> Iterator[None]:
 
     before = {number: signal.signal(number, hear) for number in ENDS}
     sys.unraisablehook = lost
+    _listening.append(True)
     try:
         yield
     finally:
+        _listening.pop()
         _heard.clear()
         sys.unraisablehook = hook
         for number, handler in before.items():
@@ -74,8 +79,8 @@ def interruptible() -> Iterator[None]:
 
 
 def end_in_peace() -> None:
-    """Let no further signal keep us from ending what we have started, which takes seconds."""
-    for number in ENDS:
+    """Let no further signal, where signals are ours, keep us from ending what we have started, which takes seconds."""
+    for number in ENDS if _listening else ():
         signal.signal(number, signal.SIG_IGN)
 
 

@@ -38,7 +38,7 @@ SIZE = 4096
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 TOO_LONG = "too long"
 IMPORTED = (
-    "csp_al.cli.driver", "csp_al.engine.local", "csp_al.loop.search", "csp_al.potential.training",
+    "csp_al.cli.driver", "csp_al.running.run", "csp_al.engine.local", "csp_al.loop.search", "csp_al.potential.training",
     "csp_al.potential.networks.schnet",
     "csp_al.report.tables", "numba.np.ufunc.parallel", "pymatgen.core", "sklearn.cluster",
 )  # fmt: skip

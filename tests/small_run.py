@@ -9,14 +9,27 @@ import torch
 
 from csp_al.campaign import Campaign, read_campaign
 from csp_al.campaign.machine import Machine
-from csp_al.cli.checks import foundation_of
 from csp_al.engine.engines import start_engine
 from csp_al.events import Listener
 from csp_al.interfaces import Verdict
 from csp_al.loop.drive import Drive
 from csp_al.loop.search import search
+from csp_al.running.checks import foundation_of
 from csp_al.store.lock import locked
 from csp_al.store.run_directory import log, places, prepare, read_campaign_of
+
+TINY = """
+name: al2
+pool: {formula: Al2, size: 8, volume_per_atom: [13, 23]}
+reference: {kind: ase, calculator: ase.calculators.emt.EMT}
+potential: {kind: schnet, members: 2, features: 8, interactions: 1, cutoff: 4, steps: 20}
+relax: {max_steps: 10}
+select: {per_cycle: 3}
+stop: {max_cycles: 2}
+finish: {max_steps: 5}
+budget: {labels: 6}
+"""
+"""A campaign of seconds."""
 
 
 def run_to_its_end(folder: Path, text: str, tell: Listener = lambda _: None) -> Path:

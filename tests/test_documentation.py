@@ -16,6 +16,7 @@ import pytest
 import typer
 from documented import DOCS, ROOT, blocks, cluster_file, commands, spans
 from ruamel.yaml import YAML
+from small_run import TINY
 from test_kinds import PACKAGE, entry_points_of, installed
 
 import csp_al
@@ -77,6 +78,7 @@ def _as_json(content: dict[str, object]) -> dict[str, object]:
 def test_python_runs(page, finished_run, tmp_path, monkeypatch, capsys):
     for name in ("al4", "si8-seed-1", "si8-seed-2"):
         shutil.copytree(finished_run, tmp_path / "runs" / name)
+    (tmp_path / "al2.yaml").write_text(TINY)
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {"__name__": "shown"}
     for block in blocks("python"):

@@ -27,7 +27,6 @@ from csp_al.campaign import CampaignError, open_campaign
 from csp_al.campaign.machine import THREADS, Machine
 from csp_al.campaign.references import Remedy
 from csp_al.cli import app
-from csp_al.cli.checks import checked_campaign, reference_of
 from csp_al.engine import worker
 from csp_al.engine.tasks import create_task, label_task, read_result, relax_task, task_id
 from csp_al.files import write_sealed
@@ -42,6 +41,7 @@ from csp_al.reference.ladder import as_told, in_force, ladder, next_remedy, reco
 from csp_al.reference.pw_output import results_in, why_no_result
 from csp_al.reference.references import build_reference
 from csp_al.results import as_json, outcome_of
+from csp_al.running.checks import checked_campaign, reference_of
 
 ERROR = "     Error in routine {} (1):\n      {}\n"
 HEADER = '<UPF version="2.0.1">\n<PP_HEADER element="{}" pseudo_type="{}" functional="{}" z_valence="{}" {}/>\n</UPF>\n'

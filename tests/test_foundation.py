@@ -26,7 +26,6 @@ from csp_al.campaign.errors import CampaignError
 from csp_al.campaign.foundation import Foundation
 from csp_al.campaign.machine import Machine
 from csp_al.cli import app
-from csp_al.cli.checks import checked_campaign
 from csp_al.engine.engines import start_engine
 from csp_al.events import Noted, Warned
 from csp_al.foundation.baseline import Baselined, Below, differences, held_out_loss
@@ -38,6 +37,7 @@ from csp_al.loop.stage import RefusedError, do_stage
 from csp_al.potential.ensemble import new_ensemble
 from csp_al.potential.schnet import SchnetPotential
 from csp_al.report.plan import mean_cycle
+from csp_al.running.checks import checked_campaign
 from csp_al.select.walk_forward import compared, ranks_worse, together
 from csp_al.store import layout
 from csp_al.store.changes import ChangedError, accept

@@ -573,7 +573,7 @@ def test_status_and_plan_tell_what_pilots_there_are_and_what_they_cost(finished_
 
 
 def test_time_limit_that_no_pilot_has_time_for_has_its_place_in_the_campaign_file(tmp_path):
-    from csp_al.cli.checks import checked_campaign
+    from csp_al.running.checks import checked_campaign
 
     file, campaign = tmp_path / "big.yaml", tmp_path / "small.yaml"
     text = MACHINE.format(engine="pbs", queue="cpu", option="").replace("08:00:00", "00:30:00")

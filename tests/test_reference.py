@@ -20,7 +20,6 @@ from scipy.special import erfc
 
 from csp_al.campaign import CampaignError
 from csp_al.campaign.machine import Machine
-from csp_al.cli.checks import checked_campaign
 from csp_al.interfaces import ReferenceFailedError
 from csp_al.reference.ase_calculator import AseReference, find_callable
 from csp_al.reference.classical import ionic, lennard_jones, many_body, tersoff
@@ -33,6 +32,7 @@ from csp_al.reference.ladder import in_force
 from csp_al.reference.references import build_reference
 from csp_al.reference.sanity import why_insane
 from csp_al.results import as_json
+from csp_al.running.checks import checked_campaign
 
 SILICON = {
     "m": 3, "gamma": 1, "lambda3": 0, "c": 100390, "d": 16.217, "h": -0.59825, "n": 0.78734, "beta": 1.1e-6,

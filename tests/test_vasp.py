@@ -25,7 +25,6 @@ from ase.io import read
 from csp_al import claim
 from csp_al.campaign import CampaignError, campaign_template, open_campaign
 from csp_al.campaign.machine import Machine
-from csp_al.cli.checks import checked_campaign
 from csp_al.engine import worker
 from csp_al.engine.tasks import create_task, label_task, read_result, task_id
 from csp_al.interfaces import ReferenceFailedError
@@ -34,6 +33,7 @@ from csp_al.reference.references import build_reference
 from csp_al.reference.vasp import VaspReference
 from csp_al.reference.vasp_output import results_of
 from csp_al.reference.vasp_program import VERSION
+from csp_al.running.checks import checked_campaign
 from csp_al.store.method import method_of
 
 POTCAR = """\

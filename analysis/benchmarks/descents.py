@@ -22,9 +22,9 @@ from ase.optimize import BFGS, LBFGS, CellAwareBFGS
 from csp_al.campaign import read_campaign
 from csp_al.campaign.machine import Machine
 from csp_al.campaign.models import Finish
-from csp_al.cli.checks import reference_of
 from csp_al.generate import generate_pool
 from csp_al.interfaces import Reference
+from csp_al.running.checks import reference_of
 
 OPTIMISERS: dict[str, Callable[[Atoms], Any]] = {
     "BFGS, UnitCellFilter": lambda atoms: BFGS(UnitCellFilter(atoms), logfile=None),

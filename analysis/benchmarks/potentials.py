@@ -27,13 +27,13 @@ from suite import positive, several
 from csp_al.campaign import Campaign, read_campaign
 from csp_al.campaign.machine import Machine
 from csp_al.campaign.potentials import AnyPotential, PotentialSection
-from csp_al.cli.checks import reference_of
 from csp_al.generate import generate_pool
 from csp_al.interfaces import Reference, ReferenceFailedError
 from csp_al.potential.ensemble import Ensemble, new_ensemble
 from csp_al.potential.training import train
 from csp_al.reference.evaluate import frames, relax
 from csp_al.results import Frame
+from csp_al.running.checks import reference_of
 from csp_al.structures import Ints, Labels, Status, Structures
 
 Step = tuple[Ints, Frame]

@@ -7,12 +7,14 @@ Every field carries its unit and meaning in its description, which `csp-al init`
 from __future__ import annotations
 
 from itertools import combinations_with_replacement
-from typing import Annotated, Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
 from ase.formula import Formula
 from pydantic import (
     Field,
     GetJsonSchemaHandler,
+    PrivateAttr,
     SerializerFunctionWrapHandler,
     field_validator,
     model_serializer,
@@ -303,6 +305,19 @@ class Campaign(Section):
     stop: Stop = Field(default_factory=Stop)
     finish: Finish = Field(default_factory=Finish)
     budget: Budget = Field(default_factory=Budget)
+
+    _file: Path | None = PrivateAttr(None)
+
+    def of_file(self, path: Path) -> Self:
+        """The same campaign, which knows the file that it is of."""
+        campaign = self.model_copy()
+        campaign._file = path  # noqa: SLF001 (of a campaign)
+        return campaign
+
+    @property
+    def source(self) -> Path | None:
+        """The file that it is of, where that was told by `of_file`."""
+        return self._file
 
     @property
     def pools(self) -> list[Pool]:

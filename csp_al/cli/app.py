@@ -121,9 +121,9 @@ def validate(path: File, machine: MachineName = None, trust: RunCode = False, as
     """Check a campaign file: keys, values, elements, programs, pseudopotentials. Runs no code that the file names."""
     from csp_al.campaign import CampaignError
     from csp_al.campaign.machine import read_machine
-    from csp_al.cli.checks import checked_campaign
     from csp_al.cli.tables import problems_as_json
     from csp_al.importing import looking_only
+    from csp_al.running.checks import checked_campaign
 
     try:
         with nullcontext() if trust else looking_only():
@@ -185,9 +185,9 @@ def run(
 ) -> None:
     """Start a campaign, or continue it where it stopped."""
     from csp_al.campaign.machine import read_machine
-    from csp_al.cli.checks import checked_campaign
     from csp_al.cli.driver import Start, drive
     from csp_al.cli.seeds import drive_each, seeds_of
+    from csp_al.running.checks import checked_campaign
 
     if seed is not None and seeds is not None:
         raise ValueError("--seed and --seeds: give one of them")
@@ -198,7 +198,9 @@ def run(
     if seed is not None:
         campaign = campaign.model_copy(update={"seed": seed})
     run = directory or default_directory(campaign.name)
-    start = Start(path, path.parent, run, here, slots, device, repair, trust, tuple(retry or ()), loudness)
+    start = Start(
+        path, path.parent, run, here, slots, device, repair, tuple(retry or ()), trust=trust, loudness=loudness
+    )
     raise typer.Exit(drive(campaign, start) if several is None else drive_each(campaign, start, several))
 
 
@@ -217,9 +219,9 @@ def resume(
 ) -> None:
     """Continue the campaign of a run directory."""
     from csp_al.campaign.machine import read_machine
-    from csp_al.cli.checks import checked_again
     from csp_al.cli.driver import Start, drive
     from csp_al.cli.trust import refuse_code
+    from csp_al.running.checks import checked_again
     from csp_al.store.run_directory import folder_of_campaign, read_campaign_of
 
     loudness = _loudness(verbose, quiet)
@@ -229,7 +231,9 @@ def resume(
     campaign = read_campaign_of(directory, trust=True)
     base = folder_of_campaign(directory)
     campaign = checked_again(campaign, here, base)
-    start = Start(None, base, directory, here, slots, device, repair, trust, tuple(retry or ()), loudness)
+    start = Start(
+        None, base, directory, here, slots, device, repair, tuple(retry or ()), trust=trust, loudness=loudness
+    )
     raise typer.Exit(drive(campaign, start))
 
 

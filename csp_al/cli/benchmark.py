@@ -23,7 +23,6 @@ from csp_al.benchmark.trial import LOW
 from csp_al.campaign import Campaign
 from csp_al.campaign.clusters import Cluster, OwnParsl
 from csp_al.campaign.machine import Machine
-from csp_al.cli.checks import checked_campaign, for_workers, foundation_of, reference_of
 from csp_al.cli.driver import MACHINE_FAILED, NO_RESULT, STOPPED
 from csp_al.cli.tables import WIDTH_OF_FILES
 from csp_al.disk_space import is_machine_failure, machine_failure_in_words
@@ -34,6 +33,7 @@ from csp_al.foundation.universal import Universal
 from csp_al.interruption import Interrupted, interruptible
 from csp_al.loop.tasks import StoppedError
 from csp_al.printing import say, say_over
+from csp_al.running.checks import checked_campaign, for_workers, foundation_of, reference_of
 from csp_al.store.lock import locked
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from csp_al.campaign.machine import Machine
-from csp_al.cli.checks import checked_campaign, for_workers, reference_of
 from csp_al.interfaces import Engine
 from csp_al.interruption import Interrupted, interruptible, safe_point
 from csp_al.printing import say
+from csp_al.running.checks import checked_campaign, for_workers, reference_of
 
 DONE, WRONG = 0, 1
 RATTLE = 0.1  # Å, so that no force vanishes by symmetry

@@ -24,10 +24,15 @@ from csp_al.store.run_directory import SETTINGS
 STRATEGY: Final[KeyPath] = ("select", "strategy")
 
 
-def checked_campaign(path: Path, machine: Machine) -> CampaignFile:
+def to_standard_error(doubt: Problem) -> None:
+    """Say what nothing stops for."""
+    say(f"Warning: {doubt}", err=True)
+
+
+def checked_campaign(path: Path, machine: Machine, tell: Callable[[Problem], None] = to_standard_error) -> CampaignFile:
     """Read a campaign file, and the labels and seeds that it names, and ask the reference whether it can run here.
 
-    Doubts go to standard error. Raises CampaignError. While nothing may be run that the file names
+    Doubts are told. Raises CampaignError. While nothing may be run that the file names
     (`csp_al.importing.looking_only`), what would be is told.
     """
     try:
@@ -56,7 +61,7 @@ def checked_campaign(path: Path, machine: Machine) -> CampaignFile:
     with beside(path.parent):
         doubts += _modules_in_several_places(file.campaign)
     for doubt in doubts:
-        say(f"Warning: {file.problem(doubt.key, doubt.message)}", err=True)
+        tell(file.problem(doubt.key, doubt.message))
     return file
 
 
