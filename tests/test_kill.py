@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from outcomes import computed_twice, cut_off, outcome
 
@@ -31,6 +32,7 @@ DIRECTED = (
     CAMPAIGN.replace("relax: {uncertainty: 3}", "relax: {uncertainty: 30, uncertainty_floor: 3}")
     + "direct: {kind: deeprelax, pairs: 20, members: 2, steps: 8}\n"
 )
+IN_FLIGHT = CAMPAIGN.replace("per_cycle: 8", "per_cycle: 4, in_flight: 6").replace("max_cycles: 3", "max_cycles: 6")
 SLOTS = 2
 
 
@@ -142,6 +144,29 @@ def test_kill_at_any_moment_of_a_campaign_on_a_foundation_changes_nothing(founde
     expected, duration = founded
     moments = np.random.default_rng([4, index]).uniform(0.1, 0.9, 2) * duration
     kill_and_continue(tmp_path / "run", moments.tolist(), expected, ON_FOUNDATION)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("index", range(2))
+def test_kill_at_any_moment_of_a_campaign_with_labels_in_flight_keeps_every_cycle_and_computes_nothing_twice(
+    undisturbed, tmp_path, index
+):
+    folder = campaign_in(tmp_path / "run", IN_FLIGHT)
+    run, kept = folder / "runs" / "small", dict[Path, bytes]()
+    for moment in np.random.default_rng([6, index]).uniform(0.2, 0.9, 3) * undisturbed[1]:
+        driver = start(folder)
+        try:
+            driver.wait(timeout=moment)
+        except subprocess.TimeoutExpired:
+            driver.send_signal(signal.SIGKILL)
+            driver.wait()
+        whole = [path.parent for path in run.glob("cycle-*/*/manifest.json") if ".partial" not in path.parent.name]
+        kept |= {path: path.read_bytes() for folder in whole for path in folder.iterdir() if path.is_file()}
+    finish(folder)
+    assert {path: path.read_bytes() for path in kept} == kept
+    labels = [name for path in run.glob("cycle-*/label/labels.csv") for name in pd.read_csv(path)["task"]]
+    assert len(labels) == len(set(labels)) > 10
+    assert computed_twice(folder / "journal") == []
 
 
 @pytest.mark.long
