@@ -772,6 +772,15 @@ def test_notebook_runs_from_start_to_end(finished_run, monkeypatch):
     assert len(pictures) == 5
 
 
+def test_notebook_of_parts_of_ones_own_runs_its_campaign_to_the_end(tmp_path, monkeypatch):
+    monkeypatch.setenv("CSP_AL_PARTS", str(tmp_path))
+    notebook = jupytext.read(ROOT / "analysis" / "own_potential.py")
+    NotebookClient(notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": ROOT}}).execute()
+    run = open_run(tmp_path / "runs" / "own")
+    assert run.campaign.reference.kind == "my_reference.KIND"
+    assert len(run.results) > 0
+
+
 def test_a_terminal_that_cannot_draw_gets_plain_lines(monkeypatch, tmp_path):
     monkeypatch.setenv("TERM", "dumb")
     panel = Panel(Campaign(name="al4", pool=Pool(formula="Al4"), reference=GpawReference()), tmp_path)
