@@ -772,6 +772,19 @@ def test_notebook_runs_from_start_to_end(finished_run, monkeypatch):
     assert len(pictures) == 5
 
 
+@pytest.mark.parametrize(("name", "pictures"), [("trust", 4), ("compare_settings", 3)])
+def test_other_notebooks_run_from_start_to_end(name, pictures, finished_run, tmp_path, monkeypatch):
+    other = tmp_path / "other"
+    shutil.copytree(finished_run, other)
+    monkeypatch.setenv("CSP_AL_RUN", str(finished_run))
+    monkeypatch.setenv("CSP_AL_RUNS", f"{finished_run} {other}")
+    notebook = jupytext.read(ROOT / "analysis" / f"{name}.py")
+    NotebookClient(notebook, timeout=60, kernel_name="python3", resources={"metadata": {"path": ROOT}}).execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert sum("application/vnd.plotly.v1+json" in output.get("data", {}) for output in outputs) == pictures
+    assert not any(output["output_type"] == "error" for output in outputs)
+
+
 def test_notebook_of_parts_of_ones_own_runs_its_campaign_to_the_end(tmp_path, monkeypatch):
     monkeypatch.setenv("CSP_AL_PARTS", str(tmp_path))
     notebook = jupytext.read(ROOT / "analysis" / "own_potential.py")
