@@ -76,7 +76,7 @@ labels.assign(off=off).loc[off.abs().sort_values(ascending=False).index, [*shown
 # ## Would another search find the same?
 #
 # Nothing tells more than a second search with another seed: `csp-al run FILE --seed 2`, then
-# `analysis/compare_settings.py`. How many candidates reached each winner, and from how many of them it was found, says
+# `analysis/compare_settings.py`. How many candidates reached each winner says
 # how easily it is found:
 
 # %%

@@ -42,6 +42,11 @@ class Interrupted(BaseException):
         super().__init__(signal.Signals(number).name)
 
 
+def is_interruptible() -> bool:
+    """Whether we are within `interruptible`."""
+    return bool(_listening)
+
+
 def safe_point() -> None:
     """Raise `Interrupted` if a signal has come."""
     if _heard:

@@ -70,6 +70,20 @@ def test_what_is_wrong_with_a_file_is_raised_before_anything_is_made(file, tmp_p
     assert not (tmp_path / "here").exists()
 
 
+@pytest.mark.parametrize("how", [{"seed": -1}, {"seed": "abc"}, {"slots": -3}])
+def test_a_seed_or_slots_that_make_no_sense_are_refused_before_anything_is_made(file, tmp_path, how):
+    with pytest.raises(ValueError, match=next(iter(how))):
+        csp_al.run(file, tmp_path / "here", **how)
+    assert not (tmp_path / "here").exists()
+
+
+def test_a_campaign_changed_in_memory_is_refused(file, tmp_path):
+    changed = csp_al.load_campaign(file).model_copy(update={"name": "other"})
+    with pytest.raises(ValueError, match="only the seed may be another"):
+        csp_al.run(changed, tmp_path / "here")
+    assert not (tmp_path / "here").exists()
+
+
 def test_a_campaign_of_no_file_is_refused(file, tmp_path):
     campaign = csp_al.load_campaign(file)
     assert campaign.model_copy(update={"seed": 2}).source == file

@@ -311,6 +311,7 @@ def sleep_until_taken_over(run: Path, heard: list[int]) -> None:
 
 def test_driver_that_slept_while_another_took_over_ends_itself(tmp_path, monkeypatch):
     monkeypatch.setattr(claim, "HEARTBEAT", 0.05)
+    monkeypatch.setattr("csp_al.store.lock.is_interruptible", lambda: True)
     heard: list[int] = []
     before = signal.signal(signal.SIGTERM, lambda number, _: heard.append(number))
     try:
@@ -319,6 +320,20 @@ def test_driver_that_slept_while_another_took_over_ends_itself(tmp_path, monkeyp
     finally:
         signal.signal(signal.SIGTERM, before)
     assert (tmp_path / f"{LOCK}.1").exists()  # it is not ours to remove
+
+
+def test_a_lost_run_ends_no_process_that_hears_no_signals(tmp_path, monkeypatch):
+    monkeypatch.setattr(claim, "HEARTBEAT", 0.05)
+    heard: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: heard.append(number))
+    try:
+        with pytest.raises(TakenOverError), locked(tmp_path) as still_ours:
+            shutil.copyfile(tmp_path / LOCK, tmp_path / f"{LOCK}.1")
+            time.sleep(0.5)
+            still_ours()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert heard == []
 
 
 def be_interrupted_in_a_callback() -> None:

@@ -80,8 +80,14 @@ def run(
         raise ValueError("the campaign is of no file; csp_al.load_campaign(path) reads one")
     here = read_machine(machine)
     checked_campaign(source, here, lambda doubt: on_event(Warned(str(doubt))))
+    if slots is not None and slots < 1:
+        raise ValueError(f"slots={slots}: at least 1, or None for one for each core")
     if seed is not None:
         found = found.model_copy(update={"seed": seed})
+    if found.model_copy(update={"seed": 1}).written() != load_campaign(source).model_copy(update={"seed": 1}).written():
+        raise ValueError(f"the campaign is not that of {source}: only the seed may be another; change the file")
+    if type(found.seed) is not int or found.seed < 0:
+        raise ValueError(f"seed={found.seed!r}: a whole number, 0 or more")
     start = Start(source, source.parent, Path(directory), here, slots, device)
     foundation = foundation_here(found, start)
     try:

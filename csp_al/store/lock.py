@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from csp_al import claim
+from csp_al.interruption import is_interruptible
 
 LOCK = "LOCK"
 
@@ -31,7 +32,8 @@ class TakenOverError(InUseError):
 def locked(run: Path) -> Iterator[Callable[[], None]]:
     """Hold the run directory. Raises InUseError if another driver does.
 
-    A driver that slept so long that another took over gets SIGTERM from itself when it wakes up. Whatever ends it then,
+    A driver that slept so long that another took over gets SIGTERM from itself when it wakes up, where signals are
+    heard (`csp_al.interruption.interruptible`). Whatever ends it then,
     such as a file that the other has moved, becomes a TakenOverError, which the function that is yielded raises too.
     """
     mine = claim.take(run, LOCK)
@@ -69,7 +71,8 @@ def _beat(mine: Path, ended: threading.Event) -> None:
         claim.touch(mine)
         with suppress(OSError):  # the file system is away for a while
             if claim.is_lost(mine):
-                os.kill(os.getpid(), signal.SIGTERM)
+                if is_interruptible():  # else it is heard at the next word of how far a stage is
+                    os.kill(os.getpid(), signal.SIGTERM)
                 return
 
 
