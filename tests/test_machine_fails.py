@@ -322,15 +322,20 @@ def test_driver_that_slept_while_another_took_over_ends_itself(tmp_path, monkeyp
     assert (tmp_path / f"{LOCK}.1").exists()  # it is not ours to remove
 
 
+def be_taken_over(run: Path) -> None:
+    with locked(run) as still_ours:
+        shutil.copyfile(run / LOCK, run / f"{LOCK}.1")
+        time.sleep(0.5)
+        still_ours()
+
+
 def test_a_lost_run_ends_no_process_that_hears_no_signals(tmp_path, monkeypatch):
     monkeypatch.setattr(claim, "HEARTBEAT", 0.05)
     heard: list[int] = []
     before = signal.signal(signal.SIGTERM, lambda number, _: heard.append(number))
     try:
-        with pytest.raises(TakenOverError), locked(tmp_path) as still_ours:
-            shutil.copyfile(tmp_path / LOCK, tmp_path / f"{LOCK}.1")
-            time.sleep(0.5)
-            still_ours()
+        with pytest.raises(TakenOverError):
+            be_taken_over(tmp_path)
     finally:
         signal.signal(signal.SIGTERM, before)
     assert heard == []
