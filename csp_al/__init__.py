@@ -1,8 +1,8 @@
 """Crystal structure prediction by active learning: find the most stable crystals with few DFT calculations.
 
-run = csp_al.run("campaigns/si8.yaml", "runs/si8", on_event=print)
+run = csp_al.run("campaigns/lj8.yaml", "runs/lj8", on_event=print)
 run.results
-csp_al.open_run("runs/si8").judgement
+csp_al.open_run("runs/lj8").judgement
 csp_al.open_runs("runs/si8-seed-*").leaders
 """
 

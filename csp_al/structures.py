@@ -214,41 +214,6 @@ class Picks:
     origin: Structures
 
 
-@dataclass(frozen=True)
-class Asked:
-    """Labels that were asked for: perturbed structures, where they stood before, and what was predicted for them.
-
-    Predictions have no features; they are NaN where nothing was predicted, as of a random draw.
-    """
-
-    structures: Structures
-    origin: Structures
-    predicted: Prediction
-
-    def __len__(self) -> int:
-        return len(self.structures)
-
-
-def unpredicted(structures: Structures) -> Prediction:
-    """What is known of structures beforehand where nothing is."""
-    n, atoms = len(structures), int(structures.ptr[-1])
-    return Prediction(
-        energy=np.full(n, np.nan),
-        energy_sigma=np.full(n, np.nan),
-        forces=np.full((atoms, 3), np.nan),
-        forces_sigma=np.full(atoms, np.nan),
-        stress=np.full((n, 3, 3), np.nan),
-        stress_sigma=np.full(n, np.nan),
-        features=np.zeros((n, 0)),
-    )
-
-
-def nothing_asked() -> Asked:
-    """No labels."""
-    nothing = Structures.from_atoms([])
-    return Asked(nothing, nothing, unpredicted(nothing))
-
-
 def pointer(counts: ArrayLike) -> Ints:
     """Start of each structure in flat arrays, and the end: (n,) counts to (n+1,)."""
     return np.concatenate([[0], np.cumsum(np.asarray(counts, dtype=np.int64))]).astype(np.int64)

@@ -23,7 +23,7 @@ def run(*words):
 def test_version_is_told_on_the_command_line_and_in_python():
     assert run("--version").output.split() == ["csp-al", version("csp_al")]
     assert csp_al.__version__ == version("csp_al")
-    assert set(dir(csp_al)) == {"__version__", "open_run", "open_runs"}
+    assert set(dir(csp_al)) == {"__version__", "load_campaign", "open_run", "open_runs", "run"}
 
 
 def test_help_has_a_short_option_everywhere_and_tells_the_exit_statuses():

@@ -11,9 +11,12 @@ import numpy as np
 import pytest
 from small_run import cut_after, go_on, run_to_its_end
 
+from csp_al.campaign import CampaignError, read_campaign
+from csp_al.campaign.machine import Machine
 from csp_al.campaign.models import Budget, Stop
 from csp_al.engine.tasks import read_task
 from csp_al.engine.wait import going_on
+from csp_al.report.plan import describe_plan, plan
 from csp_al.report.status import status
 from csp_al.report.tables import open_run
 from csp_al.select.stopping import Judged, Rules, Spent, Top, verdict
@@ -104,6 +107,35 @@ def test_a_search_does_not_stop_while_labels_are_out():
     assert "2 labels still out" in waits.reason
     stops = verdict(crystal(), Judged(crystal(), 0), table, Spent(3, 15, 0.0), rules)
     assert (stops.stop, stops.waits) == (True, False)
+
+
+def campaign_of(folder, text):
+    path = folder / "al4.yaml"
+    path.write_text(text.format(run=folder))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (("in_flight: 6", "in_flight: -1"), r"al4\.yaml:7.*in_flight"),
+        (("in_flight: 6", "in_flight: 2.5"), r"al4\.yaml:7.*in_flight"),
+        (("in_flight: 6", "in_flight: 21"), r"al4\.yaml:7.*25 labels at first .* from 24 candidates"),
+        (("labels: 24", "labels: 9"), r"al4\.yaml:7.*9 labels in all .* 10 at first"),
+    ],
+)
+def test_more_in_flight_than_there_can_be_is_refused(change, what, tmp_path):
+    with pytest.raises(CampaignError, match=what):
+        read_campaign(campaign_of(tmp_path, CAMPAIGN.replace(*change)))
+
+
+def test_a_plan_names_how_many_keep_the_slots_of_a_machine_busy(tmp_path):
+    text = CAMPAIGN.replace(", in_flight: 6", "").replace("size: 24", "size: 100").replace("labels: 24", "labels: 100")
+    campaign = read_campaign(campaign_of(tmp_path, text))
+    planned = plan(campaign, None, Machine(slots=16))
+    assert (planned["slots"], planned["in_flight"]) == (16, 24)
+    assert "select.in_flight: 24" in describe_plan(planned)
+    assert plan(campaign, None, Machine(slots=2))["in_flight"] is None
 
 
 class Ticked:

@@ -89,15 +89,19 @@ def directed(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, object
     return left_alone(tmp_path_factory.mktemp("directed") / "run", DIRECTED)
 
 
+def kill_after(moment: float, folder: Path) -> None:
+    driver = start(folder)
+    try:
+        driver.wait(timeout=moment)
+    except subprocess.TimeoutExpired:
+        driver.send_signal(signal.SIGKILL)
+        driver.wait()
+
+
 def kill_and_continue(folder: Path, moments: list[float], expected: dict[str, object], text: str = CAMPAIGN) -> None:
     campaign_in(folder, text)
     for moment in moments:
-        driver = start(folder)
-        try:
-            driver.wait(timeout=moment)
-        except subprocess.TimeoutExpired:
-            driver.send_signal(signal.SIGKILL)
-            driver.wait()
+        kill_after(moment, folder)
     finish(folder)
     assert outcome(folder / "runs" / "small") == expected
     assert computed_twice(folder / "journal") == []
@@ -154,12 +158,7 @@ def test_kill_at_any_moment_of_a_campaign_with_labels_in_flight_keeps_every_cycl
     folder = campaign_in(tmp_path / "run", IN_FLIGHT)
     run, kept = folder / "runs" / "small", dict[Path, bytes]()
     for moment in np.random.default_rng([6, index]).uniform(0.2, 0.9, 3) * undisturbed[1]:
-        driver = start(folder)
-        try:
-            driver.wait(timeout=moment)
-        except subprocess.TimeoutExpired:
-            driver.send_signal(signal.SIGKILL)
-            driver.wait()
+        kill_after(moment, folder)
         whole = [path.parent for path in run.glob("cycle-*/*/manifest.json") if ".partial" not in path.parent.name]
         kept |= {path: path.read_bytes() for folder in whole for path in folder.iterdir() if path.is_file()}
     finish(folder)

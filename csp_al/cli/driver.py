@@ -53,13 +53,13 @@ def _drive_here(campaign: Campaign, start: Start) -> int:
     from csp_al.store.lock import locked
 
     directory = start.directory
-    campaign, here, programs = run.pinned(campaign, start)
+    campaign, here = run.pinned(campaign, start)
     try:
         directory.mkdir(parents=True, exist_ok=True)
         if not start.trust:
             refuse_links(directory)
         with interruptible(), locked(directory) as still_ours, Panel(campaign, directory, start.loudness) as panel:
-            status = _drive(campaign, here, programs, panel, still_ours)
+            status = _drive(campaign, here, panel, still_ours)
     except Interrupted as end:  # before the run directory was ours
         return end.status
     except OSError as trouble:
@@ -74,14 +74,12 @@ def _drive_here(campaign: Campaign, start: Start) -> int:
     return status
 
 
-def _drive(
-    campaign: Campaign, start: run.Start, programs: dict[str, str], panel: Panel, still_ours: Callable[[], None]
-) -> int:
+def _drive(campaign: Campaign, start: run.Start, panel: Panel, still_ours: Callable[[], None]) -> int:
     """Drive a run directory that is ours, and say how that ended. Raises TakenOverError where it is another's now."""
     from csp_al.loop.tasks import CalculationsFailedError, StoppedError
 
     try:
-        reason = run.drive(campaign, start, programs, panel.tell, panel.note, still_ours)
+        reason = run.drive(campaign, start, panel.tell, still_ours)
     except (Interrupted, StoppedError) as end:
         panel.note(f"Stopped. {how_to_continue(campaign, start.directory)}")
         return end.status if isinstance(end, Interrupted) else STOPPED

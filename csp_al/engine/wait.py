@@ -37,9 +37,7 @@ def run_tasks(
     report(len(names) - len(pending), len(names))
     pause = SHORTEST
     while len(pending) > out and not should_stop():
-        engine.tick()
-        for name in engine.lost():
-            engine.submit(name)
+        _tend(engine)
         left = [name for name in pending if not is_done(root, name)]
         if len(left) < len(pending):
             report(len(names) - len(left), len(names))
@@ -75,7 +73,11 @@ def going_on(engine: Engine, root: Path, ids: Iterable[str]) -> Iterator[None]:
 
 def _tick(engine: Engine, over: threading.Event) -> None:
     while not over.is_set():
-        engine.tick()
-        for name in engine.lost():
-            engine.submit(name)
+        _tend(engine)
         over.wait(LONGEST)
+
+
+def _tend(engine: Engine) -> None:
+    engine.tick()
+    for name in engine.lost():
+        engine.submit(name)

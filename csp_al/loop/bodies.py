@@ -1,7 +1,7 @@
 """What each stage computes: functions of the work at hand, of the stages before, and of the folder to write to.
 
-None of them publishes anything, and none but `compute_labels` needs an engine, so that each can be run in a process of
-its own, here or on another node: see `csp_al.loop.stage`.
+None of them publishes anything, and none needs an engine, so that each can be run in a process of its own, here or on
+another node: see `csp_al.loop.stage`. What needs one is in `csp_al.loop.labelling`.
 """
 
 from __future__ import annotations
@@ -22,11 +22,10 @@ from csp_al.events import Noted
 from csp_al.generate import generate_candidates
 from csp_al.importing import beside, here_too
 from csp_al.interfaces import CONVERGED, Predictor, trusted
-from csp_al.loop.below import ask_foundation, refuse_silence, train_on_foundation
+from csp_al.loop.below import refuse_silence, train_on_foundation
 from csp_al.loop.direct import tell_worth
 from csp_al.loop.drive import Drive, Work
-from csp_al.loop.opening import label_and_open
-from csp_al.loop.out import asked_for, may_be_out, parted, wanted, with_opened
+from csp_al.loop.out import wanted
 from csp_al.loop.progress import Progress
 from csp_al.loop.random_streams import (
     CHALLENGE,
@@ -41,7 +40,6 @@ from csp_al.loop.random_streams import (
     stream,
     to_label,
 )
-from csp_al.loop.tasks import labels_of, refuse_many_failures
 from csp_al.relax.limits import Limits
 from csp_al.relax.relaxation import relax, relax_pool
 from csp_al.select.challenge import challengers
@@ -53,7 +51,6 @@ from csp_al.select.pick import pick
 from csp_al.select.ranking import rank, representatives, rows_of
 from csp_al.select.stopping import Missed, Rules, Spent, is_challenged, top_of, verdict
 from csp_al.select.strategies import scores_by
-from csp_al.select.walk_forward import walk_forward
 from csp_al.store import layout
 from csp_al.store.stages import is_published
 from csp_al.structures import Picks, Relaxed, Structures, concatenate
@@ -80,37 +77,6 @@ def make_candidates(work: Work, folder: Path) -> None:
         structures, table = generate_candidates(campaign.pools, campaign.seed, work.report, work.base, work.cores)
     layout.CANDIDATES.write(folder, structures)
     layout.ORIGINS.write(folder, table)
-
-
-def compute_labels(drive: Drive, folder: Path, cycle: int, progress: Progress, picks: Picks) -> None:
-    """What the reference method says of the picks, and how well it had been predicted.
-
-    Of a random draw, when nothing is known of the chemistry, cells that are too tight are opened. Where labels may be
-    out, those that have come in, and what is out still.
-    """
-    campaign, predicted = drive.campaign, None
-    if cycle > 0:
-        predicted = layout.PREDICTED.read(layout.stage_folder(drive.run, "select", cycle - 1))
-    asked = concatenate([progress.out, asked_for(picks, predicted)])
-    drawn = np.isnan(asked.predicted.energy) & (cycle == 0 or campaign.select.in_flight > 0)
-    budget, out = campaign.budget.labels - progress.asked, may_be_out(campaign, cycle, len(picks.structures))
-    structures, names, all_results = label_and_open(drive, folder, asked.structures, drawn, budget, out)
-    came, left = parted(with_opened(asked, structures), all_results)
-    results = [result for result in all_results if result is not None]
-    last = dict(zip(came.structures.ids.tolist(), results, strict=True))
-    refuse_many_failures(list(last.values()), campaign.reference.max_fail_fraction)
-    labels = labels_of(came.structures, results, cycle)
-    layout.LABELS.write(folder, labels)
-    tasks = [name for name, result in zip(names, all_results, strict=True) if result is not None]
-    columns = {"candidate": labels.structures.ids, "task": tasks, "status": labels.status, "reason": labels.reason}
-    layout.LABEL_TASKS.write(folder, pd.DataFrame(columns | {"cost_s": labels.cost}))
-    if campaign.select.in_flight:
-        layout.CAME_IN.write(folder, came)
-        layout.OUT.write(folder, left)
-        layout.OUT_TASKS.write(folder, [name for name in names if name not in set(tasks)])
-    if cycle > 0:
-        layout.WALK_FORWARD.write(folder, walk_forward(came.predicted, labels))
-    ask_foundation(drive, folder, labels, came.predicted if cycle > 0 else None)
 
 
 def train_ensemble(work: Work, folder: Path, cycle: int, progress: Progress) -> None:

@@ -17,11 +17,11 @@ from ase.units import GPa
 
 from csp_al import objective
 from csp_al.campaign.errors import Finding
-from csp_al.engine.tasks import label_task
 from csp_al.events import LabelsImported
 from csp_al.loop.below import ask_foundation
 from csp_al.loop.drive import Drive
 from csp_al.loop.label_set import read_labels
+from csp_al.loop.out import label_tasks
 from csp_al.results import Result, Values
 from csp_al.store import layout
 from csp_al.structures import Ints, Labels, Status
@@ -68,7 +68,7 @@ def _copy_labels(drive: Drive, folder: Path) -> None:
 def _compute_some_again(drive: Drive, folder: Path, given: Labels) -> None:
     table = layout.SOURCES.read(_folder(drive))
     rows = rows_to_check(given, table)
-    tasks = [label_task(atoms, drive.campaign.reference) for atoms in given.structures.take(rows).to_atoms()]
+    tasks = label_tasks(drive.campaign, given.structures.take(rows))
     names, results = drive.calculate(folder, tasks)
     _refuse_others(given.take(rows), table["place"].to_numpy()[rows].tolist(), results)
     values = [result.done for result in results if result.done]

@@ -67,14 +67,14 @@ def label_and_open(
         rows = list(tight)[: max(0, budget - len(asked))] if turn < ROUNDS else []
         if not rows:
             break
-        _tell(drive, asked, rows, list(tight.values()))
+        _tell(drive, asked, rows, [tight[row] for row in rows])
         waiting = waiting - tight.keys() | set(range(len(asked), len(asked) + len(rows)))
         asked = concatenate([asked, open_cells(asked.take(rows))])
     return asked, names, results
 
 
 def _tell(drive: Drive, asked: Structures, rows: list[int], results: list[Result]) -> None:
-    why = told_once(results[: len(rows)])
+    why = told_once(results)
     log(drive.run, "cells opened", candidates=asked.ids[rows].tolist(), why=why)
     cells = f"{len(rows)} cell{'s are' if len(rows) > 1 else ' is'}"
     drive.tell(Noted(f"{cells} enlarged by {100 * STRETCH - 100:.0f}% and labelled again: {why}"))

@@ -8,17 +8,11 @@ where they stood, and not what they say. The search stops only when nothing is o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-
-import numpy as np
-
 from csp_al.campaign import Campaign
 from csp_al.engine.tasks import label_task
 from csp_al.interfaces import Task
 from csp_al.loop.progress import Progress
-from csp_al.results import Result
-from csp_al.structures import Asked, Picks, Prediction, Structures, concatenate, take, unpredicted
+from csp_al.structures import Structures
 
 
 def label_tasks(campaign: Campaign, structures: Structures) -> list[Task]:
@@ -40,24 +34,3 @@ def may_be_out(campaign: Campaign, cycle: int, chosen: int) -> int:
     """Labels that a cycle that has ``chosen`` so many need not wait for: none in the last, or if nothing is chosen."""
     is_last = cycle + 1 >= campaign.stop.max_cycles
     return 0 if is_last or chosen == 0 else campaign.select.in_flight
-
-
-def asked_for(picks: Picks, predicted: Prediction | None) -> Asked:
-    """Labels that are chosen, as they are kept while they are out."""
-    known = unpredicted(picks.structures) if predicted is None else predicted
-    return Asked(picks.structures, picks.origin, replace(known, features=np.zeros((len(known), 0))))
-
-
-def with_opened(asked: Asked, structures: Structures) -> Asked:
-    """The same labels, and those of cells that were opened: the first ``structures`` are theirs already."""
-    opened = structures.take(np.arange(len(asked), len(structures)))
-    return concatenate([asked, Asked(opened, opened, unpredicted(opened))])
-
-
-def parted(asked: Asked, results: Sequence[Result | None]) -> tuple[Asked, Asked]:
-    """Labels that have come in, and those that have not."""
-    there = np.array([result is not None for result in results], dtype=bool)
-    return (
-        take(asked, np.flatnonzero(there), asked.structures),
-        take(asked, np.flatnonzero(~there), asked.structures),
-    )

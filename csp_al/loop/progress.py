@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 
 from csp_al import objective
+from csp_al.asked import Asked, nothing_asked
 from csp_al.interfaces import Ensemble, Verdict, trusted
 from csp_al.loop.tasks import labels_of
 from csp_al.select.stopping import Judged, Top
 from csp_al.structures import (
-    Asked,
     Ints,
     Labels,
     Prediction,
@@ -23,7 +23,6 @@ from csp_al.structures import (
     Structures,
     choose,
     concatenate,
-    nothing_asked,
     take,
 )
 

@@ -23,6 +23,7 @@ from csp_al.loop.direct import learn_to_relax
 from csp_al.loop.drive import Drive
 from csp_al.loop.foundation import leading_on_foundation, relax_on_foundation
 from csp_al.loop.grow import grow_pool
+from csp_al.loop.labelling import compute_labels
 from csp_al.loop.out import label_tasks, most_wanted
 from csp_al.loop.progress import Progress
 from csp_al.loop.random_streams import DRAW, FIRST_PERTURB, stream, to_label
@@ -73,7 +74,7 @@ def label(drive: Drive, cycle: int, progress: Progress, picks: Picks) -> Labels:
     """What the reference method says of the picks, or of what was out before and has come in; ``progress`` knows."""
     place = stage_folder(drive.run, "label", cycle)
     drive.keep_going([])  # the engine is asked here
-    folder = drive.stage(place, lambda folder: bodies.compute_labels(drive, folder, cycle, progress, picks))
+    folder = drive.stage(place, lambda folder: compute_labels(drive, folder, cycle, progress, picks))
     if layout.OUT.is_in(folder):
         progress.origins.append(layout.CAME_IN.read(folder).origin)
         progress.out = layout.OUT.read(folder)

@@ -81,26 +81,13 @@ def plan(campaign: Campaign, run: Path | None, machine: Machine | None = None) -
             "basis": basis,
         },
         "slots": _slots(machine),
-        "in_flight": in_flight_for(campaign, _slots(machine)),
+        "in_flight": _in_flight_for(campaign, _slots(machine)),
         "pilots": _pilots(machine, run, measured.labels if measured else 0, sum(labels) + again),
         "seconds_per_cycle": measured.seconds if measured else None,
         "hours_at_most": sum(measured.seconds.values()) * len(labels) / 3600 if measured else None,
         "disk_bytes": _disk(campaign, candidates, labels, measured),
         "disk_free_bytes": shutil.disk_usage(_nearest(run or Path.cwd())).free,
     }
-
-
-def in_flight_for(campaign: Campaign, slots: int | None) -> int | None:
-    """Labels in flight (``select.in_flight``) that keep so many slots busy; None where they are, or are too few.
-
-    Simulated (``analysis/benchmarks/slots.py``), 16 slots are busy 18% of the time with none, and 88% with 24.
-    """
-    select = campaign.select
-    if slots is None or slots < FEW_SLOTS or 2 * slots <= select.per_cycle or select.in_flight >= slots:
-        return None
-    enough = 3 * slots // 2
-    candidates, labels = size_of_pools(campaign), campaign.budget.labels
-    return enough if select.per_cycle + enough <= min(candidates, labels) else None
 
 
 def describe_plan(planned: dict[str, Any]) -> str:
@@ -144,6 +131,19 @@ def _slots(machine: Machine | None) -> int | None:
     if isinstance(machine, Cluster):
         return machine.labels_at_once * machine.blocks[1]
     return machine.slots or usable_cores() // machine.cores_per_label
+
+
+def _in_flight_for(campaign: Campaign, slots: int | None) -> int | None:
+    """Labels in flight (``select.in_flight``) that keep so many slots busy; None where they are, or are too few.
+
+    Simulated (``analysis/benchmarks/slots.py``), 16 slots are busy 18% of the time with none, and 88% with 24.
+    """
+    select = campaign.select
+    if slots is None or slots < FEW_SLOTS or 2 * slots <= select.per_cycle or select.in_flight >= slots:
+        return None
+    enough = 3 * slots // 2
+    candidates, labels = size_of_pools(campaign), campaign.budget.labels
+    return enough if select.per_cycle + enough <= min(candidates, labels) else None
 
 
 def _labels(planned: dict[str, Any]) -> str:

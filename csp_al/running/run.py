@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,7 +34,7 @@ class Start:
 
     ``source`` is None where a run directory goes on with its own copy; ``base`` is the folder that file names in the
     campaign file refer to. ``repair``: set aside what is damaged; ``retry``: calculations that are tried again although
-    they failed; ``foundation``: that of the campaign.
+    they failed; ``foundation``: that of the campaign; ``programs``: versions of what runs, see `pinned`.
     """
 
     source: Path | None
@@ -46,6 +46,7 @@ class Start:
     repair: bool = False
     retry: tuple[str, ...] = ()
     foundation: Universal | None = None
+    programs: dict[str, str] = field(default_factory=dict)
 
 
 def run(
@@ -79,23 +80,22 @@ def run(
     if (source := found.source) is None:
         raise ValueError("the campaign is of no file; csp_al.load_campaign(path) reads one")
     here = read_machine(machine)
-    checked_campaign(source, here, lambda doubt: on_event(Warned(str(doubt))))
+    of_file = checked_campaign(source, here, lambda doubt: on_event(Warned(str(doubt)))).campaign
     if slots is not None and slots < 1:
         raise ValueError(f"slots={slots}: at least 1, or None for one for each core")
     if seed is not None:
         found = found.model_copy(update={"seed": seed})
-    if found.model_copy(update={"seed": 1}).written() != load_campaign(source).model_copy(update={"seed": 1}).written():
-        raise ValueError(f"the campaign is not that of {source}: only the seed may be another; change the file")
     if type(found.seed) is not int or found.seed < 0:
         raise ValueError(f"seed={found.seed!r}: a whole number, 0 or more")
+    if found.written() != of_file.model_copy(update={"seed": found.seed}).written():
+        raise ValueError(f"the campaign is not that of {source}: only the seed may be another; change the file")
     start = Start(source, source.parent, Path(directory), here, slots, device)
     foundation = foundation_here(found, start)
     try:
-        start = replace(start, foundation=foundation)
-        found, start, programs = pinned(found, start)
+        found, start = pinned(found, replace(start, foundation=foundation))
         start.directory.mkdir(parents=True, exist_ok=True)
         with locked(start.directory) as still_ours:
-            drive(found, start, programs, on_event, lambda text: on_event(Noted(text)), still_ours)
+            drive(found, start, on_event, still_ours)
     finally:
         if foundation is not None:
             foundation.close()
@@ -132,8 +132,8 @@ def foundation_here(campaign: Campaign, start: Start) -> Universal | None:
     return foundation_of(campaign, start.machine, start.base, str(resolve_device(start.device)))
 
 
-def pinned(campaign: Campaign, start: Start) -> tuple[Campaign, Start, dict[str, str]]:
-    """The campaign with the checksums of what it asks, how it starts on this machine, and the versions of programs.
+def pinned(campaign: Campaign, start: Start) -> tuple[Campaign, Start]:
+    """The campaign with the checksums of what it asks, and how it starts on this machine, with versions of programs.
 
     Raises ValueError where the machine or the run directory does not do.
     """
@@ -149,17 +149,10 @@ def pinned(campaign: Campaign, start: Start) -> tuple[Campaign, Start, dict[str,
     if start.foundation is not None:
         campaign = campaign.model_copy(update={"foundation": start.foundation.pinned()})
         programs |= start.foundation.about.versions
-    return campaign, replace(start, machine=machine), programs
+    return campaign, replace(start, machine=machine, programs=programs)
 
 
-def drive(
-    campaign: Campaign,
-    start: Start,
-    programs: dict[str, str],
-    tell: Listener,
-    note: Callable[[str], None],
-    still_ours: Callable[[], None],
-) -> str:
+def drive(campaign: Campaign, start: Start, tell: Listener, still_ours: Callable[[], None]) -> str:
     """Drive a run directory that is ours; why the search ended. How it ends is in its log.
 
     Raises StoppedError, Interrupted, `failures`, and TakenOverError where it is another's now.
@@ -169,7 +162,7 @@ def drive(
     directory = start.directory
     try:
         try:
-            reason = _search(campaign, start, programs, tell, note, still_ours)
+            reason = _search(campaign, start, tell, still_ours)
         finally:
             still_ours()  # the log is another's otherwise, and what went wrong is its doing
     except (Interrupted, StoppedError, KeyboardInterrupt):
@@ -182,14 +175,7 @@ def drive(
     return reason
 
 
-def _search(
-    campaign: Campaign,
-    start: Start,
-    programs: dict[str, str],
-    tell: Listener,
-    note: Callable[[str], None],
-    still_ours: Callable[[], None],
-) -> str:
+def _search(campaign: Campaign, start: Start, tell: Listener, still_ours: Callable[[], None]) -> str:
     """Open the run directory and search; why the search ended."""
     from csp_al.engine.engines import start_engine
     from csp_al.loop.drive import Drive
@@ -197,7 +183,10 @@ def _search(
     from csp_al.potential.devices import resolve_device, use_cores
     from csp_al.running.checks import for_workers
 
-    directory, base = start.directory, start.base
+    def note(text: str) -> None:
+        tell(Noted(text))
+
+    directory, base, programs = start.directory, start.base, start.programs
     use_cores(cores_of_this_process())
     device = resolve_device(start.device)  # may refuse, and opening changes what it finds
     refuse_retry(directory, start.retry)

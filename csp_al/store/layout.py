@@ -18,12 +18,13 @@ import pandas as pd
 from pydantic import TypeAdapter
 
 from csp_al import hdf5
+from csp_al.asked import Asked
 from csp_al.files import DamagedError, open_plain, read_json, read_plain, write_json
 from csp_al.interfaces import Verdict
 from csp_al.store import records
 from csp_al.store.run_directory import cycle_folder, cycles
 from csp_al.store.stages import file_of, is_published, manifest
-from csp_al.structures import Asked, Ints, Labels, Picks, Prediction, Relaxed, Strings, Structures
+from csp_al.structures import Ints, Labels, Picks, Prediction, Relaxed, Strings, Structures
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -192,11 +193,11 @@ CHECK: Final = _json("check.json", records.CHECK)
 LABEL_TASKS: Final = _table("labels.csv", records.LABEL_TASKS, {"source": "str"})
 """Candidate, task, status, reason, cost_s of each label, and its source where it is from elsewhere."""
 CAME_IN: Final = _arrays("came_in.h5", Asked)
-"""Where some labels may be out while the loop goes on: what each label was asked for, row by row, and"""
+"""What each label was asked for, row by row; where some may be out while the loop goes on."""
 OUT: Final = _arrays("out.h5", Asked)
-"""those that were still out, and"""
+"""Those that were still out then."""
 OUT_TASKS: Final = _json("out.json", records.NAMES)
-"""their tasks."""
+"""The tasks of `OUT`, row by row."""
 WALK_FORWARD: Final = _json("walk_forward.json", records.WALK_FORWARD)
 """How well the labels had been predicted; not in the first cycle."""
 BELOW: Final = _arrays("foundation.h5", Prediction)
