@@ -17,7 +17,7 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic.fields import FieldInfo
 from typer.cli import get_docs_for_click
 
-from csp_al.campaign.clusters import Cluster
+from csp_al.campaign.clusters import Cluster, Potentials, QueuePotentials, SlurmPotentials
 from csp_al.campaign.direct import Direct
 from csp_al.campaign.foundation import Foundation
 from csp_al.campaign.machine import Machine
@@ -92,6 +92,8 @@ def machine_file() -> str:
         if section is not Machine:
             common = Cluster if issubclass(section, Cluster) else Machine
             parts += [f"## engine: {', '.join(names)}", _doc(section), _keys(section, common)]
+    parts += ["## potentials", _doc(Potentials), _keys(Potentials)]
+    parts += ["Of Slurm also:", _keys(SlurmPotentials, Potentials), "Elsewhere:", _keys(QueuePotentials, Potentials)]
     return "\n\n".join(parts)
 
 

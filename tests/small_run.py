@@ -11,7 +11,7 @@ from csp_al.campaign import Campaign, read_campaign
 from csp_al.campaign.machine import Machine
 from csp_al.engine.engines import start_engine
 from csp_al.events import Listener
-from csp_al.interfaces import Verdict
+from csp_al.interfaces import Engine, Verdict
 from csp_al.loop.drive import Drive
 from csp_al.loop.search import search
 from csp_al.running.checks import foundation_of
@@ -59,16 +59,19 @@ def cut_after(run: Path, folder: Path, keep: str) -> Path:
     return copy
 
 
-def go_on(run: Path) -> Verdict:
-    """Go on with a campaign, all of whose tasks have their results."""
-    return _search(read_campaign_of(run, trust=True), run, run.parent, lambda _: None, 1)
+def go_on(run: Path, stages: Engine | None = None, tell: Listener = lambda _: None) -> Verdict:
+    """Go on with a campaign, all of whose tasks have their results; ``stages`` as of `Drive`."""
+    return _search(read_campaign_of(run, trust=True), run, run.parent, tell, 1, stages)
 
 
-def _search(campaign: Campaign, run: Path, folder: Path, tell: Listener, slots: int) -> Verdict:
+def _search(
+    campaign: Campaign, run: Path, folder: Path, tell: Listener, slots: int, stages: Engine | None = None
+) -> Verdict:
     engine = start_engine(run / "tasks", Machine(slots=slots))
     foundation = foundation_of(campaign, Machine(), folder)
     try:
-        return search(Drive(campaign, run, folder, torch.device("cpu"), tell, engine, foundation=foundation))
+        device = torch.device("cpu")
+        return search(Drive(campaign, run, folder, device, tell, engine, foundation=foundation, stages=stages))
     finally:
         engine.close()
         if foundation is not None:

@@ -27,6 +27,7 @@ from csp_al.engine.engines import start_engine
 from csp_al.engine.tasks import create_task, is_done, label_task, read_result, relax_task
 from csp_al.engine.wait import run_tasks
 from csp_al.reference.ase_calculator import AseReference
+from csp_al.store.run_directory import POTENTIALS
 from csp_al.testing import check_engine
 
 OWN = """\
@@ -218,10 +219,13 @@ RUN = ("run", "small.yaml", "--device", "cpu")
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("potentials", ["", "potentials: {cores_per_node: 1, options: [--comment=stages]}\n"])
 def test_campaign_on_slurm_whose_driver_is_killed_ends_as_one_on_this_machine_and_computes_nothing_twice(
-    slurm, tmp_path
+    slurm, tmp_path, monkeypatch, potentials
 ):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # a sum over threads differs in its last bits
     here, there = campaign_in(tmp_path / "here"), campaign_in(tmp_path / "there")
+    (there / "toy.yaml").write_text((there / "toy.yaml").read_text() + potentials)
     began = time.monotonic()
     assert start(here, *RUN, "--slots", "2").wait(timeout=300) == 0, (here / "output.txt").read_text()
     duration = time.monotonic() - began
@@ -236,6 +240,7 @@ def test_campaign_on_slurm_whose_driver_is_killed_ends_as_one_on_this_machine_an
     assert outcome(there / "runs" / "small") == outcome(here / "runs" / "small")
     assert computed_twice(there / "journal") == []
     assert cut_off(there / "runs" / "small") == 0
+    assert bool(potentials) == (there / "runs" / "small" / POTENTIALS).exists()
     slurm.wait_for(lambda: not slurm.jobs(), 30)
     assert processes_below(there) == []
 

@@ -325,7 +325,7 @@ CHECK = 4  # evaluations that tell whether forces and stress are derivatives
 FIELDS = [
     "name", "state", "cycle", "stage", "labels", "reference_evaluations", "best", "lowest_label", "top_k",
     "relaxations", "walk_forward", "foundation", "direct", "members", "stop", "judgement", "elapsed_s", "eta_s",
-    "check", "pilots",
+    "check", "pilots", "potentials",
 ]  # fmt: skip
 
 

@@ -6,6 +6,7 @@ walltime: 08:00:00
 blocks: [0, 8]
 cores_per_node: 64
 cores_per_label: 16
+potentials: {partition: gpu, gpus: 1, cores_per_node: 8}
 """
 
 from __future__ import annotations
@@ -15,15 +16,55 @@ import re
 from pathlib import Path
 from typing import Annotated, Final, Self
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from csp_al.campaign.errors import Finding, Misfit
 from csp_al.campaign.machine import FOLDER, Machine
-from csp_al.campaign.section import Count
+from csp_al.campaign.section import Count, Section, Whole
 
 TO_END: Final = 30
 """s before its walltime at which a pilot ends what it runs."""
 WALLTIME: Final = re.compile(r"([0-9]+):([0-5][0-9]):00")
+
+
+def _is_time(value: str) -> str:
+    found = WALLTIME.fullmatch(value)
+    if found is None or not int(found[1]) + int(found[2]):
+        raise ValueError(f"HH:MM:SS in whole minutes is expected, e.g. 08:00:00, not {value}")
+    return value
+
+
+def _are_lines(value: tuple[str, ...]) -> tuple[str, ...]:
+    if any(len(line.splitlines()) > 1 for line in value):
+        raise ValueError("one line each is expected")
+    return value
+
+
+Walltime = Annotated[str, AfterValidator(_is_time)]
+Lines = Annotated[tuple[str, ...], AfterValidator(_are_lines)]
+
+
+class Potentials(Section):
+    """A job that trains and relaxes, one stage at a time; what is null is as in the jobs of labels."""
+
+    gpus: Whole = Field(0, description="GPUs of the job")
+    walltime: Walltime | None = Field(None, description="how long it lasts; longer than any one training or relaxation")
+    cores_per_node: Count | None = Field(None, description="its cores")
+    account: str | None = Field(None, description="what pays for it")
+    setup: Lines | None = Field(None, description="lines of bash at its beginning")
+    options: Lines | None = Field(None, description="further options of it, a line each")
+
+
+class SlurmPotentials(Potentials):
+    """The same, of Slurm."""
+
+    partition: str | None = Field(None, description="partition of the job")
+
+
+class QueuePotentials(Potentials):
+    """The same, of PBS, LSF or SGE."""
+
+    queue: str | None = Field(None, description="queue of the job")
 
 
 class Cluster(Machine):
@@ -35,11 +76,11 @@ class Cluster(Machine):
     blocks: tuple[Annotated[int, Field(strict=True, ge=0)], Count] = Field(
         (0, 1), description="pilots, each a job: so many are kept, and so many there are at most"
     )
-    walltime: str = Field(description="how long a pilot lasts, HH:MM:SS in whole minutes")
+    walltime: Walltime = Field(description="how long a pilot lasts, HH:MM:SS in whole minutes")
     nodes_per_block: Count = Field(1, description="nodes of one pilot; above 1 the launcher must reach all of them")
     cores_per_node: Count = Field(description="cores of a node that a pilot asks for")
-    setup: tuple[str, ...] = Field((), description="lines of bash at the beginning of a job, e.g. module load qe/7.3")
-    options: tuple[str, ...] = Field((), description="further options of the job, e.g. --mem=60G, a line each")
+    setup: Lines = Field((), description="lines of bash at the beginning of a job, e.g. module load qe/7.3")
+    options: Lines = Field((), description="further options of the job, e.g. --mem=60G, a line each")
 
     @property
     def cores(self) -> int:
@@ -58,20 +99,13 @@ class Cluster(Machine):
         assert found  # else it were no section
         return 3600 * int(found[1]) + 60 * int(found[2]) - TO_END
 
-    @field_validator("walltime")
-    @classmethod
-    def _is_time(cls, value: str) -> str:
-        found = WALLTIME.fullmatch(value)
-        if found is None or not int(found[1]) + int(found[2]):
-            raise ValueError(f"HH:MM:SS in whole minutes is expected, e.g. 08:00:00, not {value}")
-        return value
-
-    @field_validator("setup", "options")
-    @classmethod
-    def _are_lines(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if any(len(line.splitlines()) > 1 for line in value):
-            raise ValueError("one line each is expected")
-        return value
+    def for_potentials(self, potentials: Potentials) -> Self:
+        """The machine as it is to one job that trains and relaxes, on all of its cores."""
+        other = {key: value for key in type(potentials).model_fields if (value := getattr(potentials, key)) is not None}
+        cores = potentials.cores_per_node or self.cores_per_node
+        fixed = {"blocks": (0, 1), "nodes_per_block": 1, "slots": 1, "cores_per_label": cores, "potentials": None}
+        del other["gpus"]
+        return self.model_copy(update=other | fixed)
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -92,6 +126,9 @@ class Slurm(Cluster):
 
     partition: str | None = Field(None, description="partition of the jobs; null: the default one")
     account: str | None = Field(None, description="what pays for them; null: your default")
+    potentials: SlurmPotentials | None = Field(
+        None, description="job that trains and relaxes, with a GPU or without; null: the driver does"
+    )
 
 
 class Queue(Cluster):
@@ -99,6 +136,16 @@ class Queue(Cluster):
 
     queue: str | None = Field(None, description="queue of the jobs; null: the default one")
     account: str | None = Field(None, description="what pays for them; null: your default")
+    potentials: QueuePotentials | None = Field(
+        None, description="job that trains and relaxes, with a GPU or without; null: the driver does"
+    )
+
+    @model_validator(mode="after")
+    def _asks_for_gpus(self) -> Self:
+        if self.engine == "sge" and self.potentials and self.potentials.gpus:
+            words = "each SGE has its own name for them; ask in options, e.g. options: [-l gpu=1], and leave out gpus"
+            raise Misfit([Finding(("potentials", "gpus"), words)])
+        return self
 
 
 class OwnParsl(Machine):

@@ -406,12 +406,12 @@ def stop(directory: RunDirectory) -> None:
     from csp_al.cli.trust import how_to_continue
     from csp_al.engine.exchange import Exchange
     from csp_al.store.lock import holder
-    from csp_al.store.run_directory import read_campaign_of, request_stop
+    from csp_al.store.run_directory import POTENTIALS, read_campaign_of, request_stop
 
     campaign = read_campaign_of(directory)
     driver = holder(directory)
     if driver is None:
-        jobs = Exchange(directory / "tasks").dismiss()
+        jobs = [job for name in ("tasks", POTENTIALS) for job in Exchange(directory / name).dismiss()]
         left = f"its pilots are told to end; jobs, if you want to cancel some: {' '.join(jobs)}"
         say(f"{directory}: no driver is running; {left if jobs else 'nothing to stop'}")
         return

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -40,9 +41,22 @@ def hire(machine: Cluster | OwnParsl) -> tuple[Jobs, Crew]:
     """The jobs of a cluster, and the pilots that are to be in them."""
     if isinstance(machine, OwnParsl):
         return _hire_own(machine)
+    return _hire(machine)
+
+
+def hire_for_stages(machine: Slurm | Queue) -> tuple[Jobs, Crew, Cluster] | None:
+    """The same for the job that does stages of the loop, and the machine as it is there; None: the driver does them."""
+    if machine.potentials is None:
+        return None
+    there = machine.for_potentials(machine.potentials)
+    jobs, crew = _hire(there, machine.potentials.gpus)
+    return jobs, replace(crew, terms=replace(crew.terms, stages=True)), there
+
+
+def _hire(machine: Cluster, gpus: int = 0) -> tuple[Jobs, Crew]:
     terms = Terms(_plain(machine), machine.labels_at_once, machine.cores, machine.longest_evaluation)
     crew = Crew(terms, machine.blocks[0], machine.blocks[1], machine.cores_per_node, _python(machine))
-    return Jobs(provider_of(machine)), crew
+    return Jobs(provider_of(machine, gpus)), crew
 
 
 def _hire_own(machine: OwnParsl) -> tuple[Jobs, Crew]:
@@ -52,6 +66,12 @@ def _hire_own(machine: OwnParsl) -> tuple[Jobs, Crew]:
     terms = Terms(_plain(machine), slots, slots * machine.cores_per_label, seconds)
     cores = -(-terms.cores // int(provider.nodes_per_block))
     return Jobs(provider), Crew(terms, int(provider.min_blocks), int(provider.max_blocks), cores, _python(machine))
+
+
+def _start_stages(root: Path, machine: Slurm | Queue) -> PilotEngine | None:
+    """The engine of the job that does stages; it never is too late to begin one."""
+    found = hire_for_stages(machine)
+    return None if found is None else PilotEngine(root, *found[:2], lasts=lambda *_: 0.0)
 
 
 def _start(root: Path, machine: Cluster | OwnParsl) -> PilotEngine:
@@ -67,26 +87,34 @@ def _check(machine: Cluster | OwnParsl) -> int:
     """Labels side by side. Raises ValueError with the scheduler's own words where it would take no such job."""
     if importlib.util.find_spec("parsl") is None:
         raise ValueError("jobs of a cluster need Parsl: pip install 'csp_al[cluster]'")
-    if isinstance(machine, Cluster):
+    if isinstance(machine, Slurm | Queue):
         _check_scheduler(machine)
+        if machine.potentials is not None:
+            _check_scheduler(machine.for_potentials(machine.potentials), machine.potentials.gpus, "potentials: ")
     _, crew = hire(machine)
     return crew.terms.slots * crew.most
 
 
-def _check_scheduler(machine: Cluster) -> None:
+def _check_scheduler(machine: Slurm | Queue, gpus: int = 0, where: str = "") -> None:
     if shutil.which(program := PROGRAMS[machine.engine]) is None:
         raise ValueError(f"engine: {machine.engine}: {program} is not on PATH; run this where jobs can be submitted")
     if isinstance(machine, Slurm):
-        _ask([program, "--test-only", *slurm_options(machine), "--wrap", "true"], "partition, account, options")
-    elif isinstance(machine, Queue) and machine.queue:
-        _ask([*QUEUES[machine.engine], machine.queue], f"queue: {machine.queue}")
+        keys = f"{where}partition, account, options{', gpus' if gpus else ''}"
+        _ask([program, "--test-only", *slurm_options(machine, gpus), "--wrap", "true"], keys)
+    elif machine.queue:
+        _ask([*QUEUES[machine.engine], machine.queue], f"{where}queue: {machine.queue}")
     if machine.engine == "sge" and machine.cores > 1 and not any("-pe " in option for option in machine.options):
-        raise ValueError(f"options: several cores need a parallel environment, e.g. options: [-pe smp {machine.cores}]")
+        raise ValueError(
+            f"{where}options: several cores need a parallel environment, e.g. options: [-pe smp {machine.cores}]"
+        )
 
 
 def _examine(machine: Cluster | OwnParsl) -> Iterator[Line]:
     """What a job finds, which is submitted for that."""
-    return probe(*hire(machine), machine)
+    yield from probe(*hire(machine), machine)
+    if isinstance(machine, Slurm | Queue) and (found := hire_for_stages(machine)):
+        for ok, what, remedy in probe(*found):
+            yield ok, f"potentials: {what}", remedy
 
 
 def _python(machine: Machine) -> list[str]:
@@ -118,6 +146,6 @@ def _file_system(folder: Path) -> str:
     return next((mounted[path] for path in (place, *place.parents) if path in mounted), "")
 
 
-SLURM: Final = EngineKind(Slurm, _start, _check, _examine)
-PBS = LSF = SGE = EngineKind(Queue, _start, _check, _examine)
+SLURM: Final = EngineKind(Slurm, _start, _check, _examine, _start_stages)
+PBS = LSF = SGE = EngineKind(Queue, _start, _check, _examine, _start_stages)
 PARSL: Final = EngineKind(OwnParsl, _start, _check, _examine)

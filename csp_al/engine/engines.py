@@ -22,6 +22,12 @@ def start_engine(root: Path, machine: Machine) -> Engine:
     return _kind(machine).start(root, machine)
 
 
+def start_stage_engine(root: Path, machine: Machine) -> Engine | None:
+    """The engine for stages of the loop, whose tasks are in this folder; None where the driver does them itself."""
+    start = _kind(machine).start_stages
+    return None if start is None else start(root, machine)
+
+
 def check_machine(machine: Machine) -> int:
     """Labels that are computed side by side. Raises ValueError where the machine has not what its file asks for."""
     return _kind(machine).check(machine)

@@ -79,12 +79,16 @@ class Word:
 
 @dataclass(frozen=True)
 class Terms:
-    """What a pilot is to do: the `Machine` of its labels as JSON, labels side by side, cores, s that it lasts."""
+    """What a pilot is to do: the `Machine` of its tasks as JSON, tasks side by side, cores, s that it lasts.
+
+    Its tasks are labels, or, of ``stages``, stages of the loop.
+    """
 
     machine: dict[str, Any]
     slots: int
     cores: int
     seconds: float | None
+    stages: bool = False
 
 
 @dataclass(frozen=True)

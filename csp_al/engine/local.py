@@ -34,6 +34,10 @@ from csp_al.reference.children import end_started_by, wake
 GRACE: Final = 5.0  # s for the workers to end when told to
 MOST_DEATHS: Final = 5  # workers of one slot that may die one after the other before the engine gives up
 MOST_OF_ONE_TASK: Final = 2  # of them, which a task may take with it before it has failed, in every other slot
+LABELS: Final = "csp_al.engine.worker"
+"""Module of workers whose tasks are the reference's."""
+STAGES: Final = "csp_al.loop.stage_worker"
+"""The same of those whose tasks are stages of the loop."""
 AGAIN: Final = " again"
 """What a worker is told after the id of a task whose last worker has died."""
 JOB_BEGAN: Final = "CSP_AL_JOB_BEGAN"
@@ -63,9 +67,10 @@ def check(machine: Machine, cores: int) -> int:
 class LocalEngine:
     """A `csp_al.interfaces.Engine` on this machine; workers start when there is work for them."""
 
-    def __init__(self, root: Path, machine: Machine, logs: Path | None = None) -> None:
-        """``logs``: where what workers print goes; None: to the tasks."""
+    def __init__(self, root: Path, machine: Machine, logs: Path | None = None, worker: str = LABELS) -> None:
+        """``logs``: where what workers print goes; None: to the tasks. ``worker``: what they run."""
         self.root = root
+        self.worker = worker
         self.machine = machine
         self.logs = logs or root
         self.slots = _slots(machine, usable_cores())
@@ -148,7 +153,7 @@ class LocalEngine:
         with self._log(slot).open("ab") as log:
             # -P: a module in the current folder must not pass for one that the worker imports
             process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "csp_al.engine.worker", str(self.root), here],
+                [sys.executable, "-P", "-m", self.worker, str(self.root), here],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

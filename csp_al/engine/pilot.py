@@ -25,7 +25,7 @@ from csp_al import claim
 from csp_al.campaign.machine import Machine
 from csp_al.engine.attempt import directory_of
 from csp_al.engine.exchange import BEGUN, TROUBLE, Begun, Exchange, Terms, Ticket, Word, Work
-from csp_al.engine.local import JOB_BEGAN, LocalEngine
+from csp_al.engine.local import JOB_BEGAN, LABELS, STAGES, LocalEngine
 from csp_al.engine.tasks import is_done
 from csp_al.files import DamagedError, write_json
 from csp_al.printing import replace_unknown_letters, say
@@ -47,7 +47,8 @@ class Pilot:
         self.root, self.name, self.slots = root, name, terms.slots
         self.exchange = Exchange(root)
         self.folder = self.exchange.pilot(name)
-        self.engine = LocalEngine(root, Machine.model_validate(terms.machine), self.folder)
+        worker = STAGES if terms.stages else LABELS
+        self.engine = LocalEngine(root, Machine.model_validate(terms.machine), self.folder, worker)
         self.ready = time.monotonic()
         self.deadline = self.ready + left
         self.held: dict[Ticket, float] = {}  # since when

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -23,11 +24,19 @@ from csp_al.engine.tasks import is_done, read_task, require_task
 LOOK: Final = 1.0  # s between two looks at the pilots: file systems of clusters are shared by many
 
 
+def longest_evaluation(root: Path, task: str) -> float:
+    """S that one evaluation of a task of the reference may take."""
+    return reference_section(read_task(root, task)).longest_evaluation
+
+
 class PilotEngine:
     """A `csp_al.interfaces.Engine` on a cluster; jobs are submitted when there is work for them."""
 
-    def __init__(self, root: Path, jobs: Jobs, crew: Crew) -> None:
-        self.root, self.longest = root, crew.terms.seconds
+    def __init__(
+        self, root: Path, jobs: Jobs, crew: Crew, lasts: Callable[[Path, str], float] = longest_evaluation
+    ) -> None:
+        """``lasts`` says how long (s) a task may take that a pilot should not begin too late."""
+        self.root, self.longest, self.lasts = root, crew.terms.seconds, lasts
         self.exchange = Exchange(root)
         self.fleet = Fleet(self.exchange, jobs, crew)
         self._known: set[str] = set()  # tasks that wait or that a pilot has, when last looked
@@ -42,7 +51,7 @@ class PilotEngine:
         if is_done(self.root, task):
             return
         require_task(self.root, task)
-        seconds = reference_section(read_task(self.root, task)).longest_evaluation
+        seconds = self.lasts(self.root, task)
         if self.longest is not None and seconds > self.longest:
             most = f"{self.longest:g} s, for which a pilot works (walltime of the machine file)"
             raise ValueError(f"an evaluation may take {seconds:g} s (reference.time_limit), longer than {most}")

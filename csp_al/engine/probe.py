@@ -40,6 +40,7 @@ class Found:
     """What a job found: on which host, with which Python and csp_al, how many cores.
 
     ``ahead``: s by which its clock is ahead of that of the file system.
+    ``device``: where stages of the loop would run; None where it does none.
     ``programs`` by name where each is, None where it is not there; ``launched`` so many processes did the launcher
     start, None where it was not tried, and its last words.
     """
@@ -52,6 +53,7 @@ class Found:
     programs: dict[str, str | None]
     launched: int | None
     said: str
+    device: str | None = None
 
 
 _FOUND: Final = TypeAdapter(Found)
@@ -60,7 +62,7 @@ _FOUND: Final = TypeAdapter(Found)
 def probe(jobs: Jobs, crew: Crew, machine: Machine) -> Iterator[Line]:
     """Submit a job, wait until it has begun and ended, and tell what it found, below the current folder."""
     folder = Path(tempfile.mkdtemp(prefix=".csp-al-doctor-", dir=Path.cwd()))
-    write_json(folder / ASKED, crew.terms.machine)
+    write_json(folder / ASKED, {"machine": crew.terms.machine, "stages": crew.terms.stages})
     command = [*crew.python, "-P", "-m", "csp_al.engine.probe", str(folder)]
     began = time.monotonic()
     try:
@@ -112,6 +114,8 @@ def _told(found: Found, machine: Machine) -> Iterator[Line]:
     right = abs(found.ahead) < SKEW
     where = "is" if right else f"is {abs(found.ahead):.0f} s {'ahead of' if found.ahead > 0 else 'behind'}"
     yield right or None, f"there: the clock {where} that of the file system", "core hours will be told wrongly"
+    if found.device is not None:
+        yield True, f"there: potentials are trained, and relax, on {found.device}", ""
     for name, place in found.programs.items():
         lacks = "only if a campaign needs it: load it in setup, or name it in programs"
         yield (True if place else None), f"there: {name}: {place or 'not on PATH'}", lacks
@@ -125,12 +129,13 @@ def _told(found: Found, machine: Machine) -> Iterator[Line]:
         )
 
 
-def _look(folder: Path, machine: Machine) -> Found:
-    """What there is where this runs."""
+def _look(folder: Path, machine: Machine, *, stages: bool) -> Found:
+    """What there is where this runs, as labels need it, or stages of the loop."""
     (folder / "clock").touch()
     ahead = time.time() - (folder / "clock").stat().st_mtime
-    launched, said = _launch(machine) if machine.cores_per_label > 1 else (None, "")
-    programs = {name: shutil.which(machine.alone(name)[0]) for name in dict.fromkeys((*SOUGHT, *machine.programs))}
+    launched, said = _launch(machine) if machine.cores_per_label > 1 and not stages else (None, "")
+    sought = machine.programs if stages else dict.fromkeys((*SOUGHT, *machine.programs))
+    programs = {name: shutil.which(machine.alone(name)[0]) for name in sought}
     return Found(
         socket.gethostname(),
         sys.version.split()[0],
@@ -140,7 +145,15 @@ def _look(folder: Path, machine: Machine) -> Found:
         programs,
         launched,
         said,
+        _device() if stages else None,
     )
+
+
+def _device() -> str:
+    """The device that stages run on here."""
+    from csp_al.potential.devices import resolve_device
+
+    return str(resolve_device("auto"))
 
 
 def _launch(machine: Machine) -> tuple[int, str]:
@@ -156,5 +169,6 @@ def _launch(machine: Machine) -> tuple[int, str]:
 
 if __name__ == "__main__":
     asked_in = Path(sys.argv[1])
-    asked = Machine.model_validate(json.loads((asked_in / ASKED).read_text(encoding="utf-8")))
-    write_json(asked_in / FOUND, asdict(_look(asked_in, asked)))
+    asked = json.loads((asked_in / ASKED).read_text(encoding="utf-8"))
+    found_there = _look(asked_in, Machine.model_validate(asked["machine"]), stages=asked["stages"])
+    write_json(asked_in / FOUND, asdict(found_there))

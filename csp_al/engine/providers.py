@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 ANSWERS = 60  # s within which a scheduler answers
 
 
-def provider_of(machine: Cluster) -> ExecutionProvider:
-    """The provider for the jobs of a cluster."""
+def provider_of(machine: Cluster, gpus: int = 0) -> ExecutionProvider:
+    """The provider for the jobs of a cluster, with so many GPUs each."""
     from parsl.launchers import SimpleLauncher
     from parsl.providers import GridEngineProvider, LSFProvider, PBSProProvider, SlurmProvider
 
@@ -42,7 +42,7 @@ def provider_of(machine: Cluster) -> ExecutionProvider:
     # a job that begins anew by itself would be a second pilot of its name: --no-requeue and the like
     match machine:
         case Slurm():
-            common["scheduler_options"] = _lines("#SBATCH", ["--no-requeue", *options])
+            common["scheduler_options"] = _lines("#SBATCH", ["--no-requeue", *_gpus_of_slurm(gpus), *options])
             return SlurmProvider(
                 partition=machine.partition,
                 account=machine.account,
@@ -56,11 +56,12 @@ def provider_of(machine: Cluster) -> ExecutionProvider:
                 queue=machine.queue,
                 account=machine.account,
                 cpus_per_node=cores,
-                select_options=f"mpiprocs={cores}",
+                select_options=f"mpiprocs={cores}" + (f":ngpus={gpus}" if gpus else ""),
                 **common,
             )
         case Queue(engine="lsf"):
-            common["scheduler_options"] = _lines("#BSUB", ["-rn", *options])
+            asked = [f'-gpu "num={gpus}"'] if gpus else []
+            common["scheduler_options"] = _lines("#BSUB", ["-rn", *asked, *options])
             return LSFProvider(
                 queue=machine.queue,
                 project=machine.account,
@@ -100,7 +101,7 @@ def own_provider(machine: OwnParsl) -> tuple[ExecutionProvider, int]:
     return provider, slots
 
 
-def slurm_options(machine: Slurm) -> list[str]:
+def slurm_options(machine: Slurm, gpus: int = 0) -> list[str]:
     """What a job of Slurm asks for, as words of a command."""
     named = {"partition": machine.partition, "account": machine.account}
     return [
@@ -108,8 +109,13 @@ def slurm_options(machine: Slurm) -> list[str]:
         f"--ntasks-per-node={machine.cores_per_node}",
         f"--time={machine.walltime}",
         *(f"--{key}={value}" for key, value in named.items() if value),
+        *_gpus_of_slurm(gpus),
         *(word for option in machine.options for word in shlex.split(option)),
     ]
+
+
+def _gpus_of_slurm(gpus: int) -> list[str]:
+    return [f"--gpus-per-node={gpus}"] if gpus else []
 
 
 def _run(path: Path) -> ModuleType:

@@ -21,7 +21,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -238,8 +238,11 @@ def _on_sigterm(signum: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG0
     raise SystemExit(128 + signal.SIGTERM)
 
 
-def main(root: Path, machine: Machine) -> None:
-    """Run every task whose id comes in, until the input ends, or until it cannot go on, which it says as JSON."""
+def serve(root: Path, run: Callable[[Path, str, bool], None]) -> None:
+    """Run every task whose id comes in, until the input ends, or until it cannot go on, which it says as JSON.
+
+    ``run(root, id, after_death)`` runs one; ``after_death`` as of `run_task`.
+    """
     signal.signal(signal.SIGTERM, _on_sigterm)
     replace_unknown_letters()  # calculators print Å into their logs
     orders, channel = _take_channels()
@@ -248,7 +251,7 @@ def main(root: Path, machine: Machine) -> None:
     while line := orders.readline():
         name = line.strip().removesuffix(AGAIN)
         try:
-            run_task(root, name, machine, after_death=line.strip() != name)
+            run(root, name, line.strip() != name)
         except OSError as trouble:
             if not is_machine_failure(trouble):
                 raise
@@ -284,4 +287,4 @@ def _say(channel: int, line: str) -> None:
 if __name__ == "__main__":
     given = Machine.model_validate_json(sys.argv[2])
     with beside(Path(given.modules or "")):
-        main(Path(sys.argv[1]), given)
+        serve(Path(sys.argv[1]), lambda root, name, died: run_task(root, name, given, after_death=died))

@@ -20,6 +20,7 @@ from csp_al.events import Advanced, Calculated, CycleJudged, LabelsImported, Lis
 from csp_al.foundation.universal import Universal
 from csp_al.interfaces import Engine, Task
 from csp_al.interruption import safe_point
+from csp_al.loop.elsewhere import GIVEN, do_elsewhere
 from csp_al.loop.tasks import StoppedError, run_some, told_once
 from csp_al.results import Result
 from csp_al.store.disk_use import cycle_bytes
@@ -87,6 +88,7 @@ class Drive(Work):
     - passed: the stages that the search has come by, in order, with the wall time (s) of each
     - milestones: how far the stage under way was when the log last told it
     - out: ids of the calculations that go on while stages are done that ask for none
+    - stages: what does some of the stages in a job, see `csp_al.loop.elsewhere`; None: they are done here
     """
 
     engine: Engine
@@ -98,6 +100,7 @@ class Drive(Work):
     passed: dict[Path, float] = field(default_factory=dict, kw_only=True)
     milestones: Milestones = field(default_factory=Milestones, kw_only=True)
     out: list[str] = field(default_factory=list, kw_only=True)
+    stages: Engine | None = field(default=None, kw_only=True)
 
     def stage(self, folder: Path, write: Callable[[Path], None]) -> Path:
         """Publish a stage unless it is there; it follows from the one that was passed last.
@@ -118,14 +121,20 @@ class Drive(Work):
         is at it, and OSError where there is no room for it.
         """
         self.still_ours()
-        if (other := holder(partial(folder))) is not None:
+        is_given = self.stages is not None and folder.name in GIVEN
+        if not is_given and (other := holder(partial(folder))) is not None:
             msg = f"{folder} is being done by process {other['pid']} on {other['host']}; wait until it has ended"
             raise InUseError(msg)
         require_space(self.run, cycle_bytes(self.campaign))
         started = StageStarted(_cycle_of(folder), folder.name)
         self.announce("stage started", started)
         needs = [after.relative_to(self.run).as_posix()] if after else []
-        if (seconds := take_filled(self.run, folder, after)) is None:
+        seconds = take_filled(self.run, folder, after)
+        if seconds is None and is_given:
+            with going_on(self.engine, self.run / "tasks", self.out):
+                seconds = do_elsewhere(self, folder, after)
+            self.still_ours()
+        if seconds is None:
             with going_on(self.engine, self.run / "tasks", self.out):
                 stage(folder, lambda aside: self._unless_lost(write, aside), after, needs)
         else:

@@ -67,12 +67,13 @@ class Replay(Drive):
     """A driver that reads back what is published, does the stage that was asked for, and ends; it publishes nothing."""
 
     asked: Path = field(kw_only=True)
+    driver_waits: bool = field(default=False, kw_only=True)
 
     def do(self, folder: Path, after: Path | None, write: Callable[[Path], None]) -> NoReturn:
         """Fill the stage that was asked for. Raises `RefusedError` where another one is missing."""
         if folder != self.asked:
             raise RefusedError(_why_not(self.run, self.asked, folder))
-        _refuse_taken(self.run, folder)  # a driver may have come here meanwhile
+        _refuse_taken(self.run, folder, driver_waits=self.driver_waits)  # a driver may have come here meanwhile
         require_space(self.run)
         fill(self.run, folder, after, write)
         raise _DoneError
@@ -96,12 +97,14 @@ def do_stage(
     *,
     trust: bool = False,
     machine: Machine | None = None,
+    driver_waits: bool = False,
 ) -> Path:
     """Do a stage of this name, such as "cycle-03/train", and return the partial folder that it is in.
 
     The machine says where a foundation is. Nothing that the author of the run directory chose is imported unless it is
-    trusted: no reference is needed here, and where another kind is not ours the stage is refused. Raises
-    `RefusedError`, InUseError where somebody is at it, and what opening a run directory raises.
+    trusted: no reference is needed here, and where another kind is not ours the stage is refused. ``driver_waits``: a
+    driver that has the run directory has asked for the stage, and does not do it itself. Raises `RefusedError`,
+    InUseError where somebody is at it, and what opening a run directory raises.
     """
     campaign = read_campaign_of(run, trust=trust)
     folder = _folder_of(run, name)
@@ -111,7 +114,7 @@ def do_stage(
         raise RefusedError(f"{name} of {run} is published already; there is nothing to do")
     if not aside.resolve().is_relative_to(run.resolve()):
         raise RefusedError(f"{aside} leads out of the run directory")
-    _refuse_taken(run, folder)
+    _refuse_taken(run, folder, driver_waits=driver_waits)
     engine = start_engine(run / "tasks", Machine())  # of which nothing is asked
     base, cores = folder_of_campaign(run), cores_of_this_process()
     foundation = None
@@ -120,7 +123,20 @@ def do_stage(
     try:
         if foundation and (wrong := foundation.check(list(species_counts(campaign.pool.formula)))):
             raise RefusedError(f"{name} of {run} cannot be done here: {wrong[0]}")
-        search(Replay(campaign, run, base, device, tell, engine, asked=folder, cores=cores, foundation=foundation))
+        search(
+            Replay(
+                campaign,
+                run,
+                base,
+                device,
+                tell,
+                engine,
+                asked=folder,
+                driver_waits=driver_waits,
+                cores=cores,
+                foundation=foundation,
+            )
+        )
     except _DoneError:
         return aside
     finally:
@@ -158,10 +174,10 @@ def _folder_of(run: Path, name: str) -> Path:
     return run / stage if cycle is None else cycle_folder(run, int(cycle)) / stage
 
 
-def _refuse_taken(run: Path, folder: Path) -> None:
-    """Raise InUseError where another process is at this stage, be it a driver or one like this."""
+def _refuse_taken(run: Path, folder: Path, *, driver_waits: bool) -> None:
+    """Raise InUseError where another process is at this stage, be it one like this or a driver that does not wait."""
     aside = partial(folder)
-    other = holder(aside) or (holder(run) if aside.exists() else None)
+    other = holder(aside) or (holder(run) if aside.exists() and not driver_waits else None)
     if other is not None:
         name = folder.relative_to(run)
         raise InUseError(f"{name} of {run} is being done by process {other['pid']} on {other['host']}")

@@ -32,9 +32,12 @@ class Pilots:
     refused: str
 
 
-def pilots(run: Path, labelled: int = 0, to_come: int = 0) -> Pilots | None:
-    """Of a run directory with so many labels, and at most so many to come; None where there never was a pilot."""
-    exchange = Exchange(run / "tasks")
+def pilots(run: Path, labelled: int = 0, to_come: int = 0, *, tasks: str = "tasks") -> Pilots | None:
+    """Of a run directory with so many labels, and at most so many to come; None where there never was a pilot.
+
+    ``tasks``: the folder of what they do.
+    """
+    exchange = Exchange(run / tasks)
     word = exchange.word()
     if word is None or not (word.jobs or word.core_seconds):
         return None

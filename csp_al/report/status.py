@@ -23,7 +23,7 @@ from csp_al.select.judgement import Judgement
 from csp_al.select.ranking import stopped_at_once
 from csp_al.store import layout
 from csp_al.store.lock import holder
-from csp_al.store.run_directory import FIRST, LAST, STAGES, Place, cycles, published_stages, under_way
+from csp_al.store.run_directory import FIRST, LAST, POTENTIALS, STAGES, Place, cycles, published_stages, under_way
 from csp_al.store.stages import is_published
 from csp_al.structures import Status
 
@@ -96,6 +96,7 @@ class RunStatus:
     - judgement: what the results are worth (`csp_al.select.judgement`); None before there are any
     - check: what the check of the reference found that is not equal, a line each
     - pilots: those of a campaign on a cluster (`csp_al.report.pilots`); None elsewhere
+    - potentials: the same of the job that trains and relaxes, where there is one; its slots are one
     - elapsed_s: wall time of the stages, interruptions left out
     - eta_s: what is left at most, from the mean of the cycles so far and the cycles that the campaign file allows;
       the final relaxations count from their first result on; None where nothing is known or nothing will come
@@ -121,6 +122,7 @@ class RunStatus:
     eta_s: float | None
     check: list[str]
     pilots: Pilots | None
+    potentials: Pilots | None
 
 
 def status(run: Path) -> RunStatus:
@@ -160,6 +162,7 @@ def status(run: Path) -> RunStatus:
         eta_s=_eta(opened, verdict, state, place, so_far, len(results), pending),
         check=opened.check_findings,
         pilots=pilots(opened.path, labels.done + labels.failed, 0 if over else _to_come(opened, verdict, labels)),
+        potentials=pilots(opened.path, tasks=POTENTIALS),
     )
 
 

@@ -31,6 +31,8 @@ def describe(status: RunStatus) -> str:
     lines += [f"reference   {finding}" for finding in status.check]
     if status.pilots:
         lines += _pilots(status.pilots)
+    if status.potentials:
+        lines += _potentials(status.potentials)
     if best:
         lines.append(f"lowest      {_lowest(best, status.lowest_label)}")
     if top:
@@ -85,6 +87,14 @@ def _pilots(pilots: Pilots) -> list[str]:
     there = now if pilots.running or pilots.queued or pilots.waiting else "none now"
     line = f"pilots      {there}; {spent}" + (f", at most {to_come:.3g} to come for labels" if to_come else "")
     return [line, *([f"            no further one for now: {pilots.refused}"] if pilots.refused else [])]
+
+
+def _potentials(job: Pilots) -> list[str]:
+    """Whether the job that trains and relaxes waits, and what it costs."""
+    at = "a stage" if job.busy else "nothing to do"
+    now = f"running, {at}" if job.running else "queued; the driver waits for it" if job.queued else "none now"
+    line = f"potentials  job {now}; {job.core_hours:.3g} core hours"
+    return [line, *([f"            no further one for now: {job.refused}"] if job.refused else [])]
 
 
 def _foundation(figures: dict[str, Any]) -> str:

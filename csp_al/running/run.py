@@ -20,7 +20,7 @@ from csp_al.interfaces import State
 from csp_al.interruption import Interrupted, end_in_peace, safe_point
 from csp_al.store.changes import SUPERSEDED, refuse_retry, try_winners_again
 from csp_al.store.opening import open_to_drive, refuse_other_folder
-from csp_al.store.run_directory import forget_stop_request, log, programs_of
+from csp_al.store.run_directory import POTENTIALS, forget_stop_request, log, programs_of
 
 # what takes a second to import is imported where signals are heard
 if TYPE_CHECKING:
@@ -114,11 +114,12 @@ def load_campaign(path: str | Path) -> Campaign:
 
 def failures() -> tuple[type[Exception], ...]:
     """What ends a campaign without a result; the message says why."""
+    from csp_al.loop.elsewhere import StageFailedError
     from csp_al.loop.imported import UntrustedLabelsError
     from csp_al.loop.reference_check import WrongReferenceError
     from csp_al.loop.tasks import CalculationsFailedError
 
-    return WrongReferenceError, UntrustedLabelsError, CalculationsFailedError, FoundationError
+    return WrongReferenceError, UntrustedLabelsError, CalculationsFailedError, FoundationError, StageFailedError
 
 
 def foundation_here(campaign: Campaign, start: Start) -> Universal | None:
@@ -177,7 +178,7 @@ def drive(campaign: Campaign, start: Start, tell: Listener, still_ours: Callable
 
 def _search(campaign: Campaign, start: Start, tell: Listener, still_ours: Callable[[], None]) -> str:
     """Open the run directory and search; why the search ended."""
-    from csp_al.engine.engines import start_engine
+    from csp_al.engine.engines import start_engine, start_stage_engine
     from csp_al.loop.drive import Drive
     from csp_al.loop.search import search
     from csp_al.potential.devices import resolve_device, use_cores
@@ -197,7 +198,9 @@ def _search(campaign: Campaign, start: Start, tell: Listener, still_ours: Callab
     if again := try_winners_again(directory, start.retry):
         note(f"Final relaxations to be tried again: {again}; the results so far are under {SUPERSEDED}/ now")
     log(directory, "started")
-    engine = start_engine(directory / "tasks", for_workers(start.machine, campaign, base))
+    machine = for_workers(start.machine, campaign, base)
+    engine = start_engine(directory / "tasks", machine)
+    stages = start_stage_engine(directory / POTENTIALS, machine)
     try:
         drive = Drive(
             campaign,
@@ -211,6 +214,7 @@ def _search(campaign: Campaign, start: Start, tell: Listener, still_ours: Callab
             retry=start.retry,
             still_ours=still_ours,
             foundation=start.foundation,
+            stages=stages,
         )
         return search(drive).reason
     except SystemError:  # what compiled code makes of a signal that was raised in it
@@ -221,4 +225,5 @@ def _search(campaign: Campaign, start: Start, tell: Listener, still_ours: Callab
             end_in_peace()
             forget_stop_request(directory)
         finally:
-            engine.close()
+            for one in filter(None, (stages, engine)):
+                one.close()

@@ -4,7 +4,7 @@
       campaign.yaml  resolved.json  provenance.json  LOCK  log.jsonl
       elsewhere/ (if labels come from there)  pool/  foundation/ (if there is one)  check/  winners/
       cycle-00/label/ train/ relax/ direct/ (if asked for) grow/ (if the pool grows) rank/ ... cycle-01/...
-      tasks/<id>/
+      tasks/<id>/  potentials/<id>/ (if a job does stages)
 
 Nothing inside knows where the directory is, so it can be moved; where the campaign file was is kept as a hint.
 """
@@ -44,6 +44,8 @@ FIRST, LAST = ("elsewhere", "pool", "foundation", "check"), "winners"
 PACKAGES = ("csp_al", "ase", "chgnet", "gpaw", "gpaw-data", "matscipy", "numpy", "pymatgen", "pyxtal", "schnetpack",
             "scikit-learn", "scipy", "sevenn", "spglib", "torch")  # fmt: skip
 STOP_REQUEST = "STOP"
+POTENTIALS: Final = "potentials"
+"""Folder of stages that a job does, see `csp_al.loop.elsewhere`, as ``tasks`` is that of calculations."""
 
 
 class Provenance(TypedDict, total=False):
