@@ -4,13 +4,16 @@ import subprocess
 import sys
 
 import pytest
-from small_run import TINY, run_to_its_end
+from outcomes import outcome
+from small_run import TINY
 
 import csp_al
 from csp_al.campaign.errors import CampaignError
 from csp_al.events import Calculated, CycleJudged, StageStarted
+from csp_al.files import DamagedError
 from csp_al.report.status import status
 from csp_al.store.changes import ChangedError
+from csp_al.store.links import UntrustedError
 
 
 @pytest.fixture
@@ -20,15 +23,7 @@ def file(tmp_path):
     return path
 
 
-def stages_of(run):
-    return {
-        path.relative_to(run): path.read_bytes()
-        for path in run.rglob("*.h5")
-        if path.parent.name in ("pool", "relax", "select")
-    }
-
-
-def test_a_run_from_python_ends_as_by_the_loop_itself_and_tells_what_happens(file, tmp_path):
+def test_a_run_from_python_ends_as_by_the_command_line_and_tells_what_happens(file, tmp_path):
     heard = []
     run = csp_al.run(file, tmp_path / "here", slots=1, device="cpu", on_event=heard.append)
     assert len(run.results) > 0
@@ -37,10 +32,30 @@ def test_a_run_from_python_ends_as_by_the_loop_itself_and_tells_what_happens(fil
     before = len(heard)
     assert csp_al.run(file, tmp_path / "here", on_event=heard.append).results.equals(run.results)
     assert not any(isinstance(event, Calculated) for event in heard[before:])
-    other = run_to_its_end(tmp_path, TINY)
-    labels = stages_of(run.path)
-    assert labels == stages_of(other)
-    assert len(labels) > 4
+    words = ["run", str(file), "--directory", str(tmp_path / "other"), "--slots", "1", "--device", "cpu"]
+    subprocess.run([sys.executable, "-m", "csp_al", *words], check=True, stdout=subprocess.DEVNULL)
+    assert outcome(run.path) == outcome(tmp_path / "other")
+
+
+def test_a_link_out_of_the_run_directory_is_refused_unless_it_is_trusted(file, tmp_path):
+    (tmp_path / "here" / "tasks").mkdir(parents=True)
+    (tmp_path / "here" / "tasks" / "away").symlink_to(tmp_path)
+    with pytest.raises(UntrustedError, match="a symbolic link out of the run directory"):
+        csp_al.run(file, tmp_path / "here", device="cpu")
+    assert [path.name for path in (tmp_path / "here").iterdir()] == ["tasks"]
+
+
+def test_a_damaged_run_is_repaired_and_what_failed_tried_again_where_that_is_asked_for(file, tmp_path):
+    run = csp_al.run(file, tmp_path / "here", slots=1, device="cpu")
+    before = outcome(run.path)
+    (run.path / "cycle-01" / "train" / "training.json").write_text("gone")
+    with pytest.raises(DamagedError, match="--repair"):
+        csp_al.run(file, run.path, device="cpu")
+    heard = []
+    assert outcome(csp_al.run(file, run.path, device="cpu", repair=True, on_event=heard.append).path) == before
+    assert any(isinstance(event, StageStarted) and event.stage == "train" for event in heard)
+    with pytest.raises(ValueError, match="no calculation"):
+        csp_al.run(file, run.path, device="cpu", retry=[20 * "0"])
 
 
 def test_a_callback_that_raises_ends_the_run_which_the_same_call_continues(file, tmp_path):

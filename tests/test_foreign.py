@@ -21,10 +21,11 @@ from typer.testing import CliRunner
 
 from csp_al import claim, files
 from csp_al.cli import app
-from csp_al.cli.trust import UntrustedError, how_to_continue, refuse_code
+from csp_al.cli.trust import how_to_continue, refuse_code
 from csp_al.files import DamagedError, read_json, read_sealed, sha256, write_sealed
 from csp_al.potential.ensemble import load_ensemble, new_ensemble
 from csp_al.potential.schnet import SchnetPotential
+from csp_al.store.links import UntrustedError
 from csp_al.store.records import CHECK, RESULTS, SUMMARY, WALK_FORWARD
 from csp_al.store.run_directory import read_campaign_of
 from csp_al.structure_files import read_structures

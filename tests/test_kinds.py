@@ -27,7 +27,7 @@ from csp_al.campaign.references import ReferenceSection
 from csp_al.campaign.section import Section
 from csp_al.campaign.sources import SourceSection
 from csp_al.cli import app
-from csp_al.cli.trust import UntrustedError, refuse_code
+from csp_al.cli.trust import refuse_code
 from csp_al.engine.tasks import label_task
 from csp_al.files import read_sealed, write_sealed
 from csp_al.generate import generate_pool
@@ -49,6 +49,7 @@ from csp_al.kinds import (
 )
 from csp_al.reference.references import reference_kind
 from csp_al.report.doctor import examine
+from csp_al.store.links import UntrustedError
 from csp_al.store.opening import open_to_drive
 from csp_al.store.run_directory import read_campaign_of
 from csp_al.testing import check_reference, check_source

@@ -19,12 +19,13 @@ from typer.testing import CliRunner
 
 from csp_al.campaign import CampaignError, read_campaign
 from csp_al.cli import app
-from csp_al.cli.trust import UntrustedError, refuse_code
+from csp_al.cli.trust import refuse_code
 from csp_al.interfaces import STALLED, Gives
 from csp_al.kinds import OURS, POTENTIALS
 from csp_al.loop.bodies import DESCRIBED
 from csp_al.potential.contract import check_kind
 from csp_al.report.tables import open_run
+from csp_al.store.links import UntrustedError
 from csp_al.store.run_directory import read_campaign_of
 from csp_al.testing import check_potential
 

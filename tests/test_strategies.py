@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from csp_al.campaign import Select
 from csp_al.cli import app
-from csp_al.cli.trust import UntrustedError, refuse_code
+from csp_al.cli.trust import refuse_code
 from csp_al.files import read_sealed
 from csp_al.importing import beside
 from csp_al.kinds import OURS, STRATEGIES
@@ -20,6 +20,7 @@ from csp_al.loop.drive import Work
 from csp_al.report.tables import open_run
 from csp_al.select.strategies import scores_by
 from csp_al.store.layout import RANKING
+from csp_al.store.links import UntrustedError
 from csp_al.store.run_directory import PROVENANCE
 from csp_al.structures import take
 

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from csp_al.campaign.machine import Machine
 from csp_al.cli import app
-from csp_al.cli.trust import UntrustedError, refuse_code, refuse_links
+from csp_al.cli.trust import refuse_code
 from csp_al.engine import worker
 from csp_al.engine.engines import start_engine
 from csp_al.engine.tasks import create_task, label_task, read_result
@@ -33,6 +33,7 @@ from csp_al.reference.ase_calculator import AseReference
 from csp_al.reference.espresso import EspressoReference
 from csp_al.report.figures import learning_curves, parity, pool_map
 from csp_al.report.tables import open_run
+from csp_al.store.links import UntrustedError, refuse_links
 from csp_al.store.run_directory import read_campaign_of
 from csp_al.store.stages import manifest, verify
 from csp_al.structures import Labels, Structures

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from csp_al.campaign.models import Campaign
 from csp_al.cli.panel import NORMAL, Panel
 from csp_al.cli.tables import say_results
-from csp_al.cli.trust import how_to_continue, refuse_links
+from csp_al.cli.trust import how_to_continue
 from csp_al.disk_space import is_machine_failure, machine_failure_in_words
 from csp_al.interruption import Interrupted, interruptible
 from csp_al.printing import say
@@ -50,6 +50,7 @@ def drive(campaign: Campaign, start: Start) -> int:
 def _drive_here(campaign: Campaign, start: Start) -> int:
     """As `drive`, with the foundation of the campaign at hand."""
     from csp_al.report.tables import open_run
+    from csp_al.store.links import refuse_links
     from csp_al.store.lock import locked
 
     directory = start.directory

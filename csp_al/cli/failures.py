@@ -43,11 +43,11 @@ def _words(error: Exception) -> str:
 
 def _exit_status(error: Exception) -> int | None:
     from csp_al.campaign import CampaignError
-    from csp_al.cli.trust import UntrustedError
     from csp_al.files import DamagedError, OtherVersionError
     from csp_al.foundation.client import FoundationError
     from csp_al.interfaces import UnplaceableError
     from csp_al.store.changes import ChangedError
+    from csp_al.store.links import UntrustedError
     from csp_al.store.lock import InUseError
     from csp_al.store.run_directory import NoRunError
 

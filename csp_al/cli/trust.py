@@ -6,7 +6,6 @@ settings may: a calculator, or a kind that is not ours, is code that its author 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -15,6 +14,7 @@ from csp_al.campaign.models import Campaign
 from csp_al.importing import is_looking
 from csp_al.kinds import POTENTIALS, REFERENCES, SOURCES, STRATEGIES, is_ours
 from csp_al.reference.references import places, reference_kind
+from csp_al.store.links import UntrustedError, is_within
 from csp_al.store.run_directory import SETTINGS, folder_of_campaign
 from csp_al.store.stages import is_published
 
@@ -27,10 +27,6 @@ PLACE: Final = {
 """Where a campaign file names a kind."""
 
 NOTHING_LOST: Final = "Nothing is lost. "
-
-
-class UntrustedError(Exception):
-    """The run directory would run code, or lead elsewhere; the message says which, and how to allow it."""
 
 
 def refuse_code(campaign: Campaign, run: Path) -> None:
@@ -56,18 +52,6 @@ def refuse_unknown_kinds(campaign: Campaign, path: Path) -> None:
             raise UntrustedError(f"{path}: {PLACE[group]}: {name} is code of yours, and is not run here; add --trust")
 
 
-def refuse_links(run: Path) -> None:
-    """Raise UntrustedError if the run directory has a symbolic link that leads out of it, a pipe or a device."""
-    for path in _found_in(run):
-        if path.is_symlink() and not _is_within(path, run.resolve()):
-            what = "a symbolic link out of the run directory, and would be followed in writing and in removing"
-        elif path.is_symlink() or path.is_file() or path.is_dir():
-            continue
-        else:
-            what = "neither a file nor a folder, and reading it may never end"
-        raise UntrustedError(f"{path} is {what}. Remove it, or, if you made it yourself, add --trust")
-
-
 def how_to_continue(campaign: Campaign, run: Path) -> str:
     """What a driver that ended before its time tells its user."""
     if not (run / SETTINGS).exists():
@@ -80,7 +64,7 @@ def _foreign(campaign: Campaign, run: Path) -> str:
     if found := _code(campaign):
         return f"{found}, which this command would run"
     base, home = folder_of_campaign(run), run.resolve()
-    outside = (f"{key}: {name}" for key, name in _opened(campaign, run) if not _is_within(base / name, home))
+    outside = (f"{key}: {name}" for key, name in _opened(campaign, run) if not is_within(base / name, home))
     return f"{found}, which this command would open" if (found := next(outside, "")) else ""
 
 
@@ -102,15 +86,3 @@ def _code(campaign: Campaign) -> str:
     if campaign.foundation is not None and not campaign.foundation.is_ours:
         return f"foundation.model: {campaign.foundation.model}"
     return reference_kind(campaign.reference).foreign_code(campaign.reference)
-
-
-def _found_in(run: Path) -> Iterator[Path]:
-    for folder, folders, files in os.walk(run):
-        yield from (Path(folder, name) for name in (*folders, *files))
-
-
-def _is_within(path: Path, home: Path) -> bool:
-    try:
-        return path.resolve().is_relative_to(home)
-    except (OSError, RuntimeError, ValueError):  # it leads in a circle, or is no name
-        return False

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ from csp_al.foundation.client import FoundationError
 from csp_al.interfaces import State
 from csp_al.interruption import Interrupted, end_in_peace, safe_point
 from csp_al.store.changes import SUPERSEDED, refuse_retry, try_winners_again
+from csp_al.store.links import refuse_links
 from csp_al.store.opening import open_to_drive, refuse_other_folder
 from csp_al.store.run_directory import POTENTIALS, forget_stop_request, log, programs_of
 
@@ -57,18 +58,23 @@ def run(
     machine: str | None = None,
     slots: int | None = None,
     device: str = "auto",
+    repair: bool = False,
+    retry: Sequence[str] = (),
+    trust: bool = False,
     on_event: Listener = lambda _: None,
 ) -> Run:
     """Run a campaign in this directory, or go on with it there, and open it: as `csp-al run FILE --directory` does.
 
     The campaign is the path of its file, or what `csp_al.load_campaign` made of it; ``seed`` is instead of its own.
-    ``machine``, ``slots`` and ``device`` are those of the command line. ``on_event(event)`` hears what happens, in the
-    thread that runs: one of `csp_al.events`. An exception that it raises, a KeyboardInterrupt among them, ends the run,
-    which the same call continues; calculations under way are ended and done again. Signals are left alone. One process
-    runs one campaign at a time.
+    ``machine``, ``slots``, ``device``, ``repair``, ``retry`` (["failed"], or ids of calculations) and ``trust`` (links
+    that lead out of the directory are yours) are those of the command line. ``on_event(event)`` hears what happens, in
+    the thread that runs: one of `csp_al.events`. An exception that it raises, a KeyboardInterrupt among them, ends the
+    run, which the same call continues; calculations under way are ended and done again. Signals are left alone. One
+    process runs one campaign at a time.
 
     Raises, each with a message that says what to do: CampaignError for what is wrong with the file; ValueError for a
-    machine or a directory that does not do; `csp_al.store.lock.InUseError` where another driver is at it;
+    machine or a directory that does not do; `csp_al.store.links.UntrustedError` for a link that leads out of the
+    directory; `csp_al.store.lock.InUseError` where another driver is at it;
     `csp_al.store.changes.ChangedError` where the directory has another campaign; one of `failures` where it ends
     without a result; `csp_al.loop.tasks.StoppedError` where `csp-al stop` was asked for.
     """
@@ -89,11 +95,13 @@ def run(
         raise ValueError(f"seed={found.seed!r}: a whole number, 0 or more")
     if found.written() != of_file.model_copy(update={"seed": found.seed}).written():
         raise ValueError(f"the campaign is not that of {source}: only the seed may be another; change the file")
-    start = Start(source, source.parent, Path(directory), here, slots, device)
+    start = Start(source, source.parent, Path(directory), here, slots, device, repair, tuple(retry))
     foundation = foundation_here(found, start)
     try:
         found, start = pinned(found, replace(start, foundation=foundation))
         start.directory.mkdir(parents=True, exist_ok=True)
+        if not trust:
+            refuse_links(start.directory)
         with locked(start.directory) as still_ours:
             drive(found, start, on_event, still_ours)
     finally:
