@@ -309,8 +309,8 @@ class EngineKind:
     """How many labels are computed side by side. Raises ValueError where the machine has not what its file asks for."""
     examine: Callable[[Any], Iterable[Line]] | None = None
     """What is found where the calculations will run, for which a tiny one may be started; None: it is here."""
-    start_stages: Callable[[Path, Any], Engine | None] | None = None
-    """What does stages of the loop elsewhere, as `start` does the reference's tasks; None: the driver does them."""
+    start_stages: Callable[[Path, Any], tuple[Engine, str] | None] | None = None
+    """What does stages of the loop elsewhere, and on which device; None: the driver does them."""
 
 
 __all__ = [

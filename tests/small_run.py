@@ -11,8 +11,9 @@ from csp_al.campaign import Campaign, read_campaign
 from csp_al.campaign.machine import Machine
 from csp_al.engine.engines import start_engine
 from csp_al.events import Listener
-from csp_al.interfaces import Engine, Verdict
+from csp_al.interfaces import Verdict
 from csp_al.loop.drive import Drive
+from csp_al.loop.elsewhere import Elsewhere
 from csp_al.loop.search import search
 from csp_al.running.checks import foundation_of
 from csp_al.store.lock import locked
@@ -59,13 +60,13 @@ def cut_after(run: Path, folder: Path, keep: str) -> Path:
     return copy
 
 
-def go_on(run: Path, stages: Engine | None = None, tell: Listener = lambda _: None) -> Verdict:
+def go_on(run: Path, stages: Elsewhere | None = None, tell: Listener = lambda _: None) -> Verdict:
     """Go on with a campaign, all of whose tasks have their results; ``stages`` as of `Drive`."""
     return _search(read_campaign_of(run, trust=True), run, run.parent, tell, 1, stages)
 
 
 def _search(
-    campaign: Campaign, run: Path, folder: Path, tell: Listener, slots: int, stages: Engine | None = None
+    campaign: Campaign, run: Path, folder: Path, tell: Listener, slots: int, stages: Elsewhere | None = None
 ) -> Verdict:
     engine = start_engine(run / "tasks", Machine(slots=slots))
     foundation = foundation_of(campaign, Machine(), folder)

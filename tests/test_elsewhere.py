@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -20,11 +20,13 @@ from csp_al.engine.tasks import result_path
 from csp_al.events import Advanced, Warned
 from csp_al.files import write_json
 from csp_al.loop import bodies, elsewhere, stage_worker
-from csp_al.loop.elsewhere import GIVEN, StageFailedError
+from csp_al.loop.elsewhere import GIVEN, Asked, Elsewhere, StageFailedError
 from csp_al.loop.stage import ALONE
 from csp_al.loop.stage_worker import MOST_BEGINNINGS, run_stage
+from csp_al.store.filled import fill, settings_of, take_filled
+from csp_al.store.lock import locked
 from csp_al.store.run_directory import POTENTIALS, places
-from csp_al.store.stages import is_published, manifest
+from csp_al.store.stages import history, is_published, manifest
 
 CLUSTER = """\
 engine: {engine}
@@ -40,22 +42,25 @@ class NotHereError(Exception):
 
 
 @contextmanager
-def job_for(run: Path, folder: Path) -> Iterator[PilotEngine]:
+def job_for(run: Path, folder: Path) -> Iterator[Elsewhere]:
     """A job that does stages, as a process of this machine."""
     jobs, crew = hire(own_machine(folder))
-    engine = PilotEngine(run / POTENTIALS, jobs, replace(crew, terms=replace(crew.terms, stages=True)), lambda *_: 0.0)
+    crew = replace(crew, terms=replace(crew.terms, stages="cpu"))
+    engine = PilotEngine(run / POTENTIALS, jobs, crew, lambda *_: 0.0)
     try:
-        yield engine
+        yield Elsewhere(engine, "cpu")
     finally:
         engine.close()
 
 
-def ask(run: Path, stage: str) -> tuple[Path, str]:
-    """The folder of tasks, and the id of one that does this stage."""
-    root, task = run / POTENTIALS, 20 * "0"
-    (root / task).mkdir(parents=True)
-    write_json(root / task / "task.json", {"stage": stage})
-    return root, task
+def ask(run: Path, **other: str) -> tuple[Path, str]:
+    """The folder of tasks, and the id of one that asks for the first training, or for something else."""
+    after = "cycle-00/label"
+    usual = Asked("cycle-00/train", after, history(run / after), settings_of(run), str(run.parent), "cpu", None)
+    asked, root = replace(usual, **other), run / POTENTIALS
+    (root / asked.task).mkdir(parents=True)
+    write_json(root / asked.task / "task.json", asdict(asked))
+    return root, asked.task
 
 
 def test_campaign_whose_stages_are_done_in_a_job_ends_as_one_whose_driver_does_them(
@@ -70,8 +75,8 @@ def test_campaign_whose_stages_are_done_in_a_job_ends_as_one_whose_driver_does_t
     told = []
     with job_for(run, tmp_path) as job:
         go_on(run, job, told.append)
-        (pilot,) = job.fleet.pilots
-        log = (job.exchange.pilot(pilot) / "worker-0.log").read_text()
+        (pilot,) = job.engine.fleet.pilots
+        log = (job.engine.exchange.pilot(pilot) / "worker-0.log").read_text()
     for _, _, place in filter(lambda found: is_published(found[2]), places(finished_run)):
         name = place.relative_to(finished_run)
         assert manifest(run / name)["files"] == manifest(place)["files"], name
@@ -116,13 +121,13 @@ def test_what_a_stage_fails_for_is_told_by_the_driver(finished_run, tmp_path, mo
 
     monkeypatch.setattr(elsewhere, "run_tasks", work_in_a_thread)
     with pytest.raises(StageFailedError, match="cycle-00/train failed in its job: RuntimeError: CUDA out of memory"):
-        go_on(run, job_for, told.append)
+        go_on(run, Elsewhere(None, "cpu"), told.append)
     assert Warned("it is hot there") in told
 
 
 def test_stage_that_no_job_ends_is_given_up(finished_run, tmp_path):
     run = cut_after(finished_run, tmp_path, "cycle-00/label")
-    root, task = ask(run, "cycle-00/train")
+    root, task = ask(run)
     for number in range(1, MOST_BEGINNINGS + 1):
         write_json(root / task / f"begun-{number}.json", {})
     run_stage(root, task, Machine())
@@ -134,17 +139,54 @@ def test_stage_that_no_job_ends_is_given_up(finished_run, tmp_path):
 def test_stage_that_another_worker_is_at_is_left_to_it(finished_run, tmp_path, monkeypatch):
     monkeypatch.setattr(stage_worker, "LATER", 0.0)
     run = cut_after(finished_run, tmp_path, "cycle-00/label")
-    root, task = ask(run, "cycle-00/train")
+    root, task = ask(run)
     aside = run / "cycle-00" / "train.partial"
     aside.mkdir()
-    from csp_al.store.lock import locked
-
     with locked(aside):
         run_stage(root, task, Machine())
     assert not result_path(root, task).exists()
     assert not list((root / task).glob("begun-*"))
     run_stage(root, task, Machine())
     assert result_path(root, task).exists()
+
+
+def test_stage_that_a_driver_does_itself_is_left_to_it(finished_run, tmp_path, monkeypatch):
+    """A job that a killed driver has left begins while the next driver, with another machine file, is at the stage."""
+    monkeypatch.setattr(stage_worker, "LATER", 0.0)
+    run = cut_after(finished_run, tmp_path, "cycle-00/label")
+    root, task = ask(run, driver="of one that was killed")
+    with locked(run):
+        run_stage(root, task, Machine())
+        assert not (run / "cycle-00" / "train.partial").exists()
+    assert not result_path(root, task).exists()
+    run_stage(root, task, Machine())
+    assert result_path(root, task).exists()
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        ({"device": "cuda"}, "potentials of the machine file asks for a GPU"),
+        ({"history": "of another label stage"}, "its job does not see"),
+    ],
+)
+def test_job_that_lacks_what_it_needs_says_so(finished_run, tmp_path, monkeypatch, other, words):
+    monkeypatch.setattr(elsewhere, "LATE", 0.1)
+    run = cut_after(finished_run, tmp_path, "cycle-00/label")
+    root, task = ask(run, **other)
+    run_stage(root, task, Machine())
+    assert words in result_path(root, task).read_text()
+
+
+def test_stage_of_older_settings_is_not_published(finished_run, tmp_path):
+    run = cut_after(finished_run, tmp_path, "cycle-00/label")
+    label, train = run / "cycle-00" / "label", run / "cycle-00" / "train"
+    fill(train, label, "settings that were changed meanwhile", lambda folder: (folder / "net").write_text("old"))
+    assert take_filled(run, train, label) is None
+    fill(train, label, settings_of(run), lambda folder: (folder / "net").write_text("new"))
+    fill(train, label, settings_of(run), lambda folder: (folder / "net").write_text("once is enough"))
+    assert take_filled(run, train, label) is not None
+    assert (run / "cycle-00" / "train.partial" / "net").read_text() == "new"
 
 
 @pytest.mark.parametrize(
@@ -172,7 +214,7 @@ def test_job_for_potentials_is_as_the_machine_file_says(tmp_path, monkeypatch, e
     file.write_text(CLUSTER.format(engine=engine, potentials=potentials))
     jobs, crew, _ = hire_for_stages(read_machine(str(file)))
     assert crew.most == 1
-    assert crew.terms.stages
+    assert crew.terms.stages == ("cpu" if engine == "sge" else "cuda")
     jobs.submit(tmp_path, "pilot-1", ["python"], crew.cores_per_node)
     (script,) = [path.read_text() for path in tmp_path.glob("*pilot-1*")]
     assert set(lines) <= {line.strip() for line in script.splitlines()}

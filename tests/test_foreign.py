@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 from csp_al import claim, files
 from csp_al.cli import app
 from csp_al.cli.trust import how_to_continue, refuse_code
+from csp_al.engine.tasks import read_task
 from csp_al.files import DamagedError, read_json, read_sealed, sha256, write_sealed
 from csp_al.potential.ensemble import load_ensemble, new_ensemble
 from csp_al.potential.schnet import SchnetPotential
@@ -116,11 +117,31 @@ def test_thirty_hostile_runs_end_in_an_answer_or_a_refusal(place, bounded):
 
 
 @pytest.mark.long
-def test_five_hundred_hostile_runs_end_in_an_answer_or_a_refusal(place, bounded):
-    survive(place, range(500), 2)
+def test_hundred_and_fifty_hostile_runs_end_in_an_answer_or_a_refusal(place, bounded):
+    survive(place, range(350, 500), 2)
+
+
+@pytest.mark.nightly
+def test_two_thousand_hostile_runs_end_in_an_answer_or_a_refusal(place, bounded):
+    survive(place, range(2000), 3)
 
 
 # --- what one file can do
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({}, "kind: Field required"),
+        ({"kind": "label", "inputs": 10**18}, "inputs: Input should be a valid dictionary"),
+        ({"kind": "label", "inputs": {"structure": {}, "reference": 3}}, r"inputs.structure.numbers: Field required"),
+    ],
+)
+def test_task_that_asks_for_nothing_is_damaged(tmp_path, content, words):
+    (tmp_path / "odd").mkdir()
+    write_sealed(tmp_path / "odd" / "task.json", "task", content)
+    with pytest.raises(DamagedError, match=words):
+        read_task(tmp_path, "odd")
 
 
 def test_columns_that_are_announced_and_not_there_take_no_memory(place, bounded):

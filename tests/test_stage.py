@@ -15,7 +15,7 @@ from csp_al.files import read_sealed, write_sealed
 from csp_al.loop import bodies, stage
 from csp_al.loop.search import search
 from csp_al.loop.stage import ALONE, REFUSED, do_stage
-from csp_al.store.filled import fill, take_filled
+from csp_al.store.filled import fill, settings_of, take_filled
 from csp_al.store.lock import InUseError, locked
 from csp_al.store.run_directory import SETTINGS, STAGES
 from csp_al.store.stages import is_published, manifest, partial
@@ -176,11 +176,11 @@ def test_a_folder_that_another_process_fills_is_not_emptied(finished_run, tmp_pa
         assert not (place / "left").exists()
         (place / "ranking.csv").write_text("first")
         with pytest.raises(InUseError):
-            fill(run, folder, after, come_second)
+            fill(folder, after, settings_of(run), come_second)
 
     aside.mkdir()
     (aside / "left").mkdir()
-    fill(run, folder, after, write)
+    fill(folder, after, settings_of(run), write)
     assert (aside / "ranking.csv").read_text() == "first"
     assert take_filled(run, folder, after) is not None
 

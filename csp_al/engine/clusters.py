@@ -50,7 +50,8 @@ def hire_for_stages(machine: Slurm | Queue) -> tuple[Jobs, Crew, Cluster] | None
         return None
     there = machine.for_potentials(machine.potentials)
     jobs, crew = _hire(there, machine.potentials.gpus)
-    return jobs, replace(crew, terms=replace(crew.terms, stages=True)), there
+    device = "cuda" if machine.potentials.gpus else "cpu"
+    return jobs, replace(crew, terms=replace(crew.terms, stages=device)), there
 
 
 def _hire(machine: Cluster, gpus: int = 0) -> tuple[Jobs, Crew]:
@@ -68,10 +69,12 @@ def _hire_own(machine: OwnParsl) -> tuple[Jobs, Crew]:
     return Jobs(provider), Crew(terms, int(provider.min_blocks), int(provider.max_blocks), cores, _python(machine))
 
 
-def _start_stages(root: Path, machine: Slurm | Queue) -> PilotEngine | None:
-    """The engine of the job that does stages; it never is too late to begin one."""
-    found = hire_for_stages(machine)
-    return None if found is None else PilotEngine(root, *found[:2], lasts=lambda *_: 0.0)
+def _start_stages(root: Path, machine: Slurm | Queue) -> tuple[PilotEngine, str] | None:
+    """The engine of the job that does stages, and their device; it never is too late to begin one."""
+    if (found := hire_for_stages(machine)) is None:
+        return None
+    jobs, crew, _ = found
+    return PilotEngine(root, jobs, crew, lasts=lambda *_: 0.0), crew.terms.stages
 
 
 def _start(root: Path, machine: Cluster | OwnParsl) -> PilotEngine:

@@ -22,8 +22,8 @@ def start_engine(root: Path, machine: Machine) -> Engine:
     return _kind(machine).start(root, machine)
 
 
-def start_stage_engine(root: Path, machine: Machine) -> Engine | None:
-    """The engine for stages of the loop, whose tasks are in this folder; None where the driver does them itself."""
+def start_stage_engine(root: Path, machine: Machine) -> tuple[Engine, str] | None:
+    """The engine for stages of the loop, whose tasks are in this folder, and its device; None: the driver does them."""
     start = _kind(machine).start_stages
     return None if start is None else start(root, machine)
 

@@ -81,14 +81,14 @@ class Word:
 class Terms:
     """What a pilot is to do: the `Machine` of its tasks as JSON, tasks side by side, cores, s that it lasts.
 
-    Its tasks are labels, or, of ``stages``, stages of the loop.
+    Its tasks are labels, or, where ``stages`` names a device, stages of the loop on it.
     """
 
     machine: dict[str, Any]
     slots: int
     cores: int
     seconds: float | None
-    stages: bool = False
+    stages: str = ""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import logging
 import os
 import re
 import shlex
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,10 @@ KEPT: Final = ("SLURM_CONF", "SLURM_CLUSTERS")
 """Variables that say which Slurm, and not which job of it."""
 ID: Final = re.compile(r"[\w.@\[\]-]+")
 """A job's id: it becomes part of a command line, and may have been read from a file."""
+
+
+_ONE_AT_A_TIME: Final = threading.Lock()
+"""What is submitted from several threads would share environment and log."""
 
 
 class RefusedError(Exception):
@@ -51,7 +56,7 @@ class Jobs:
         Its script, and what it prints, go into the folder.
         """
         self.provider.script_dir = str(folder)
-        with _heard() as heard, _as_outside_of_jobs():
+        with _ONE_AT_A_TIME, _heard() as heard, _as_outside_of_jobs():
             try:
                 number = self.provider.submit(f"exec {shlex.join(command)}", cores, name)
             except Exception as error:

@@ -62,7 +62,7 @@ _FOUND: Final = TypeAdapter(Found)
 def probe(jobs: Jobs, crew: Crew, machine: Machine) -> Iterator[Line]:
     """Submit a job, wait until it has begun and ended, and tell what it found, below the current folder."""
     folder = Path(tempfile.mkdtemp(prefix=".csp-al-doctor-", dir=Path.cwd()))
-    write_json(folder / ASKED, {"machine": crew.terms.machine, "stages": crew.terms.stages})
+    write_json(folder / ASKED, {"machine": crew.terms.machine, "device": crew.terms.stages})
     command = [*crew.python, "-P", "-m", "csp_al.engine.probe", str(folder)]
     began = time.monotonic()
     try:
@@ -86,6 +86,10 @@ def probe(jobs: Jobs, crew: Crew, machine: Machine) -> Iterator[Line]:
     yield True, f"job: ran on {found.host}, {seconds:.0f} s after it was submitted", ""
     yield True, f"file system: {folder.parent} is shared", ""
     yield from _told(found, machine)
+    if found.device is not None:
+        right = found.device == crew.terms.stages
+        remedy = "the Python of the job needs a torch for this GPU: setup, or programs: {python: ...}"
+        yield right or None, f"there: potentials are trained, and relax, on {found.device}", remedy
 
 
 def _wait(jobs: Jobs, known: dict[str, str | int | None], folder: Path) -> tuple[Found | None, str]:
@@ -114,8 +118,6 @@ def _told(found: Found, machine: Machine) -> Iterator[Line]:
     right = abs(found.ahead) < SKEW
     where = "is" if right else f"is {abs(found.ahead):.0f} s {'ahead of' if found.ahead > 0 else 'behind'}"
     yield right or None, f"there: the clock {where} that of the file system", "core hours will be told wrongly"
-    if found.device is not None:
-        yield True, f"there: potentials are trained, and relax, on {found.device}", ""
     for name, place in found.programs.items():
         lacks = "only if a campaign needs it: load it in setup, or name it in programs"
         yield (True if place else None), f"there: {name}: {place or 'not on PATH'}", lacks
@@ -129,12 +131,12 @@ def _told(found: Found, machine: Machine) -> Iterator[Line]:
         )
 
 
-def _look(folder: Path, machine: Machine, *, stages: bool) -> Found:
-    """What there is where this runs, as labels need it, or stages of the loop."""
+def _look(folder: Path, machine: Machine, device: str) -> Found:
+    """What there is where this runs, as labels need it, or stages of the loop on a device."""
     (folder / "clock").touch()
     ahead = time.time() - (folder / "clock").stat().st_mtime
-    launched, said = _launch(machine) if machine.cores_per_label > 1 and not stages else (None, "")
-    sought = machine.programs if stages else dict.fromkeys((*SOUGHT, *machine.programs))
+    launched, said = _launch(machine) if machine.cores_per_label > 1 and not device else (None, "")
+    sought = machine.programs if device else dict.fromkeys((*SOUGHT, *machine.programs))
     programs = {name: shutil.which(machine.alone(name)[0]) for name in sought}
     return Found(
         socket.gethostname(),
@@ -145,15 +147,15 @@ def _look(folder: Path, machine: Machine, *, stages: bool) -> Found:
         programs,
         launched,
         said,
-        _device() if stages else None,
+        _device(device) if device else None,
     )
 
 
-def _device() -> str:
-    """The device that stages run on here."""
-    from csp_al.potential.devices import resolve_device
+def _device(wanted: str) -> str:
+    """The device that there is for stages, "cpu" where the one that is wanted is not there."""
+    from csp_al.potential.devices import available_devices
 
-    return str(resolve_device("auto"))
+    return wanted if wanted in available_devices() else "cpu"
 
 
 def _launch(machine: Machine) -> tuple[int, str]:
@@ -170,5 +172,5 @@ def _launch(machine: Machine) -> tuple[int, str]:
 if __name__ == "__main__":
     asked_in = Path(sys.argv[1])
     asked = json.loads((asked_in / ASKED).read_text(encoding="utf-8"))
-    found_there = _look(asked_in, Machine.model_validate(asked["machine"]), stages=asked["stages"])
+    found_there = _look(asked_in, Machine.model_validate(asked["machine"]), device=asked["device"])
     write_json(asked_in / FOUND, asdict(found_there))

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+from pydantic import TypeAdapter
+from typing_extensions import TypedDict
 
 from csp_al import claim
 from csp_al.campaign.references import AnyReference
@@ -26,6 +28,7 @@ from csp_al.files import (
     forget_temporaries,
     make_directory,
     read_sealed,
+    validated,
     write_sealed,
 )
 from csp_al.interfaces import Task
@@ -40,6 +43,27 @@ if TYPE_CHECKING:
 
 LABEL: Final = "label"
 RELAX: Final = "relax"
+
+
+class _Structure(TypedDict):
+    numbers: list[int]
+    positions: list[list[float]]
+    cell: list[list[float]]
+
+
+class _Inputs(TypedDict):
+    structure: _Structure
+    reference: dict[str, Any]
+
+
+class _Content(TypedDict):
+    """What the file of a task holds at least."""
+
+    kind: str
+    inputs: _Inputs
+
+
+_TASK: Final = TypeAdapter(_Content)
 SAME: Final = 1e-6  # Å, positions and cells that differ less are those asked for
 LIMITS: Final = ("time_limit", "max_force", "max_stress", "max_fail_fraction", "remedies")
 """Keys of the reference section that say when to give up; they change no result and are no part of the id."""
@@ -95,6 +119,7 @@ def read_task(root: Path, name: str) -> Task:
     """The task of this id. Raises FileNotFoundError if there is none, DamagedError for a file of another content."""
     path = root / name / "task.json"
     content = read_sealed(path, "task")
+    validated(_TASK, content, path)
     task = Task(content["kind"], content["inputs"])
     if task_id(task) != name:
         raise DamagedError(path, "it asks for something else than its name says")

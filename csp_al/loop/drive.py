@@ -20,7 +20,7 @@ from csp_al.events import Advanced, Calculated, CycleJudged, LabelsImported, Lis
 from csp_al.foundation.universal import Universal
 from csp_al.interfaces import Engine, Task
 from csp_al.interruption import safe_point
-from csp_al.loop.elsewhere import GIVEN, do_elsewhere
+from csp_al.loop.elsewhere import GIVEN, Elsewhere, do_elsewhere
 from csp_al.loop.tasks import StoppedError, run_some, told_once
 from csp_al.results import Result
 from csp_al.store.disk_use import cycle_bytes
@@ -88,7 +88,7 @@ class Drive(Work):
     - passed: the stages that the search has come by, in order, with the wall time (s) of each
     - milestones: how far the stage under way was when the log last told it
     - out: ids of the calculations that go on while stages are done that ask for none
-    - stages: what does some of the stages in a job, see `csp_al.loop.elsewhere`; None: they are done here
+    - stages: where some of the stages are done; None: here
     """
 
     engine: Engine
@@ -100,7 +100,7 @@ class Drive(Work):
     passed: dict[Path, float] = field(default_factory=dict, kw_only=True)
     milestones: Milestones = field(default_factory=Milestones, kw_only=True)
     out: list[str] = field(default_factory=list, kw_only=True)
-    stages: Engine | None = field(default=None, kw_only=True)
+    stages: Elsewhere | None = field(default=None, kw_only=True)
 
     def stage(self, folder: Path, write: Callable[[Path], None]) -> Path:
         """Publish a stage unless it is there; it follows from the one that was passed last.
@@ -129,16 +129,13 @@ class Drive(Work):
         started = StageStarted(_cycle_of(folder), folder.name)
         self.announce("stage started", started)
         needs = [after.relative_to(self.run).as_posix()] if after else []
-        seconds = take_filled(self.run, folder, after)
-        if seconds is None and is_given:
-            with going_on(self.engine, self.run / "tasks", self.out):
-                seconds = do_elsewhere(self, folder, after)
-            self.still_ours()
-        if seconds is None:
-            with going_on(self.engine, self.run / "tasks", self.out):
+        with going_on(self.engine, self.run / "tasks", self.out):
+            seconds = do_elsewhere(self, folder, after) if is_given else take_filled(self.run, folder, after)
+            if seconds is None:
                 stage(folder, lambda aside: self._unless_lost(write, aside), after, needs)
-        else:
-            publish(folder, after, needs, seconds)
+            else:
+                self.still_ours()
+                publish(folder, after, needs, seconds)
         log(self.run, "stage finished", **asdict(started))
 
     def _unless_lost(self, write: Callable[[Path], None], aside: Path) -> None:

@@ -2,7 +2,7 @@
 
     do_elsewhere(drive, folder, after)  # then the stage is in its partial folder, ready to be published
 
-    potentials/<id>/task.json      which stage
+    potentials/<id>/task.json      which stage, and from what
     potentials/<id>/begun-1.json   written each time that a worker begins it
     potentials/<id>/advanced.json  how far it is
     potentials/<id>/result.json    how it ended, and what there was to tell
@@ -15,19 +15,19 @@ from __future__ import annotations
 import errno
 import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from pydantic import TypeAdapter
 
-from csp_al.engine.tasks import is_done, result_path
+from csp_al.engine.tasks import result_path
 from csp_al.engine.wait import run_tasks
 from csp_al.events import Noted, Warned
 from csp_al.files import DamagedError, digest, make_directory, read_json, write_json
 from csp_al.foundation.client import FoundationError
-from csp_al.interfaces import UnplaceableError
-from csp_al.store.filled import take_filled
+from csp_al.interfaces import Engine, UnplaceableError
+from csp_al.store.filled import settings_of, take_filled
 from csp_al.store.lock import holder
 from csp_al.store.run_directory import POTENTIALS
 from csp_al.store.stages import history, partial
@@ -38,16 +38,46 @@ if TYPE_CHECKING:
 GIVEN: Final = ("pool", "foundation", "train", "relax", "direct", "grow", "select")
 """Stages that are given to the job: those that compute for long, or ask the ensemble or the foundation."""
 
-LATE: Final = 30.0
-"""s within which files that a job has written are seen here."""
+LATE: Final = 90.0
+"""s within which what another node has written is seen here: file systems over a network are looked at that seldom."""
 
 
 class StageFailedError(Exception):
-    """A stage that was done in a job has failed there; the message says where its log is."""
+    """A stage that was done in a job has failed there; the message says why."""
 
 
 FAILURES: Final = {kind.__name__: kind for kind in (FoundationError, UnplaceableError, StageFailedError)}
 """What a stage may raise for a reason that lies in the campaign, and that the driver raises in its place."""
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """Where stages are done: what runs them, and on which device."""
+
+    engine: Engine
+    device: str
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A stage that a job is asked for.
+
+    ``stage`` by its name, and ``after``, the published stage that it follows from, with its ``history``; ``settings``
+    by their checksum; ``base``, where the campaign file is; ``driver``, the token of who waits for it.
+    """
+
+    stage: str
+    after: str | None
+    history: str | None
+    settings: str
+    base: str
+    device: str
+    driver: str | None
+
+    @property
+    def task(self) -> str:
+        """The id of the task, whoever waits for it."""
+        return digest(asdict(replace(self, driver=None)))[:20]
 
 
 @dataclass(frozen=True)
@@ -68,9 +98,9 @@ class Ended:
     warned: list[str] = field(default_factory=list)
 
 
+_ASKED: Final = TypeAdapter(Asked)
 _ADVANCED: Final = TypeAdapter(Advanced)
 _ENDED: Final = TypeAdapter(Ended)
-_STAGE: Final = TypeAdapter(dict[str, str])
 
 
 def do_elsewhere(drive: Drive, folder: Path, after: Path | None) -> float:
@@ -80,37 +110,43 @@ def do_elsewhere(drive: Drive, folder: Path, after: Path | None) -> float:
     the job raises, and as `Drive.report`.
     """
     assert drive.stages is not None  # it is asked where there is one
-    root = drive.run / POTENTIALS
-    task = _ask(root, folder.relative_to(drive.run).as_posix(), history(after), someone=holder(partial(folder)))
-    told = Advanced()
-
-    def look() -> bool:
-        nonlocal told
-        drive.refuse_stop()
-        if (now := _advanced(root / task)) != told:
-            told = now
-            drive.report(now.done, now.all)
-        return False
-
-    run_tasks(drive.stages, root, [task], lambda *_: None, look)
-    ended = read_json(result_path(root, task), _ENDED)
+    root, asked = drive.run / POTENTIALS, _asked(drive, folder, after)
+    seconds = take_filled(drive.run, folder, after)
+    if seconds is None:
+        _wait(drive, root, asked, folder)
+    ended = _ended(root, asked.task)
     for text in ended.noted:
         drive.tell(Noted(text))
     for text in ended.warned:
         drive.tell(Warned(text))
-    if ended.failure:
+    if ended.failure and seconds is None:
         raise FAILURES.get(ended.failure, StageFailedError)(ended.words)
     end = time.monotonic() + LATE
-    while (seconds := take_filled(drive.run, folder, after)) is None:
+    while seconds is None and (seconds := take_filled(drive.run, folder, after)) is None:
         if time.monotonic() > end:
             raise OSError(errno.EIO, f"a job did this stage, and {LATE:g} s later its files are not here", str(folder))
+        drive.refuse_stop()
         time.sleep(0.5)
     return seconds
 
 
-def stage_of(root: Path, task: str) -> str:
-    """The name of the stage that a task is. Raises FileNotFoundError where nobody waits for it any more."""
-    return read_json(root / task / "task.json", _STAGE)["stage"]
+def read_asked(root: Path, task: str) -> Asked:
+    """The stage that a task asks for. Raises FileNotFoundError where there is no such task."""
+    return read_json(root / task / "task.json", _ASKED)
+
+
+def is_seen(run: Path, asked: Asked) -> bool:
+    """Whether what a stage follows from is here, or will not come."""
+    if asked.after is None:
+        return True
+    end = time.monotonic() + LATE
+    while time.monotonic() < end:
+        with suppress(DamagedError, OSError):
+            list((run / asked.after).parent.iterdir())  # asks a file server what there is now
+            if history(run / asked.after) == asked.history:
+                return True
+        time.sleep(0.5)
+    return False
 
 
 def say_advanced(folder: Path, done: int, everything: int) -> None:
@@ -123,18 +159,47 @@ def say_ended(root: Path, task: str, ended: Ended) -> None:
     write_json(result_path(root, task), asdict(ended))
 
 
-def _ask(root: Path, stage: str, before: str | None, *, someone: object) -> str:
-    """The id of the task that does this stage; begun anew, unless somebody is at it.
+def _asked(drive: Drive, folder: Path, after: Path | None) -> Asked:
+    assert drive.stages is not None  # it is asked where there is one
+    owner = holder(drive.run)
+    return Asked(
+        stage=folder.relative_to(drive.run).as_posix(),
+        after=after.relative_to(drive.run).as_posix() if after else None,
+        history=history(after),
+        settings=settings_of(drive.run),
+        base=str(drive.base.absolute()),
+        device=drive.stages.device,
+        driver=str(owner.get("token")) if owner else None,
+    )
 
-    Tasks stay when they are done: their pilot may not have seen that yet. A result that is there was of no use.
-    """
-    task = digest({"stage": stage, "after": before})[:20]
-    make_directory(root / task)
-    if someone is None or is_done(root, task):
-        for path in (root / task).iterdir():
-            path.unlink()
-    write_json(root / task / "task.json", {"stage": stage})
-    return task
+
+def _wait(drive: Drive, root: Path, asked: Asked, folder: Path) -> None:
+    """Ask for a stage, and wait until its task has a result."""
+    assert drive.stages is not None  # it is asked where there is one
+    place, told = root / asked.task, Advanced()
+    make_directory(place)
+    write_json(place / "task.json", asdict(asked))
+    result_path(root, asked.task).unlink(missing_ok=True)  # it was of no use
+    if holder(partial(folder)) is None:  # else somebody is at it
+        for path in place.glob("begun-*.json"):
+            path.unlink(missing_ok=True)
+
+    def look() -> bool:
+        nonlocal told
+        drive.refuse_stop()
+        if (now := _advanced(place)) != told:
+            told = now
+            drive.report(now.done, now.all)
+        return False
+
+    run_tasks(drive.stages.engine, root, [asked.task], lambda *_: None, look)
+
+
+def _ended(root: Path, task: str) -> Ended:
+    try:
+        return read_json(result_path(root, task), _ENDED)
+    except FileNotFoundError:  # a stage that was done by hand
+        return Ended()
 
 
 def _advanced(folder: Path) -> Advanced:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,11 +32,12 @@ from csp_al.loop.drive import Drive, Work
 from csp_al.loop.search import search
 from csp_al.printing import replace_unknown_letters, say
 from csp_al.spelling import did_you_mean
-from csp_al.store.filled import fill
+from csp_al.store.filled import fill, settings_of
 from csp_al.store.lock import InUseError, holder
 from csp_al.store.run_directory import (
     FIRST,
     LAST,
+    SETTINGS,
     STAGES,
     NoRunError,
     cycle_folder,
@@ -67,15 +69,18 @@ class Replay(Drive):
     """A driver that reads back what is published, does the stage that was asked for, and ends; it publishes nothing."""
 
     asked: Path = field(kw_only=True)
-    driver_waits: bool = field(default=False, kw_only=True)
+    settings: str = field(kw_only=True)
+    driver: str | None = field(default=None, kw_only=True)
+    reached: threading.Event = field(kw_only=True)
 
     def do(self, folder: Path, after: Path | None, write: Callable[[Path], None]) -> NoReturn:
         """Fill the stage that was asked for. Raises `RefusedError` where another one is missing."""
         if folder != self.asked:
             raise RefusedError(_why_not(self.run, self.asked, folder))
-        _refuse_taken(self.run, folder, driver_waits=self.driver_waits)  # a driver may have come here meanwhile
+        _refuse_taken(self.run, folder, self.driver)  # a driver may have come here meanwhile
         require_space(self.run)
-        fill(self.run, folder, after, write)
+        self.reached.set()
+        fill(folder, after, self.settings, write)
         raise _DoneError
 
     def report(self, done: int, everything: int) -> None:
@@ -97,16 +102,20 @@ def do_stage(
     *,
     trust: bool = False,
     machine: Machine | None = None,
-    driver_waits: bool = False,
+    base: Path | None = None,
+    driver: str | None = None,
 ) -> Path:
     """Do a stage of this name, such as "cycle-03/train", and return the partial folder that it is in.
 
     The machine says where a foundation is. Nothing that the author of the run directory chose is imported unless it is
-    trusted: no reference is needed here, and where another kind is not ours the stage is refused. ``driver_waits``: a
-    driver that has the run directory has asked for the stage, and does not do it itself. Raises `RefusedError`,
-    InUseError where somebody is at it, and what opening a run directory raises.
+    trusted: no reference is needed here, and where another kind is not ours the stage is refused. ``base``: where the
+    campaign file is; None: where it was when the run began. ``driver``: the token of a driver that waits for the stage
+    instead of doing it. What is told is of this stage alone. Raises `RefusedError`, InUseError where somebody is at it,
+    and what opening a run directory raises.
     """
-    campaign = read_campaign_of(run, trust=trust)
+    settings = settings_of(run) if (run / SETTINGS).is_file() else ""  # then there is no run, which is said next
+    campaign = read_campaign_of(run, trust=trust, base=base)
+    base = base or folder_of_campaign(run)
     folder = _folder_of(run, name)
     _refuse_senseless(campaign, run, folder, trust=trust)
     aside = partial(folder)
@@ -114,9 +123,9 @@ def do_stage(
         raise RefusedError(f"{name} of {run} is published already; there is nothing to do")
     if not aside.resolve().is_relative_to(run.resolve()):
         raise RefusedError(f"{aside} leads out of the run directory")
-    _refuse_taken(run, folder, driver_waits=driver_waits)
+    _refuse_taken(run, folder, driver)
     engine = start_engine(run / "tasks", Machine())  # of which nothing is asked
-    base, cores = folder_of_campaign(run), cores_of_this_process()
+    cores, reached = cores_of_this_process(), threading.Event()
     foundation = None
     if campaign.foundation is not None:
         foundation = build_foundation(campaign.foundation, machine or Machine(), base, str(device), cores)
@@ -129,10 +138,12 @@ def do_stage(
                 run,
                 base,
                 device,
-                tell,
+                lambda event: tell(event) if reached.is_set() else None,
                 engine,
                 asked=folder,
-                driver_waits=driver_waits,
+                settings=settings,
+                driver=driver,
+                reached=reached,
                 cores=cores,
                 foundation=foundation,
             )
@@ -174,10 +185,14 @@ def _folder_of(run: Path, name: str) -> Path:
     return run / stage if cycle is None else cycle_folder(run, int(cycle)) / stage
 
 
-def _refuse_taken(run: Path, folder: Path, *, driver_waits: bool) -> None:
+def _refuse_taken(run: Path, folder: Path, driver: str | None) -> None:
     """Raise InUseError where another process is at this stage, be it one like this or a driver that does not wait."""
-    aside = partial(folder)
-    other = holder(aside) or (holder(run) if aside.exists() and not driver_waits else None)
+    aside, other = partial(folder), None
+    if aside.exists() or driver is not None:
+        other = holder(run)
+    if other is not None and other.get("token") == driver:
+        other = None
+    other = holder(aside) or other
     if other is not None:
         name = folder.relative_to(run)
         raise InUseError(f"{name} of {run} is being done by process {other['pid']} on {other['host']}")

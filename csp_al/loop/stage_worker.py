@@ -10,24 +10,32 @@ from __future__ import annotations
 import sys
 import time
 import traceback
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from csp_al.campaign.errors import CampaignError
 from csp_al.campaign.machine import Machine, cores_of_this_process
 from csp_al.disk_space import is_machine_failure
 from csp_al.engine.tasks import is_done
 from csp_al.engine.worker import serve
-from csp_al.events import Advanced, Event, Noted, Warned
+from csp_al.events import Advanced, Event, Listener, Noted, Warned
 from csp_al.files import DamagedError, OtherVersionError, write_json
 from csp_al.importing import beside
-from csp_al.loop.elsewhere import FAILURES, Ended, StageFailedError, say_advanced, say_ended, stage_of
+from csp_al.loop.elsewhere import (
+    FAILURES,
+    Asked,
+    Ended,
+    StageFailedError,
+    is_seen,
+    read_asked,
+    say_advanced,
+    say_ended,
+)
 from csp_al.loop.stage import do_stage
 from csp_al.potential.devices import resolve_device, use_cores
 from csp_al.printing import say
 from csp_al.store.lock import InUseError
+from csp_al.store.run_directory import SETTINGS
 
 APART: Final = 1.0
 """s, between two words on how far a stage is."""
@@ -45,37 +53,55 @@ def run_stage(root: Path, task: str, machine: Machine) -> None:
     folder = root / task
     if is_done(root, task):
         return
-    name, ended = stage_of(root, task), Ended()
+    asked, ended = read_asked(root, task), Ended()
     begun = len(list(folder.glob("begun-*.json")))
     if begun >= MOST_BEGINNINGS:
-        words = f"{name} was begun {begun} times in jobs that ended before it did: give potentials a longer walltime, "
-        say_ended(root, task, Ended(StageFailedError.__name__, f"{words}or more memory (options)"))
+        words = f"{asked.stage} was begun {begun} times in jobs that ended before it did: give potentials a longer "
+        say_ended(root, task, Ended(StageFailedError.__name__, f"{words}walltime, or more memory (options)"))
         return
     mark = folder / f"begun-{begun + 1}.json"
     write_json(mark, {})
-    device = resolve_device("auto")
-    say(f"{name} on {device}, {cores_of_this_process()} cores")
     try:
-        # the run directory is that of the driver that asks, which has been trusted
-        do_stage(root.parent, name, device, _listener(folder, ended), trust=True, machine=machine, driver_waits=True)
-    except InUseError as other:  # a worker that outlived its job
-        mark.unlink()
+        _do(root.parent, asked, machine, _listener(folder, ended))
+    except InUseError as other:  # a worker that outlived its job, or a driver that does the stage itself
+        mark.unlink(missing_ok=True)
         say(other)
         time.sleep(LATER)
         return
-    except (DamagedError, OtherVersionError, CampaignError):
-        raise
     except Exception as error:
         if isinstance(error, OSError) and is_machine_failure(error):
+            mark.unlink(missing_ok=True)
+            raise
+        if isinstance(error, DamagedError | OtherVersionError):
             raise
         traceback.print_exc()
         known = type(error).__name__ in FAILURES
-        words = str(error) if known else f"{name} failed in its job: {type(error).__name__}: {error}"
+        words = str(error) if known else f"{asked.stage} failed in its job: {type(error).__name__}: {error}"
         ended = replace(ended, failure=type(error).__name__ if known else StageFailedError.__name__, words=words)
     say_ended(root, task, ended)
 
 
-def _listener(folder: Path, ended: Ended) -> Callable[[Event], None]:
+def _do(run: Path, asked: Asked, machine: Machine, tell: Listener) -> None:
+    if not is_seen(run, asked):
+        raise StageFailedError(f"{asked.stage}: its job does not see {asked.after} of {run}; do nodes share it?")
+    try:
+        device = resolve_device(asked.device)
+    except ValueError as error:
+        raise StageFailedError(f"{asked.stage}: potentials of the machine file asks for a GPU: {error}") from error
+    say(f"{asked.stage} on {device}, {cores_of_this_process()} cores")
+    try:
+        # the run directory is that of the driver that asks, which has been trusted
+        do_stage(
+            run, asked.stage, device, tell, trust=True, machine=machine, base=Path(asked.base), driver=asked.driver
+        )
+    except DamagedError as damage:
+        if damage.path.name != SETTINGS:
+            raise
+        words = f"{asked.stage}: the Python of its job ({sys.executable}) cannot read the settings: {damage.what}"
+        raise StageFailedError(words) from damage
+
+
+def _listener(folder: Path, ended: Ended) -> Listener:
     """What hears a stage, and lets its driver know."""
     said = -APART
 

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -187,7 +188,9 @@ def drive(campaign: Campaign, start: Start, tell: Listener, still_ours: Callable
 def _search(campaign: Campaign, start: Start, tell: Listener, still_ours: Callable[[], None]) -> str:
     """Open the run directory and search; why the search ended."""
     from csp_al.engine.engines import start_engine, start_stage_engine
+    from csp_al.engine.exchange import Exchange
     from csp_al.loop.drive import Drive
+    from csp_al.loop.elsewhere import Elsewhere
     from csp_al.loop.search import search
     from csp_al.potential.devices import resolve_device, use_cores
     from csp_al.running.checks import for_workers
@@ -209,6 +212,8 @@ def _search(campaign: Campaign, start: Start, tell: Listener, still_ours: Callab
     machine = for_workers(start.machine, campaign, base)
     engine = start_engine(directory / "tasks", machine)
     stages = start_stage_engine(directory / POTENTIALS, machine)
+    if stages is None:
+        Exchange(directory / POTENTIALS).dismiss()  # jobs of a driver that was killed, and had another machine file
     try:
         drive = Drive(
             campaign,
@@ -222,7 +227,7 @@ def _search(campaign: Campaign, start: Start, tell: Listener, still_ours: Callab
             retry=start.retry,
             still_ours=still_ours,
             foundation=start.foundation,
-            stages=stages,
+            stages=stages and Elsewhere(*stages),
         )
         return search(drive).reason
     except SystemError:  # what compiled code makes of a signal that was raised in it
@@ -233,5 +238,5 @@ def _search(campaign: Campaign, start: Start, tell: Listener, still_ours: Callab
             end_in_peace()
             forget_stop_request(directory)
         finally:
-            for one in filter(None, (stages, engine)):
-                one.close()
+            with closing(engine), closing(stages[0]) if stages else nullcontext():
+                pass

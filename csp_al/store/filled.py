@@ -1,6 +1,6 @@
 """A stage that another process has done, in its partial folder, until a driver publishes it.
 
-    fill(run, folder, after, write)  # there
+    fill(folder, after, settings_of(run), write)  # there
     seconds = take_filled(run, folder, after)  # here; None: it is still to be done
 
 A file that is written last says that all is there, and what it was made from. Nobody else may fill the folder
@@ -24,20 +24,28 @@ from csp_al.store.stages import flushed, history, partial
 FILLED: Final = "filled.json"
 
 
-def fill(run: Path, folder: Path, after: Path | None, write: Callable[[Path], None]) -> None:
-    """Do a stage that follows from the published stage ``after``, without publishing it.
+def fill(folder: Path, after: Path | None, settings: str, write: Callable[[Path], None]) -> None:
+    """Do a stage that follows from the published stage ``after``, without publishing it, unless that is done.
 
-    Raises InUseError where another process fills the folder.
+    ``settings`` is the checksum of those that it goes by, see `settings_of`. Raises InUseError where another process
+    fills the folder, or has begun to while this one slept.
     """
-    aside = partial(folder)
+    aside, made_from = partial(folder), [settings, history(after)]
     make_directory(aside)
-    with locked(aside):
+    with locked(aside) as still_ours:
+        if _filled(aside, made_from) is not None:
+            return
         _clear(aside)
         started = time.monotonic()
         write(aside)
         seconds = time.monotonic() - started
-        content = {"seconds": seconds, "from": _made_from(run, after), "files": _files(aside)}
-        write_sealed(aside / FILLED, "filled", content)
+        still_ours()
+        write_sealed(aside / FILLED, "filled", {"seconds": seconds, "from": made_from, "files": _files(aside)})
+
+
+def settings_of(run: Path) -> str:
+    """Checksum of the settings of a run, as they stand now."""
+    return sha256(run / SETTINGS)
 
 
 def take_filled(run: Path, folder: Path, after: Path | None) -> float | None:
@@ -46,15 +54,20 @@ def take_filled(run: Path, folder: Path, after: Path | None) -> float | None:
     It is not where the settings of the run, or the stages before, are others now.
     """
     aside = partial(folder)
+    if (seconds := _filled(aside, [settings_of(run), history(after)])) is not None:
+        claim.clear(aside, LOCK)  # of a process that was killed before it could
+        (aside / FILLED).unlink()
+    return seconds
+
+
+def _filled(aside: Path, made_from: list[str | None]) -> float | None:
+    """As `take_filled`, and takes nothing."""
     try:
         content = read_sealed(aside / FILLED, "filled")
     except (FileNotFoundError, DamagedError, OtherVersionError):
         return None
-    if content["from"] != _made_from(run, after) or content["files"] != _files(aside):
-        return None
-    claim.clear(aside, LOCK)  # of a process that was killed before it could
-    (aside / FILLED).unlink()
-    return float(content["seconds"])
+    is_whole = content["from"] == made_from and content["files"] == _files(aside)
+    return float(content["seconds"]) if is_whole else None
 
 
 def _clear(aside: Path) -> None:
@@ -66,10 +79,6 @@ def _clear(aside: Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink()
-
-
-def _made_from(run: Path, after: Path | None) -> list[str | None]:
-    return [sha256(run / SETTINGS), history(after)]
 
 
 def _files(aside: Path) -> dict[str, str]:

@@ -86,18 +86,18 @@ def prepare(run: Path, campaign: Campaign, source: Path | None, programs: dict[s
     write_sealed(run / SETTINGS, "settings", {"campaign": campaign.written()}, indent=1)
 
 
-def read_campaign_of(run: Path, *, trust: Trust = False) -> Campaign:
+def read_campaign_of(run: Path, *, trust: Trust = False, base: Path | None = None) -> Campaign:
     """The campaign that a run directory belongs to, all defaults resolved. Raises NoRunError and DamagedError.
 
     Nothing that its author chose is imported: a section of a kind that is not ours is kept as it is, unless all kinds
-    are trusted, or this one.
+    are trusted, or this one; modules are looked for in ``base``, by default where the campaign file was.
     """
     path = run / SETTINGS
     if run.is_file():
         raise NoRunError(f"{run}: a file, where a run directory is expected; 'csp-al run FILE' makes one, under runs/")
     try:
         content = read_sealed(path, "settings")["campaign"]
-        with beside(folder_of_campaign(run)) if trust else nullcontext():
+        with beside(base or folder_of_campaign(run)) if trust else nullcontext():
             return Campaign.recall(content, trust)
     except (FileNotFoundError, NotADirectoryError) as error:
         msg = f"{run}: no run directory (there is no {path.name}); 'csp-al run FILE' makes one, under runs/"
