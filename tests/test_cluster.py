@@ -276,7 +276,7 @@ def test_partition_that_is_none_is_told_in_slurms_own_words_before_anything_is_s
 
 @pytest.mark.long
 def test_doctor_tells_what_a_job_finds_of_the_machine_file_that_the_readme_shows(slurm, tmp_path):
-    (tmp_path / "toy.yaml").write_text(cluster_file())
+    (tmp_path / "toy.yaml").write_text(f"{cluster_file()}potentials: {{cores_per_node: 2}}\n")
     assert start(tmp_path, "doctor", "--machine", "toy.yaml", "--json").wait(timeout=120) == 0, (
         tmp_path / "output.txt"
     ).read_text()
@@ -287,6 +287,7 @@ def test_doctor_tells_what_a_job_finds_of_the_machine_file_that_the_readme_shows
     assert told[f"there: Python {sys.version.split()[0]}"]
     assert told["there: srun --exact --ntasks 16 starts 16 of 16 processes"]
     assert told["there: the clock is that of the file system"]
+    assert told["potentials: there: potentials are trained, and relax, on cpu"]
     assert slurm.jobs() == []
     assert list(tmp_path.glob(".csp-al-doctor*")) == []
     (tmp_path / "lost.yaml").write_text(SLURM.format(slots=1, blocks=1) + "programs: {python: /nowhere/python}\n")
