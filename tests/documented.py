@@ -46,9 +46,8 @@ def commands(block: Block) -> list[list[str]]:
 
 
 def cluster_file() -> str:
-    """The machine file of a cluster, which `test_cluster` runs."""
-    (machine,) = [block.text for block in blocks("yaml") if block.text.startswith("engine: slurm")]
-    return machine
+    """The first machine file of a cluster, which `test_cluster` runs."""
+    return next(block.text for block in blocks("yaml") if block.text.startswith("engine: slurm"))
 
 
 def _blocks_of(page: Path) -> Iterator[Block]:
