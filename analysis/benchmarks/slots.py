@@ -2,6 +2,7 @@
 
     python analysis/benchmarks/slots.py                      # simulated: label times, trainings, slots; a minute
     python analysis/benchmarks/slots.py al8 si8 --seeds 3    # campaigns of the suite, whose reference sleeps
+    python analysis/benchmarks/slots.py al8 --seeds 1 --in-flight 24 --mean 60 --labels 250  # a long one
 
 Simulated label times spread as much as their mean, and a training, with all that a cycle computes, takes half of a mean
 label. Campaigns sleep likewise, on so many slots whatever the number of cores; ``busy`` is of the time from the first
@@ -54,6 +55,7 @@ def main() -> None:
     parser.add_argument("--in-flight", type=int, nargs="+", default=[0, 24])
     parser.add_argument("--per-cycle", type=int, default=10)
     parser.add_argument("--mean", type=float, default=10.0, help="s that a label sleeps on average")
+    parser.add_argument("--labels", type=int, help="search on until there are so many, whatever is found")
     parser.add_argument("--directory", type=Path, default=Path("benchmarks") / "slots")
     arguments = parser.parse_args()
     if not arguments.systems:
@@ -64,8 +66,9 @@ def main() -> None:
     print("| system | seed | in flight | labels | busy | training, of a label | found | led | in all |")
     print("|---|---|---|---|---|---|---|---|---|")
     for name, seed, in_flight in product(arguments.systems, range(1, arguments.seeds + 1), arguments.in_flight):
-        folder = arguments.directory / f"{name}-{in_flight}-{seed}"
-        run = finished(name, seed, in_flight, arguments.per_cycle, arguments.slots, folder)
+        folder = arguments.directory / f"{name}-{in_flight}-{seed}{f'-{arguments.labels}' if arguments.labels else ''}"
+        select = {"per_cycle": arguments.per_cycle, "in_flight": in_flight}
+        run = finished(name, seed, select, arguments.slots, folder, arguments.labels)
         print(f"| {name} | {seed} | {in_flight} | {row(run, arguments.slots, LOWEST[name], folder)} |", flush=True)
     return None
 
@@ -105,8 +108,11 @@ def simulated(slots: int, per_cycle: int, in_flight: int, labels: int, rng: np.r
     return busy / (slots * max(free))
 
 
-def finished(name: str, seed: int, in_flight: int, per_cycle: int, slots: int, folder: Path) -> Run:
-    """A campaign of the suite with a reference that sleeps, run to its end unless it was before."""
+def finished(name: str, seed: int, select: dict[str, int], slots: int, folder: Path, labels: int | None) -> Run:
+    """A campaign of the suite with a reference that sleeps, run to its end unless it was before.
+
+    With so many ``labels``, of a larger pool, where they are given.
+    """
     run = folder / "run"
     if not is_published(run / "winners"):
         shutil.rmtree(folder, ignore_errors=True)
@@ -116,7 +122,11 @@ def finished(name: str, seed: int, in_flight: int, per_cycle: int, slots: int, f
         reference = content["reference"]
         of = {"calculator": reference["calculator"], "parameters": reference.get("parameters", {})}
         reference |= {"calculator": "sleeping.Sleeping", "parameters": of, "time_limit": 3600}
-        content |= {"seed": seed, "select": {"per_cycle": per_cycle, "in_flight": in_flight}}
+        content |= {"seed": seed, "select": select}
+        if labels is not None:
+            content["pool"]["size"] = max(content["pool"]["size"], labels + select["in_flight"])
+            content["stop"] |= {"patience": labels, "max_cycles": labels}
+            content["budget"] = {"labels": labels}
         YAML(typ="safe").dump(content, source)
         campaign = read_campaign(source)
         with locked(run):
