@@ -3,6 +3,7 @@
 shortest_distances(atoms, cutoff=4.0)  # {"Al-O": 1.86, "O-O": 2.51}
 too_close(atoms, {"Al-O": 1.3})  # "", or what is too close, in words
 first_alike([atoms, others])  # [0, 1], or [0, 0] if they are the same atoms in the same cell
+symmetrised(atoms, 0.1)  # with the symmetry that it has but for displacements of 0.1 Å
 """
 
 from __future__ import annotations
@@ -126,3 +127,15 @@ def _is_alike(one: Atoms, other: Atoms) -> bool:
 
     rows, columns = linear_sum_assignment(np.where(apart <= ALIKE, apart, 1e6))
     return bool(apart[rows, columns].max() <= ALIKE)
+
+
+def symmetrised(atoms: Atoms, symprec: float) -> Atoms | None:
+    """The same cell with the symmetry that it has within ``symprec`` (Å) as spglib finds it; None where that fails."""
+    from ase.spacegroup.symmetrize import refine_symmetry
+
+    found = atoms.copy()
+    try:
+        refine_symmetry(found, symprec=symprec)
+    except Exception:  # noqa: BLE001 - spglib and its caller fail in many ways on what has no symmetry
+        return None
+    return found

@@ -245,7 +245,9 @@ def larger(formula, cycles=2):
 
 @pytest.fixture(scope="module")
 def beside(tmp_path_factory):
-    return open_run(run_to_its_end(tmp_path_factory.mktemp("beside"), larger("Al4")))
+    # few parents may all repeat to what is there already, by the last bits of a machine
+    text = larger("Al4").replace("parents: 4}}", "parents: 8}}").replace("seed: 2", "seed: 4")
+    return open_run(run_to_its_end(tmp_path_factory.mktemp("beside"), text))
 
 
 def test_search_pool_grows_by_cells_of_its_own_size(beside):
@@ -265,7 +267,7 @@ def test_what_leads_among_smaller_cells_joins_the_search_pool_repeated(beside):
         parent = small.loc[int(row["parents"])]
         lower = small[small["trusted"] & (small["energy_per_atom"] < parent["energy_per_atom"])]
         assert parent["trusted"]
-        assert lower["basin"].nunique() < 4  # as many breed
+        assert lower["basin"].nunique() < 8  # as many breed
         # the same crystal, or one that it shook down to
         assert ranking.loc[row["id"], "energy_per_atom"] < parent["energy_per_atom"] + 0.01
 

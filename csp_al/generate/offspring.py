@@ -19,6 +19,7 @@ from ase.geometry import minkowski_reduce
 
 from csp_al.campaign.constraints import Constraints
 from csp_al.generate.sources import why_unsound
+from csp_al.geometry import symmetrised
 from csp_al.interfaces import UnplaceableError
 from csp_al.structures import Ints
 
@@ -117,12 +118,8 @@ def swap(parents: Sequence[Atoms], rng: np.random.Generator) -> Atoms:
 
 def symmetrise(parents: Sequence[Atoms], rng: np.random.Generator) -> Atoms | None:
     """The crystal with the symmetry that it nearly has; None where it has that already, or none."""
-    from ase.spacegroup.symmetrize import refine_symmetry
-
-    atoms = parents[0].copy()
-    try:
-        refine_symmetry(atoms, symprec=float(rng.uniform(*SYMPRECS)))
-    except Exception:  # noqa: BLE001 - spglib and its caller fail in many ways on what has no symmetry
+    atoms = symmetrised(parents[0], float(rng.uniform(*SYMPRECS)))
+    if atoms is None:
         return None
     moved = np.abs(atoms.positions - parents[0].positions).max(), np.abs(atoms.cell - parents[0].cell).max()
     return atoms if max(moved) > 1e-3 else None

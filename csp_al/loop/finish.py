@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,8 +17,9 @@ from csp_al.loop.bodies import errors_of
 from csp_al.loop.contenders import NoResultError, predicted, relaxed_by_reference
 from csp_al.loop.drive import Drive
 from csp_al.loop.progress import Progress
+from csp_al.loop.symmetry import Winner, more_symmetric
+from csp_al.loop.tasks import final_relaxations
 from csp_al.reference.derivatives import findings
-from csp_al.results import Values
 from csp_al.select.identity import distinct
 from csp_al.select.judgement import figures_of, judge
 from csp_al.select.ranking import arrivals, stopped_at_once
@@ -27,22 +28,11 @@ from csp_al.store.method import Method, block_name, method_of, result_items
 from csp_al.store.stages import is_published
 from csp_al.structures import Ints, Structures
 
-if TYPE_CHECKING:
-    from ase import Atoms
-
 COLUMNS = (
     "rank", "id", "formula", "n_atoms", "energy_per_atom", "energy_above_best", "predicted_energy_per_atom",
     "predicted_sigma", "space_group", "volume_per_atom", "fmax", "converged", "times_reached", "cycle",
 )  # fmt: skip
 """Of a result, in their documented order; the name of its CIF file comes last."""
-
-
-@dataclass(frozen=True)
-class Winner:
-    """A crystal as the reference method relaxed it."""
-
-    atoms: Atoms
-    rested: Values
 
 
 def finish(drive: Drive, progress: Progress) -> Path:
@@ -62,6 +52,9 @@ def _relax_winners(drive: Drive, folder: Path, progress: Progress) -> None:
     failed = {candidate: str(result.reason) for candidate, result in results.items() if candidate not in winners}
     if not winners:
         raise NoResultError(_nothing_left(failed), passing=all(map(is_due, results.values())))
+    relaxations = final_relaxations(drive.run, drive.campaign, final.structures)
+    winners, tries = more_symmetric(drive, folder, relaxations, winners)
+    evaluations = final.evaluations + tries
     rows, groups = _ranked(drive, progress, winners, final.labelled)
     layout.BEGUN.write(folder, final.structures)
     _write(folder, rows, [winners[row["id"]] for row in rows], method_of(drive.run, drive.campaign))
@@ -75,8 +68,8 @@ def _relax_winners(drive: Drive, folder: Path, progress: Progress) -> None:
         "evaluations": {
             "check": checks,
             "labels": labels,
-            "final_relaxations": final.evaluations,
-            "all": checks + labels + final.evaluations,
+            "final_relaxations": evaluations,
+            "all": checks + labels + evaluations,
         },
         "labels": {"asked_for": progress.asked, "from_elsewhere": progress.given},
         "failed": [

@@ -133,21 +133,22 @@ def _task(run: Run, identity: int) -> tuple[Atoms, Result | None] | None:
     if begun is None or identity not in begun.ids:
         return None
     names = _tasks(run)
-    if len(names) != len(begun):
+    if len(names) < len(begun):  # tries of symmetry come after them
         raise DamagedError(run.path / "winners" / layout.TASKS, f"{len(names)} tasks of {len(begun)} relaxations")
     (row,) = rows_of(begun, [identity])
     return begun.take([row]).to_atoms()[0], read_result(run.path / "tasks", names[row])
 
 
 def _figures(result: Result | None, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What a final relaxation gave and took; without its task what its row of the results says."""
+    """What a final relaxation gave and took; of a ranked crystal its row of the results, be it made symmetric after."""
+    told: dict[str, Any] = {key: row[key] for row in rows for key in ("energy_per_atom", "fmax", "converged")}
     if result is None:
-        return {key: row[key] for row in rows for key in ("energy_per_atom", "fmax", "converged")}
+        return told
     found: dict[str, Any] = {"evaluations": result.evaluations, "cost_s": result.cost}
     if (values := result.done) is not None:
         found |= {"energy_per_atom": values.energy / len(values.forces), "fmax": values.fmax}
         found |= {"converged": values.converged, "steps": values.steps}
-    return found
+    return found | told
 
 
 def _from_labels(run: Run, rows: Sequence[dict[str, Any]]) -> set[int] | None:
