@@ -7,6 +7,7 @@ orbits are arrays, tries are cheap, and every draw comes from the candidate's ow
 from __future__ import annotations
 
 import warnings
+from collections.abc import Container
 from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
@@ -29,15 +30,15 @@ EDGE = 1e-6
 """Å and degrees by which a bound may be missed: symmetry puts angles at exactly 60, 90 and 120 degrees."""
 
 
-def symmetric_cell(constraints: Constraints, rng: np.random.Generator) -> Atoms:
-    """A candidate of a random space group; its number is in ``info["asked_group"]``.
+def symmetric_cell(constraints: Constraints, rng: np.random.Generator, groups: Container[int] = range(1, 231)) -> Atoms:
+    """A candidate of a random space group, of these ``groups``; its number is in ``info["asked_group"]``.
 
     Groups are drawn evenly from those that can hold the formula, in the conventional or the primitive cell; the cell
     is Minkowski-reduced, which the symmetry survives. Raises `UnplaceableError` after ``max_attempts`` attempts.
     """
     from csp_al.generate.space_groups import compatible_settings  # PyXtal takes a second
 
-    settings = compatible_settings(tuple(constraints.counts.values()))
+    settings = [one for one in compatible_settings(tuple(constraints.counts.values())) if one.number in groups]
     order = rng.permutation(len(settings))
     for attempt in range(min(constraints.max_attempts, TRIES * len(settings))):
         setting = settings[order[attempt // TRIES]]
