@@ -3,15 +3,18 @@
     pip install 'csp_al[chgnet]'
     python analysis/benchmarks/cspbench.py --atoms 10              # all with at most ten atoms, smallest first: hours
     python analysis/benchmarks/cspbench.py LiGaSi CsUF6 --cores 2
+    python analysis/benchmarks/cspbench.py --last sevennet-l3i5    # relaxes and ranks the lowest (csp_al[sevennet])
     python analysis/benchmarks/cspbench.py --table                 # of what was run before
 
 A list of 120 of the 180 crystals of CSPBench (Wei et al., arXiv:2407.00733, MIT licence), `cspbench-list.csv`, beside
-this file. One campaign each, all with the same settings (`CAMPAIGN`): no labels, CHGNet relaxes the pool and its
-offspring, and is the reference that relaxes the lowest. The list has no structures: the lowest of sixty draws of the
-listed space group, relaxed by CHGNet, stands in for the listed crystal. A search that ends above it did not find what
-was there (*search*); one that ends below it found what CHGNet holds to be lower (*order*).
+this file. One campaign each, all with the same settings (`CAMPAIGN`): no labels, a universal potential relaxes the pool
+and its offspring, and that or another one is the reference that relaxes the lowest. The list has no structures: the
+lowest of sixty draws of the listed space group, relaxed likewise, stands in for the listed crystal. A search that ends
+above it did not find what was there (*search*); one that ends below it found what the potential holds to be lower
+(*order*).
 
-Each core runs one campaign; what was run before is not run again. A row of `benchmarks/cspbench/found.csv` for each.
+Each core runs one campaign; what was run before is not run again. A row of `benchmarks/cspbench/MODELS/found.csv` for
+each.
 """
 
 from __future__ import annotations
@@ -20,24 +23,38 @@ import argparse
 import csv
 import multiprocessing
 import resource
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from ase import Atoms
+
+if TYPE_CHECKING:
+    from csp_al.campaign import Campaign
 
 LIST = Path(__file__).with_name("cspbench-list.csv")
 CAMPAIGN = """
 name: {formula}
 pool: {{formula: {formula}, size: 200, grow: {{offspring: 50, generations: 4, parents: 30}}}}
-foundation: {{model: chgnet}}
-reference: {{kind: ase, calculator: chgnet.model.dynamics.CHGNetCalculator, parameters: {{use_device: cpu}}}}
+foundation: {{model: {model}}}
+reference: {{kind: ase, {reference}}}
 budget: {{labels: 0}}
 finish: {{crystals: 10, fmax: 0.01, max_steps: 300}}
 """
+SEVENNET = "calculator: sevenn.calculator.SevenNetCalculator, parameters: {{device: cpu, model: {}}}"
+REFERENCES = {
+    "chgnet": "calculator: chgnet.model.dynamics.CHGNetCalculator, parameters: {use_device: cpu}",
+    "sevennet-0": SEVENNET.format("7net-0"),
+    "sevennet-l3i5": SEVENNET.format("7net-l3i5"),
+}
+"""The same models as ASE calculators."""
+AGAIN = 3
+"""The lowest of the draws, which the reference relaxes."""
 DRAWS = 60
 """Of the listed space group."""
 SEED = 1000
@@ -97,11 +114,17 @@ def main() -> None:
     parser.add_argument("formulas", nargs="*", help="default: all of the list")
     parser.add_argument("--atoms", type=int, default=100, help="at most so many in the primitive cell")
     parser.add_argument("--cores", type=int, default=1)
+    parser.add_argument(
+        "--model", choices=list(REFERENCES), default="chgnet", help="relaxes the pool and its offspring"
+    )
+    parser.add_argument("--last", choices=list(REFERENCES), help="relaxes and ranks the lowest; default: the same")
     parser.add_argument("--table", action="store_true", help="of what was run before, and no more")
     parser.add_argument("--directory", type=Path, default=Path("benchmarks") / "cspbench")
     arguments = parser.parse_args()
-    arguments.directory.mkdir(parents=True, exist_ok=True)
-    file = arguments.directory / "found.csv"
+    last = arguments.last or arguments.model
+    directory = arguments.directory / (arguments.model if last == arguments.model else f"{arguments.model}-{last}")
+    directory.mkdir(parents=True, exist_ok=True)
+    file = directory / "found.csv"
     before = read(file)
     known = {one.id for one in before}
     with LIST.open(encoding="utf-8", newline="") as opened:
@@ -113,13 +136,13 @@ def main() -> None:
         with ProcessPoolExecutor(
             arguments.cores, mp_context=multiprocessing.get_context("spawn"), max_tasks_per_child=1
         ) as pool:
-            for future in as_completed([pool.submit(search, row, arguments.directory) for row in wanted]):
+            for future in as_completed([pool.submit(search, row, directory, arguments.model, last) for row in wanted]):
                 add(file, future.result())
                 print(line(future.result()), flush=True)
     print("\n".join(table(read(file), len(rows))))
 
 
-def search(row: dict[str, str], directory: Path) -> Found:
+def search(row: dict[str, str], directory: Path, model: str, last: str) -> Found:
     """One campaign, and what stands in for the listed crystal."""
     import torch
 
@@ -130,7 +153,7 @@ def search(row: dict[str, str], directory: Path) -> Found:
     folder = directory / row["material_id"]
     folder.mkdir(exist_ok=True)
     source = folder / f"{name}.yaml"
-    source.write_text(CAMPAIGN.format(formula=name))
+    source.write_text(CAMPAIGN.format(formula=name, model=model, reference=REFERENCES[last]))
     failed, groups, energy, evaluations = "", "", np.nan, 0
     try:
         run = csp_al.run(source, folder / "run", slots=1, device="cpu")
@@ -159,7 +182,7 @@ def search(row: dict[str, str], directory: Path) -> Found:
 
 
 def standing_in(source: Path, listed: int) -> float:
-    """Energy of the lowest of `DRAWS` crystals of a space group, by CHGNet; nan where none kept the group."""
+    """Energy of the lowest of `DRAWS` crystals of a space group; nan where none kept the group."""
     from csp_al.campaign import read_campaign, resolve
     from csp_al.campaign.machine import Machine
     from csp_al.foundation.universal import build_foundation
@@ -185,12 +208,22 @@ def standing_in(source: Path, listed: int) -> float:
     finally:
         foundation.close()
     energies = ended.prediction.energy / ended.structures.counts
-    kept = [
-        energy
-        for energy, sane, atoms in zip(energies, trusted(ended.reason), ended.structures.to_atoms(), strict=True)
-        if sane and listed in set(group_numbers(atoms))
-    ]
-    return float(min(kept, default=np.nan))
+    order = np.argsort(np.where(trusted(ended.reason), energies, np.inf))
+    kept = [atoms for atoms in ended.structures.take(order).to_atoms() if listed in set(group_numbers(atoms))]
+    return min((relaxed_energy(atoms, campaign) for atoms in kept[:AGAIN]), default=np.nan)
+
+
+def relaxed_energy(atoms: Atoms, campaign: Campaign) -> float:
+    """eV/atom, as of a winner."""
+    from csp_al.reference.ase_calculator import AseCalculator, AseReference
+    from csp_al.reference.evaluate import relax
+
+    assert isinstance(campaign.reference, AseReference)
+    finish = campaign.finish
+    with tempfile.TemporaryDirectory() as folder:
+        reference = AseCalculator(campaign.reference)
+        rested = relax(reference, atoms, Path(folder), fmax=finish.fmax, max_steps=finish.max_steps)
+    return rested.energy / len(atoms)
 
 
 def group_numbers(atoms: Atoms) -> Iterator[int]:
