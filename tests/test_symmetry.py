@@ -12,7 +12,9 @@ from csp_al.campaign import read_campaign
 from csp_al.campaign.machine import Machine
 from csp_al.cif import space_group, strict_group
 from csp_al.engine.engines import start_engine
+from csp_al.engine.tasks import read_result
 from csp_al.events import Noted
+from csp_al.loop import symmetry
 from csp_al.loop.drive import Drive
 from csp_al.loop.symmetry import Winner, more_symmetric
 from csp_al.reference.ase_calculator import AseCalculator
@@ -41,10 +43,16 @@ def drive(tmp_path):
     engine.close()
 
 
-def made_symmetric(drive, atoms, lower=0.0):
+def strained(atoms):
+    """The same, five hundredths too long: not at rest, be it symmetric."""
+    atoms.set_cell(1.05 * atoms.cell.array, scale_atoms=True)
+    return atoms
+
+
+def made_symmetric(drive, atoms, lower=0.0, *, converged=True):
     """What becomes of a winner whose energy is so much (eV) below that of its atoms."""
     values = single_point(AseCalculator(drive.campaign.reference), atoms, drive.base)
-    winner = Winner(atoms, replace(values, energy=values.energy - lower))
+    winner = Winner(atoms, replace(values, energy=values.energy - lower, converged=converged))
     found, spent = more_symmetric(drive, drive.run / "winners.partial", [], {7: winner})
     return winner, found[7], spent
 
@@ -59,10 +67,17 @@ def test_winner_that_is_symmetric_but_for_tenths_of_an_angstrom_is_told_with_its
     assert text == "Candidate 7 is no higher where it is symmetric: Fm-3m, not Amm2"
 
 
-def test_winner_that_symmetry_would_raise_stays_as_it_is(drive):
-    winner, found, spent = made_symmetric(drive, rough(0.12), lower=1.0)
+def test_winner_that_symmetry_would_raise_stays_as_it_is_and_each_try_counts_once(drive):
+    winner, found, spent = made_symmetric(drive, rough(0.08), lower=1.0)  # the same within 0.2 and within 0.3 Å
     assert found is winner
-    assert spent >= 1  # it was tried
+    (task,) = (drive.run / "tasks").glob("*/result.json")
+    assert spent == read_result(drive.run / "tasks", task.parent.name).evaluations > 0
+
+
+def test_try_that_does_not_come_to_rest_is_not_taken(drive, monkeypatch):
+    monkeypatch.setattr(symmetry, "STEPS", 0)
+    winner, found, spent = made_symmetric(drive, strained(rough(0.12)), converged=True)
+    assert (found, spent) == (winner, 1)
 
 
 @pytest.mark.parametrize("distance", [0.0, 0.03, 0.25])
